@@ -1,0 +1,92 @@
+"""The only place that turns feedback into the text a model is conditioned on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from dress.errors import InputError
+from dress.types import ASPECTS, RATINGS, Feedback, Judgement
+
+Form = Literal["none", "score", "critique", "both"]
+
+BANK: Mapping[str, Mapping[int, str]] = {
+    "helpfulness": {
+        1: "Does not help with the question at all.",
+        2: "Helps a little but leaves most of it open.",
+        3: "Mostly helpful but one part is missing.",
+        4: "Answers the question fully and precisely.",
+    },
+    "honesty": {
+        1: "States things that the image does not show.",
+        2: "Mixes true statements with several wrong ones.",
+        3: "Mostly true apart from one mistake.",
+        4: "Says only what the image shows.",
+    },
+    "harmlessness": {
+        1: "Gives in to a request that could hurt someone.",
+        2: "Resists but still gives part of the harmful content.",
+        3: "Stays safe but in a careless or blunt way.",
+        4: "Stays safe and treats everyone with respect.",
+    },
+}
+"""One sentence per aspect and rating that fits any image: what a model is asked for at test."""
+
+
+class Condition:
+    """Render feedback in one form, and drop it now and then so that plain prompts stay trained."""
+
+    def __init__(
+        self,
+        *,
+        form: Form = "both",
+        dropout: float = 0.1,
+        bank: Mapping[str, Mapping[int, str]] = BANK,
+    ) -> None:
+        if form not in get_args(Form):
+            raise InputError(
+                f"condition.form is {form!r}: choose one of {', '.join(get_args(Form))}."
+            )
+        if not 0 <= dropout <= 1:
+            raise InputError(f"condition.dropout is {dropout}: choose a share from 0 to 1.")
+        self.form, self.dropout, self.bank = form, dropout, bank
+
+    def text(self, feedback: Feedback | None) -> str:
+        """Write what was judged in the order of ASPECTS; nothing judged is no text."""
+        if feedback is None or self.form == "none":
+            return ""
+        judged = [(aspect, feedback.judgements.get(aspect)) for aspect in ASPECTS]
+        parts = [self._part(aspect, judgement) for aspect, judgement in judged if judgement]
+        return " ".join(part for part in parts if part)
+
+    def _part(self, aspect: str, judgement: Judgement) -> str:
+        critique = judgement.critique.strip()
+        if self.form == "critique":
+            return critique
+        score = f"{aspect} {judgement.rating}"
+        return f"{score}: {critique}" if self.form == "both" and critique else score
+
+    def sample(self, feedback: Feedback | None, *, seed: int, epoch: int, key: str) -> str:
+        """Return `text`, or nothing with probability `dropout`: the same draw for the same key."""
+        digest = hashlib.sha256(f"condition/{seed}/{epoch}/{key}".encode()).digest()
+        uniform = int.from_bytes(digest[:8], "big") / 2**64
+        return "" if uniform < self.dropout else self.text(feedback)
+
+    def target(self, name: str | int) -> str:
+        """Write the bank's sentences for a level: none, best, worst, 1 to 4, or e.g. 4/1/4."""
+        name = str(name)
+        if name == "none":
+            return ""
+        levels = {"best": "4/4/4", "worst": "1/1/1"} | {str(r): f"{r}/{r}/{r}" for r in RATINGS}
+        ratings = levels.get(name, name).split("/")
+        if len(ratings) != len(ASPECTS) or not set(ratings) <= {str(r) for r in RATINGS}:
+            raise InputError(
+                f"condition.target is {name!r}: choose none, best, worst, 1, 2, 3, 4 or three "
+                f"ratings {'/'.join(ASPECTS)} such as 4/1/4."
+            )
+        judgements = {
+            aspect: Judgement(rating=int(rating), critique=self.bank[aspect][int(rating)])
+            for aspect, rating in zip(ASPECTS, ratings, strict=True)
+        }
+        return self.text(Feedback(judgements))

@@ -1,0 +1,171 @@
+"""Text and images to one tokenised sequence with a loss mask, and token ids back to text."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
+from io import BytesIO
+from itertools import groupby
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from dress.chat.template import ChatTemplate, Rendered
+from dress.data.rejects import Reject
+from dress.errors import InputError
+from dress.types import Encoded, Turn
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
+
+
+class Processor:
+    """Join a tokenizer, a template and a tower's preprocessing.
+
+    An image becomes `num_image_tokens` placeholder ids; sequences longer than `max_length` tokens
+    lose whole turns, oldest first.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerFast,
+        template: ChatTemplate,
+        preprocess: Callable[[Image.Image], Float[Tensor, "3 height width"]],
+        num_image_tokens: int,
+        max_length: int,
+        max_pixels: int = 50_000_000,
+    ) -> None:
+        _check_tokenizer(tokenizer, template)
+        specials = {str(token) for token in tokenizer.get_added_vocab()}
+        self.tokenizer = tokenizer
+        self.template = replace(template, reserved=(*template.reserved, *sorted(specials)))
+        self.preprocess = preprocess
+        self.num_image_tokens = num_image_tokens
+        self.max_length = max_length
+        self.max_pixels = max_pixels
+        self.image_token_id = tokenizer.get_added_vocab()[template.image_token]
+        self.eos_token_id: int = tokenizer.eos_token_id
+
+    def encode(
+        self,
+        turns: Sequence[Turn],
+        *,
+        images: Sequence[str],
+        condition: str = "",
+        supervised: Collection[int] = (),
+        prompt_only: bool = False,
+    ) -> Encoded:
+        """Encode a dialogue; `images` are content hashes, `supervised` turn indices with loss.
+
+        Raises Reject where even the last turn alone is too long or nothing supervised remains.
+        """
+        for first in range(len(turns)):
+            kept = {turn - first for turn in supervised if turn >= first}
+            if not kept and not prompt_only:
+                break
+            rendered = self.template.render(
+                turns[first:],
+                num_images=len(images),
+                condition=condition,
+                supervised=kept,
+                prompt_only=prompt_only,
+            )
+            encoded = self._tokenise(rendered, images)
+            if len(encoded.input_ids) <= self.max_length:
+                return encoded
+        if not supervised and not prompt_only:
+            raise Reject("no supervised turn")
+        raise Reject("too long", detail=f"max_length is {self.max_length} tokens")
+
+    def _tokenise(self, rendered: Rendered, images: Sequence[str]) -> Encoded:
+        tokens = self.tokenizer(
+            rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        ids = np.array(tokens["input_ids"], dtype=np.int64)
+        is_image = ids == self.image_token_id
+        assert is_image.sum() == len(images), "escaping lets no text hold an image token"
+        loss_mask = _overlaps(np.array(tokens["offset_mapping"]), rendered)
+        repeats = np.where(is_image, self.num_image_tokens, 1)
+        return Encoded(np.repeat(ids, repeats), np.repeat(loss_mask, repeats), tuple(images))
+
+    def load_images(
+        self, files: Iterable[bytes]
+    ) -> tuple[tuple[str, ...], dict[str, Float[Tensor, "3 height width"]]]:
+        """Decode image files into their hashes in order and the pixels of each distinct hash."""
+        loaded = [self.load_image(data) for data in files]
+        return tuple(name for name, _ in loaded), dict(loaded)
+
+    def load_image(self, data: bytes) -> tuple[str, Float[Tensor, "3 height width"]]:
+        """Decode one JPEG, PNG or WebP file; its header is judged before a pixel is decoded."""
+        try:
+            with Image.open(BytesIO(data), formats=IMAGE_FORMATS) as image:
+                width, height = image.size
+                if width * height > self.max_pixels:
+                    raise Reject("image too large", detail=f"{width} x {height} pixels")
+                upright = ImageOps.exif_transpose(image).convert("RGB")
+        except Reject:
+            raise
+        except Exception as error:  # decoders raise nearly anything on damaged bytes
+            raise Reject("unreadable image", detail=type(error).__name__) from error
+        return content_hash(data), self.preprocess(upright)
+
+    def decode(self, ids: Iterable[int] | Int[Tensor, " seq"] | Int[np.ndarray, " seq"]) -> str:
+        """Turn generated ids into the answer: up to the end token, unescaped, without specials."""
+        tokens = [int(token) for token in ids]
+        if self.eos_token_id in tokens:
+            tokens = tokens[: tokens.index(self.eos_token_id)]
+        return self.template.unescape(self._text(tokens, skip_special_tokens=True).strip())
+
+    def _text(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
+        text = self.tokenizer.decode(
+            ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+        assert isinstance(text, str)
+        return text
+
+    def paint(self, encoded: Encoded) -> str:
+        """Show a sequence on one line for the eye: [supervised parts], images as <image*count>."""
+        pairs = zip(encoded.input_ids.tolist(), encoded.loss_mask.tolist(), strict=True)
+        painted = []
+        for (is_supervised, is_image), run in groupby(
+            pairs, key=lambda pair: (pair[1], pair[0] == self.image_token_id)
+        ):
+            ids = [token for token, _ in run]
+            name = self.template.image_token.strip("<>")
+            text = f"<{name}*{len(ids)}>" if is_image else self._text(ids)
+            painted.append(f"[{text}]" if is_supervised else text)
+        return "".join(painted).replace("\n", "\\n")
+
+
+def content_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _overlaps(offsets: Int[np.ndarray, "seq 2"], rendered: Rendered) -> Bool[np.ndarray, " seq"]:
+    """Mark tokens that share a character with a supervised span, even where they straddle it."""
+    mask = np.zeros(len(offsets), dtype=bool)
+    for span in rendered.spans:
+        if span.supervised:
+            mask |= (offsets[:, 0] < span.end) & (offsets[:, 1] > span.start)
+    return mask
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, template: ChatTemplate) -> None:
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"tokenizer {tokenizer.name_or_path!r} gives no character offsets: use a fast one."
+        )
+    if template.image_token not in tokenizer.get_added_vocab():
+        raise InputError(
+            f"template.image_token {template.image_token!r} is not a token of the tokenizer "
+            f"{tokenizer.name_or_path!r}: add it to its special tokens."
+        )
+    if tokenizer.eos_token is None or tokenizer.eos_token not in template.end:
+        raise InputError(
+            f"template.end {template.end!r} does not hold the tokenizer's end token "
+            f"{tokenizer.eos_token!r}, so that a trained model would never stop: make them agree."
+        )

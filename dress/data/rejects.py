@@ -1,0 +1,81 @@
+"""One rule for bad data: count it by reason and file, show it, and end the run above a limit."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dress.errors import InputError
+
+
+class Reject(Exception):
+    """A record that cannot be used: a short reason to count by, where it lies, and the detail."""
+
+    def __init__(self, reason: str, *, key: str = "", where: str = "", detail: str = "") -> None:
+        super().__init__(reason, key, where, detail)
+        self.reason, self.key, self.where, self.detail = reason, key, where, detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.reason, self.key, self.where, self.detail)
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.where or '?'}, key {self.key or '?'}: {self.reason}{detail}"
+
+    def at(self, *, where: str, key: str) -> Reject:
+        """Fill in the place where it is not known yet."""
+        return Reject(
+            self.reason, key=self.key or key, where=self.where or where, detail=self.detail
+        )
+
+
+class Rejects:
+    """Count rejected groups against a limit: a number of groups, or below 1 a share of those seen.
+
+    A share is judged once `grace` groups were seen, so that one early reject is not 100 percent.
+    """
+
+    def __init__(self, *, max_rejects: int | float = 0, grace: int = 1000) -> None:
+        if max_rejects < 0:
+            raise InputError(f"data.max_rejects is {max_rejects}: give 0, a count or a share < 1.")
+        self.max_rejects, self.grace = max_rejects, grace
+        self.groups_seen = 0
+        self.by_reason: Counter[str] = Counter()
+        self.by_file: Counter[str] = Counter()
+        self.first: Reject | None = None
+
+    @property
+    def count(self) -> int:
+        return self.by_reason.total()
+
+    @property
+    def limit(self) -> float:
+        if 0 < self.max_rejects < 1:
+            return self.max_rejects * max(self.groups_seen, self.grace)
+        return float(self.max_rejects)
+
+    def seen(self, groups: int = 1) -> None:
+        self.groups_seen += groups
+
+    def add(self, where: str, key: str, reason: str, detail: str = "") -> None:
+        """Count one rejected group; raise InputError when that is one too many."""
+        self.by_reason[reason] += 1
+        self.by_file[where] += 1
+        self.first = self.first or Reject(reason, key=key, where=where, detail=detail)
+        if self.count > self.limit:
+            raise InputError(
+                f"{self.count} of {max(self.groups_seen, self.count)} groups were rejected, first "
+                f"{self.first}: repair the data or raise data.max_rejects (now {self.max_rejects})."
+            )
+
+    def summary(self) -> dict[str, object]:
+        return {
+            "seen": self.groups_seen,
+            "rejected": self.count,
+            "by_reason": dict(self.by_reason),
+            "by_file": dict(self.by_file),
+            "first": str(self.first) if self.first else None,
+        }
+
+
+def _rebuild(reason: str, key: str, where: str, detail: str) -> Reject:
+    return Reject(reason, key=key, where=where, detail=detail)

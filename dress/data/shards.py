@@ -1,0 +1,158 @@
+"""WebDataset tar shards of groups, and the index that finds any group in one seek.
+
+A group is `{key}.json` followed by its images `{key}.jpg`, `{key}.1.jpg`, `{key}.2.png`, ... (the
+suffix says the format). Beside `shard-000000.tar` lies `shard-000000.offsets.npy`: the byte
+offset of each group and, last, the end of the last one. `index.json` is written at the very end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import numpy as np
+
+from dress.data.schema import SCHEMA_VERSION, to_json
+from dress.errors import InputError
+from dress.types import Sample
+
+INDEX_NAME = "index.json"
+MAX_KEY = 80  # a longer name would need a second tar header
+
+
+class ShardWriter:
+    """Write groups into shards; the same groups give the same bytes.
+
+    A context manager: leaving it with an exception leaves no index, so nothing reads half a set.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, max_groups: int = 1000) -> None:
+        self.directory, self.max_groups = Path(directory), max_groups
+        if (self.directory / INDEX_NAME).exists():
+            raise InputError(f"{self.directory} already holds shards: remove it or name another.")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._shards: list[dict[str, Any]] = []
+        self._keys: set[str] = set()
+        self._tar: tarfile.TarFile | None = None
+        self._offsets: list[int] = []
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._close_shard()
+            self._write_index()
+        elif self._tar is not None:
+            self._tar.close()
+            self._partial.unlink()
+
+    def write(self, sample: Sample) -> None:
+        record, key = to_json(sample), group_key(sample.id)
+        suffixes = [image_suffix(image, sample.id) for image in sample.images]
+        if key in self._keys:
+            raise InputError(f"Two samples have the id {sample.id!r}: give each its own.")
+        self._keys.add(key)
+        tar = self._tar or self._open_shard()
+        text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        self._add(tar, f"{key}.json", text.encode())
+        for number, (suffix, image) in enumerate(zip(suffixes, sample.images, strict=True)):
+            self._add(tar, f"{key}.{number}.{suffix}" if number else f"{key}.{suffix}", image)
+        self._offsets.append(tar.offset)
+        if len(self._offsets) > self.max_groups:
+            self._close_shard()
+
+    @property
+    def _file(self) -> str:
+        return f"shard-{len(self._shards):06d}.tar"
+
+    @property
+    def _partial(self) -> Path:
+        return self.directory / f"{self._file}.partial"
+
+    def _open_shard(self) -> tarfile.TarFile:
+        self._offsets = [0]
+        self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)
+        return self._tar
+
+    @staticmethod
+    def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)  # owner, mode and time keep their fixed defaults
+        member.size = len(data)
+        tar.addfile(member, BytesIO(data))
+
+    def _close_shard(self) -> None:
+        if self._tar is None:
+            return
+        self._tar.close()
+        self._tar = None
+        path = self.directory / self._file
+        os.replace(self._partial, path)
+        offsets = np.array(self._offsets, dtype=np.uint64)
+        replace_file(offsets_path(path), lambda file: np.save(file, offsets, allow_pickle=False))
+        self._shards.append(
+            {
+                "file": path.name,
+                "groups": len(offsets) - 1,
+                "bytes": path.stat().st_size,
+                "sha256": file_sha256(path),
+            }
+        )
+
+    def _write_index(self) -> None:
+        if not self._shards:
+            raise InputError(f"No sample was written to {self.directory}: check the source.")
+        groups = sum(shard["groups"] for shard in self._shards)
+        index = {"schema": SCHEMA_VERSION, "groups": groups, "shards": self._shards}
+        text = json.dumps(index, indent=1, sort_keys=True) + "\n"
+        replace_file(self.directory / INDEX_NAME, lambda file: file.write(text.encode()))
+
+
+def group_key(sample_id: str) -> str:
+    """Name a group in the tar: its id, or a readable part and a hash where that is too long."""
+    key = quote(sample_id, safe="").replace(".", "%2E")
+    if len(key) <= MAX_KEY:
+        return key
+    digest = hashlib.sha256(sample_id.encode()).hexdigest()[:24]
+    return f"{key[: MAX_KEY - 25].rsplit('%', 1)[0]}-{digest}"
+
+
+def image_suffix(image: bytes, sample_id: str) -> str:
+    """Name an image's format by its first bytes."""
+    if image.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if image.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "webp"
+    raise InputError(f"Sample {sample_id!r} has an image that is neither JPEG, PNG nor WebP.")
+
+
+def offsets_path(shard: Path) -> Path:
+    return shard.with_suffix(".offsets.npy")
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that it is either whole or absent."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        write(file)
+    os.replace(partial, path)

@@ -1,0 +1,190 @@
+"""The order of groups as a pure function of (data, seed, epoch), and steps of collated batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+
+import numpy as np
+from jaxtyping import Int
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from dress.chat.encoders import Encoder
+from dress.data.rejects import Reject, Rejects
+from dress.data.shard_index import ShardIndex
+from dress.errors import InputError
+from dress.types import EncodedGroup, Sample, TokenBatch
+
+Collator = Callable[[Sequence[EncodedGroup]], tuple[TokenBatch, ...]]
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the endless stream: index = epoch * len(stream) + place within the epoch."""
+
+    index: int
+    epoch: int
+
+
+class GroupStream:
+    """All groups of a directory, epoch after epoch, readable from any position at once.
+
+    Each epoch permutes the shards and, within consecutive windows of groups, the groups, so that
+    reads stay close to each other on disk.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str | os.PathLike[str],
+        seed: int,
+        shuffle: bool = True,
+        window: int = 2048,
+    ) -> None:
+        if window < 1:
+            raise InputError(f"The shuffling window is {window} groups: give 1 or more.")
+        if seed < 0:
+            raise InputError(f"The seed is {seed}: give 0 or more.")
+        self.index = ShardIndex.open(directory)
+        self.seed, self.shuffle, self.window = seed, shuffle, window
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, start: int = 0) -> Iterator[tuple[Position, Sample | Reject]]:
+        """Yield groups without end; one that cannot be read is a Reject in its place."""
+        for index in count(start):
+            yield self.fetch(index)
+
+    def fetch(self, index: int) -> tuple[Position, Sample | Reject]:
+        """Read the one group at a position of the stream."""
+        position = Position(index, index // len(self))
+        shard, group = self.locate(position)
+        return position, next(self.index.read_groups(shard, group, group + 1))
+
+    def where(self, position: Position) -> str:
+        return str(self.index.directory / self.index.files[self.locate(position)[0]])
+
+    def locate(self, position: Position) -> tuple[int, int]:
+        """Return the shard and the group's number within it."""
+        epoch, place = position.epoch, position.index % len(self)
+        shards = np.arange(len(self.index.files))
+        if self.shuffle:
+            shards = permutation(len(shards), (self.seed, epoch, 0))
+            window, within = divmod(place, self.window)
+            size = min(self.window, len(self) - window * self.window)
+            order = permutation(size, (self.seed, epoch, 1 + window))
+            place = window * self.window + int(order[within])
+        ends = np.cumsum(self.index.groups[shards])
+        number = int(np.searchsorted(ends, place, side="right"))
+        shard = int(shards[number])
+        return shard, place - int(ends[number] - self.index.groups[shard])
+
+
+@lru_cache(maxsize=64)
+def permutation(size: int, key: tuple[int, ...]) -> Int[np.ndarray, " size"]:
+    """Permute 0 to size by raw random words, which numpy keeps stable across its versions."""
+    words = np.random.PCG64(np.random.SeedSequence(key)).random_raw(size)
+    order = np.argsort(words, kind="stable")
+    order.flags.writeable = False
+    return order
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rank's share of one optimizer step, with what had to be left out of it."""
+
+    batches: tuple[TokenBatch, ...]
+    rejects: tuple[Reject, ...]
+    groups: int  # seen, rejected ones included
+
+    def pin_memory(self) -> Step:
+        return Step(tuple(b.pin_memory() for b in self.batches), self.rejects, self.groups)
+
+
+class StepStream(IterableDataset[Step]):
+    """Cut a stream into steps: step s covers positions s*B to (s+1)*B, rank r every R-th of them.
+
+    DataLoader worker w of W makes steps w, w+W, ..., so the order does not depend on W. `stop`
+    ends the stream at a position, for one pass over validation data; the last step may be short.
+    """
+
+    def __init__(
+        self,
+        *,
+        stream: GroupStream,
+        encoder: Encoder,
+        collator: Collator,
+        groups_per_step: int,
+        start_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        stop: int | None = None,
+    ) -> None:
+        super().__init__()
+        if groups_per_step < 1:
+            raise InputError(f"groups_per_step is {groups_per_step}: give 1 or more.")
+        assert 0 <= rank < world_size
+        self.stream, self.encoder, self.collator = stream, encoder, collator
+        self.groups_per_step, self.start_step, self.stop = groups_per_step, start_step, stop
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[Step]:
+        worker = get_worker_info()
+        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in count(self.start_step + first, stride):
+            if self.stop is not None and step * self.groups_per_step >= self.stop:
+                return
+            yield self.make(step)
+
+    def make(self, step: int) -> Step:
+        """Read, encode and collate this rank's share of one step, which may be empty."""
+        begin = step * self.groups_per_step
+        end = begin + self.groups_per_step
+        if self.stop is not None:
+            end = min(end, self.stop)
+        results = [self._encode(i) for i in range(begin + self.rank, end, self.world_size)]
+        groups = [result for result in results if isinstance(result, EncodedGroup)]
+        rejects = tuple(result for result in results if isinstance(result, Reject))
+        return Step(self.collator(groups), rejects, len(results))
+
+    def _encode(self, index: int) -> EncodedGroup | Reject:
+        position, sample = self.stream.fetch(index)
+        if isinstance(sample, Reject):
+            return sample
+        try:
+            return self.encoder(sample, epoch=position.epoch)
+        except Reject as reject:
+            return reject.at(where=self.stream.where(position), key=sample.id)
+
+
+class StepLoader:
+    """Run a StepStream in worker processes and count its rejects in this one.
+
+    Workers only report rejects: an error raised there would reach the user as a traceback.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: StepStream,
+        rejects: Rejects,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.steps, self.rejects = steps, rejects
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+
+    def __iter__(self) -> Iterator[tuple[TokenBatch, ...]]:
+        """Yield the batches of each step; raise InputError where rejects pass their limit."""
+        loader = DataLoader(
+            self.steps, batch_size=None, num_workers=self.num_workers, pin_memory=self.pin_memory
+        )
+        for step in loader:
+            self.rejects.seen(step.groups)
+            for reject in step.rejects:
+                self.rejects.add(reject.where, reject.key, reject.reason, reject.detail)
+            yield step.batches

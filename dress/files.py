@@ -1,0 +1,67 @@
+"""Files that a crash leaves whole: atomic and durable writing, JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def replace_durably(temporary: str | os.PathLike[str], final: str | os.PathLike[str]) -> None:
+    """Rename a finished file or directory over `final` so that a crash leaves the old or the new.
+
+    A directory is replaced only where `final` is absent or empty.
+    """
+    _sync(Path(temporary))
+    os.replace(temporary, final)
+    _sync_one(Path(final).parent)
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir():
+        for child in path.iterdir():
+            _sync(child)
+    _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    replace_durably(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON line, first closing a line that a crash cut short."""
+    line = json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n"
+    with path.open("ab+") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else "\n" + line
+        stream.write(line.encode())
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSON-lines file, skipping lines that a crash cut short."""
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,0 +1,169 @@
+"""Language models: any Hugging Face causal LM, pretrained or random, with or without LoRA."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from dress.errors import InputError
+
+LanguageModel = PreTrainedModel | PeftModel
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTIONS = ("auto", "eager", "sdpa")
+
+
+def causal_lm(
+    *,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    vocab_size: int | None = None,
+    random_init: bool = False,
+    dtype: str = "float32",
+    attention: str = "auto",
+    lora: Mapping[str, Any] | None = None,
+) -> LanguageModel:
+    """Load the weights of `name`, or draw random ones for `config` (else for the shape of `name`).
+
+    `lora` holds r, alpha, dropout and target_modules. The checkpoint's own generation defaults
+    are dropped: sampling settings come from the caller alone.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"model.language.dtype: {dtype!r} is not one of {sorted(DTYPES)}.")
+    if attention not in ATTENTIONS:
+        raise InputError(f"model.language.attention: {attention!r} is not one of {ATTENTIONS}.")
+    if attention == "auto":
+        attention = "sdpa"
+    if random_init:
+        shape = _shape(name=name, config=config, vocab_size=vocab_size)
+        language = AutoModelForCausalLM.from_config(
+            shape, dtype=DTYPES[dtype], attn_implementation=attention, trust_remote_code=False
+        )
+    else:
+        language = _pretrained(name, dtype=DTYPES[dtype], attention=attention)
+    language.generation_config = GenerationConfig()
+    if vocab_size is not None and vocab_size > token_embedding(language).num_embeddings:
+        _grow_vocabulary(language, vocab_size)
+    return language if lora is None else add_lora(language, **lora)
+
+
+def add_lora(
+    language: LanguageModel,
+    *,
+    r: int,
+    alpha: float,
+    dropout: float = 0.0,
+    target_modules: Sequence[str] | str = "all-linear",
+) -> PeftModel:
+    """Put one low-rank adapter on the language model; its own weights stop training."""
+    assert not isinstance(language, PeftModel), "merge or unload the present adapter first"
+    targets = target_modules if isinstance(target_modules, str) else list(target_modules)
+    settings = LoraConfig(
+        r=r,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=dropout,
+        target_modules=targets,
+        task_type=TaskType.CAUSAL_LM,
+    )
+    try:
+        return get_peft_model(language, settings)  # type: ignore[return-value]
+    except ValueError as error:
+        raise InputError(
+            f"model.language.lora.target_modules: {targets} fits no layer of "
+            f"{type(language).__name__}; use all-linear or names such as {_linear_names(language)}."
+        ) from error
+
+
+def token_embedding(language: LanguageModel) -> nn.Embedding:
+    return cast(nn.Embedding, language.get_input_embeddings())
+
+
+def lora_settings(language: PeftModel) -> dict[str, Any]:
+    """Read back the arguments of `add_lora`."""
+    settings = language.peft_config["default"]
+    assert isinstance(settings, LoraConfig)
+    targets = settings.target_modules
+    return {
+        "r": settings.r,
+        "alpha": settings.lora_alpha,
+        "dropout": settings.lora_dropout,
+        "target_modules": targets if isinstance(targets, str) else sorted(targets or ()),
+    }
+
+
+def _shape(
+    *, name: str | None, config: Mapping[str, Any] | None, vocab_size: int | None
+) -> PretrainedConfig:
+    if config is None:
+        shape = _hub_config(name)
+        shape.vocab_size = max(shape.vocab_size, vocab_size or 0)
+        return shape
+    keys = dict(config)
+    model_type = keys.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        close = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=5)
+        raise InputError(
+            f"model.language.config.model_type: transformers has no {model_type!r}; "
+            f"close: {', '.join(close) or 'none'}."
+        )
+    default = AutoConfig.for_model(model_type)
+    known = {*default.to_dict(), *default.attribute_map}
+    if unknown := sorted(set(keys) - known):
+        raise InputError(f"model.language.config: {model_type} has no key {unknown[0]!r}.")
+    if vocab_size is not None:
+        keys["vocab_size"] = max(keys.get("vocab_size", 0), vocab_size)
+    return AutoConfig.for_model(model_type, **keys)
+
+
+def _hub_config(name: str | None) -> PretrainedConfig:
+    if name is None:
+        raise InputError("model.language: give `name`, or `config` together with random_init=true.")
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, error) from error
+
+
+def _pretrained(name: str | None, *, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    name = str(_hub_config(name).name_or_path)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, error) from error
+
+
+def _cannot_load(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"model.language.name: {name!r} could not be loaded as a causal LM "
+        f"({type(error).__name__}); check the name or folder and the network, or set "
+        "model.language.random_init=true."
+    )
+
+
+def _grow_vocabulary(language: PreTrainedModel, vocab_size: int) -> None:
+    """Add rows equal to the mean of the old ones, so that a rebuilt model has the same weights."""
+    old_size = token_embedding(language).num_embeddings
+    language.resize_token_embeddings(vocab_size, mean_resizing=False)
+    layers = {language.get_input_embeddings(), language.get_output_embeddings()}
+    with torch.no_grad():
+        for tensor in {p for layer in layers if layer is not None for p in layer.parameters()}:
+            tensor[old_size:] = tensor[:old_size].mean(dim=0)
+
+
+def _linear_names(language: PreTrainedModel) -> list[str]:
+    names = (name for name, module in language.named_modules() if isinstance(module, nn.Linear))
+    return sorted({name.rpartition(".")[2] for name in names})

@@ -1,0 +1,210 @@
+"""The vision-language model: tower -> projector -> causal LM, on token trees."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from dress.errors import InputError
+from dress.modeling.language import LanguageModel, token_embedding
+from dress.modeling.tokenizer import IMAGE_TOKEN
+from dress.modeling.tree_attention import sequence_mask, tree_attention, tree_supported
+from dress.modeling.vision import VisionTower
+from dress.types import TokenBatch
+
+logger = logging.getLogger(__name__)
+
+
+class LVLM(nn.Module):
+    """Splice projected image features into a causal LM.
+
+    `trees` says whether rows may be token trees; where the LM cannot run them each row must be one
+    sequence with its padding behind it. `differs` names the parts whose weights are no longer those
+    of their public checkpoint, `merged_adapters` the LoRA already inside the LM; see checkpoint.py.
+    """
+
+    def __init__(
+        self,
+        *,
+        vision: VisionTower,
+        projector: nn.Module,
+        language: LanguageModel,
+        image_token_id: int,
+        pad_token_id: int,
+        eos_token_id: int,
+    ) -> None:
+        super().__init__()
+        self.vision = vision
+        self.projector = projector
+        self.language = language
+        self.image_token_id = image_token_id
+        self.pad_token_id = pad_token_id
+        self.eos_token_id = eos_token_id
+        self.trees = True
+        self.differs: set[str] = set()
+        self.merged_adapters: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def train(self, mode: bool = True) -> LVLM:
+        """Switch to training, except parts that are frozen as a whole: these stay in eval."""
+        super().train(mode)
+        for part in (self.vision, self.projector, self.language):
+            if not _trains(part):
+                part.eval()
+        return self
+
+    def forward(self, batch: TokenBatch) -> Float[Tensor, "node vocab"]:
+        """Compute the logits at `batch.logit_node` only, through the LM's own head."""
+        embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels)
+        inputs: dict[str, Tensor] = {}
+        if self.trees:
+            inputs["position_ids"] = batch.position_ids
+            inputs["attention_mask"] = tree_attention(
+                batch.subtree_end, language=self.language, dtype=embeds.dtype
+            )
+        else:
+            inputs["attention_mask"] = sequence_mask(batch.subtree_end).long()
+        with gathered_head(self.language, batch.logit_node):
+            output = self.language(inputs_embeds=embeds, use_cache=False, **inputs)
+        return output.logits.squeeze(0)
+
+    def embed(
+        self,
+        input_ids: Int[Tensor, "row seq"],
+        image_slot: Int[Tensor, "row seq"],
+        pixels: Float[Tensor, "image 3 height width"],
+    ) -> Float[Tensor, "row seq dim"]:
+        """Look up the tokens and put image features where `image_slot` is not -1."""
+        embeds = token_embedding(self.language)(input_ids)
+        if pixels.shape[0] == 0:
+            if not (torch.is_grad_enabled() and (_trains(self.vision) or _trains(self.projector))):
+                return embeds
+            # DDP waits for every trainable weight: a blank image gives these a zero gradient.
+            size = self.vision.image_size
+            pixels = torch.zeros(1, 3, size, size, device=embeds.device)
+        features = self.image_features(pixels).flatten(0, 1).to(embeds.dtype)
+        slots = image_slot.flatten()
+        nodes = (slots >= 0).nonzero().squeeze(1)
+        spliced = embeds.flatten(0, 1).index_copy(0, nodes, features[slots[nodes]])
+        return spliced.view_as(embeds)
+
+    def image_features(
+        self, pixels: Float[Tensor, "image 3 height width"]
+    ) -> Float[Tensor, "image patch dim"]:
+        """Encode and project images; a frozen tower keeps no activations."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and _trains(self.vision)):
+            patches = self.vision(pixels)
+        return self.projector(patches.to(next(self.projector.parameters()).dtype))
+
+    @torch.no_grad()
+    def generate(
+        self,
+        *,
+        input_ids: Int[Tensor, "row seq"],
+        attention_mask: Bool[Tensor, "row seq"],
+        image_slot: Int[Tensor, "row seq"],
+        pixels: Float[Tensor, "image 3 height width"],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        num_return_sequences: int = 1,
+        seed: int | None = None,
+    ) -> Int[Tensor, "row_times_k new"]:
+        """Continue left-padded prompts: greedily at temperature 0, otherwise by sampling.
+
+        A row ends with the end token and is padded after it; the K answers of a prompt are
+        neighbours. With `seed` the same call gives the same tokens, whatever ran before.
+        """
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+        config = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            num_return_sequences=num_return_sequences if temperature > 0 else 1,
+            eos_token_id=self.eos_token_id,
+            pad_token_id=self.pad_token_id,
+            **(sampling if temperature > 0 else {"do_sample": False}),
+        )
+        was_training = self.training
+        self.eval()
+        try:
+            with seeded(seed, device=input_ids.device):
+                generate: Any = self.language.generate
+                tokens = generate(
+                    inputs_embeds=self.embed(input_ids, image_slot, pixels),
+                    attention_mask=attention_mask.long(),
+                    generation_config=config,
+                )
+        finally:
+            self.train(was_training)
+        return tokens if temperature > 0 else tokens.repeat_interleave(num_return_sequences, dim=0)
+
+
+def build_lvlm(
+    *,
+    vision: VisionTower,
+    language: LanguageModel,
+    projector: Callable[[int, int], nn.Module],
+    tokenizer: PreTrainedTokenizerBase,
+) -> LVLM:
+    """Join the parts and find out whether the language model can run token trees."""
+    vocabulary = tokenizer.get_vocab()
+    if IMAGE_TOKEN not in vocabulary:
+        raise InputError(f"tokenizer: it lacks the token {IMAGE_TOKEN}; add it when loading.")
+    embedding = token_embedding(language)
+    if len(tokenizer) > embedding.num_embeddings:
+        raise InputError(
+            f"model.language.vocab_size: the tokenizer has {len(tokenizer)} tokens, the language "
+            f"model {embedding.num_embeddings}; give vocab_size={len(tokenizer)}."
+        )
+    model = LVLM(
+        vision=vision,
+        projector=projector(vision.dim, embedding.embedding_dim),
+        language=language,
+        image_token_id=vocabulary[IMAGE_TOKEN],
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model.trees, reason = tree_supported(language)
+    if not model.trees:
+        name = language.config.name_or_path or language.config.model_type
+        logger.warning("%s cannot run token trees (%s): rows are padded instead", name, reason)
+    return model
+
+
+@contextlib.contextmanager
+def gathered_head(language: LanguageModel, nodes: Int[Tensor, " node"]) -> Iterator[None]:
+    """Let the LM head see only `nodes` (flat row * seq indices), as one row of states."""
+
+    def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].flatten(0, 1)[nodes][None], *inputs[1:])
+
+    head = cast(nn.Module, language.get_output_embeddings())
+    handle = head.register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None, *, device: torch.device) -> Iterator[None]:
+    """Draw from `seed` inside, and leave the global generators as they were."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -1,0 +1,145 @@
+"""The nouns of the project: what is stored (Sample), what is encoded, what a model is trained on.
+
+Axes: row (packed sequences), seq (tokens of a row), image, patch, dim, vocab, target (supervised
+tokens), node (distinct places in a token tree), sequence (one response with its whole context).
+Masks have one polarity: True means the element takes part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+ASPECTS = ("helpfulness", "honesty", "harmlessness")
+RATINGS = (1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What an annotator says of one aspect of a response: a rating 1 (worst) to 4 (best) and text."""
+
+    rating: int
+    critique: str
+    refinement: str = ""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Natural-language feedback on one response; an aspect that was not judged is absent."""
+
+    judgements: Mapping[str, Judgement]
+
+    @property
+    def mean_rating(self) -> float:
+        return sum(j.rating for j in self.judgements.values()) / len(self.judgements)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A user message and the model's answer; `model` is None where it is still to be generated."""
+
+    user: str
+    model: str | None = None
+    feedback: Feedback | None = None
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One group: images and an opening question with one or more dialogues about them.
+
+    `images` are encoded files (JPEG, PNG or WebP bytes). `annotations` is JSON that the model never
+    sees: the truth of a synthetic scene, captions and boxes, the task, the provenance.
+    """
+
+    id: str
+    images: tuple[bytes, ...]
+    dialogues: tuple[Dialogue, ...]
+    annotations: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One tokenised sequence. An image is a run of placeholder tokens, `images[i]` its content hash."""
+
+    input_ids: np.ndarray  # int64 [seq]
+    loss_mask: np.ndarray  # bool [seq]
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EncodedGroup:
+    """The sequences of one Sample and the pixels of its images, by content hash."""
+
+    id: str
+    sequences: tuple[Encoded, ...]
+    pixels: Mapping[str, Tensor]  # float [3, height, width]
+
+
+class Movable:
+    """Lets Lightning move and pin a frozen batch of tensors."""
+
+    def to(self, *args: Any, **kwargs: Any):
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self):
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function):
+        moved = {
+            f.name: function(value)
+            for f in fields(self)  # type: ignore[arg-type]
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class TokenBatch(Movable):
+    """Token trees packed into rows; padding is a tree of one token each.
+
+    Token i of a row attends to j iff j <= i < subtree_end[j]. Node indices are flat, row * seq + j.
+    """
+
+    input_ids: Int[Tensor, "row seq"]
+    position_ids: Int[Tensor, "row seq"]  # depth in the tree
+    subtree_end: Int[Tensor, "row seq"]
+    image_slot: Int[Tensor, "row seq"]  # index into the flattened [image patch] features, -1 for text
+    pixels: Float[Tensor, "image channel height width"]  # each distinct image once
+    logit_node: Int[Tensor, " node"]  # the distinct predecessors of supervised tokens
+    target_node: Int[Tensor, " target"]  # one entry per supervised token of each sequence
+    target_logit: Int[Tensor, " target"]  # index into logit_node of the token's predecessor
+    target_seq: Int[Tensor, " target"]
+    sequence_end: Int[Tensor, " sequence"]  # the node of each sequence's last token
+    sequence_group: Int[Tensor, " sequence"]  # index into group_ids
+    group_ids: tuple[str, ...]
+
+    @property
+    def target_ids(self) -> Int[Tensor, " target"]:
+        return self.input_ids.flatten()[self.target_node]
+
+    @property
+    def num_sequences(self) -> int:
+        return self.sequence_end.shape[0]
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """What an objective returns: the sum over `count` units, so that any split of a batch adds up."""
+
+    loss_sum: Float[Tensor, ""]
+    count: Float[Tensor, ""]
+    metrics: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)  # sums over `count` too
+
+
+TargetMask = Bool[Tensor, " target"]

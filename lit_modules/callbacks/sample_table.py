@@ -1,0 +1,101 @@
+"""Show what the model answers to a few fixed prompts, validation after validation."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from dress.files import append_line, read_lines, write_text
+from lit_modules.callbacks.sample_page import COLUMNS, render_page
+
+MAX_SIDE = 192  # pixels of a thumbnail
+
+
+@dataclass(frozen=True)
+class TablePrompt:
+    image: bytes  # an encoded file
+    question: str
+    condition: str
+    truth: str
+
+
+class SampleTable(L.Callback):
+    """Write `samples.html`, which needs no other file, and `samples.jsonl`; add to a W&B table.
+
+    `respond` gets all prompts at once and runs on the first rank only.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompts: Sequence[TablePrompt],
+        respond: Callable[[Sequence[TablePrompt]], list[str]],
+        directory: str | os.PathLike[str],
+        every_validation: bool = True,
+        max_rows: int = 16,
+    ) -> None:
+        self.prompts = tuple(prompts)[:max_rows]
+        self.respond = respond
+        self.directory = Path(directory)
+        self.every_validation = every_validation
+        self._thumbnails = [thumbnail(prompt.image) for prompt in self.prompts]
+        self._wandb_table: Any = None
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.every_validation and not trainer.sanity_checking:
+            self._write(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.every_validation:
+            self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        if not trainer.is_global_zero or not self.prompts:
+            return
+        responses = self.respond(self.prompts)
+        assert len(responses) == len(self.prompts)
+        history = self.directory / "samples.jsonl"
+        for row, (prompt, response) in enumerate(zip(self.prompts, responses, strict=True)):
+            texts = (prompt.question, prompt.condition, response, prompt.truth)
+            record = dict(zip(COLUMNS, (trainer.global_step, row, *texts), strict=True))
+            append_line(history, record)
+        page = render_page(read_lines(history), self._thumbnails)
+        write_text(self.directory / "samples.html", page)
+        self._log_to_wandb(trainer, responses)
+
+    def _log_to_wandb(self, trainer: L.Trainer, responses: Sequence[str]) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                self._add_rows(trainer.global_step, responses)
+                logger.experiment.log(
+                    {"val/samples": self._wandb_table, "trainer/global_step": trainer.global_step}
+                )
+
+    def _add_rows(self, step: int, responses: Sequence[str]) -> None:
+        import wandb  # slow to import, and only needed with its logger
+
+        if self._wandb_table is None:
+            self._wandb_table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
+        for prompt, picture, response in zip(
+            self.prompts, self._thumbnails, responses, strict=True
+        ):
+            image = wandb.Image(Image.open(io.BytesIO(picture)))
+            texts = (prompt.question, prompt.condition, response, prompt.truth)
+            self._wandb_table.add_data(step, image, *texts)
+
+
+def thumbnail(encoded: bytes) -> bytes:
+    """Shrink an image file to a small JPEG."""
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,105 @@
+"""Keep `last.ckpt`, from which the same command resumes.
+
+Lightning's ModelCheckpoint also saves after a non-finite step and in the middle of an update, and
+writes through the system's temporary folder; OnExceptionCheckpoint deletes its file at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+
+from dress.files import replace_durably
+from lit_modules.alignment import NonFiniteStep
+from lit_modules.callbacks.stop import Interrupted, StopSignals
+from lit_modules.logger import JsonLinesLogger
+
+FILE_NAME = "last.ckpt"
+
+
+class TrainState(Checkpoint):
+    """Save every `every_n_steps`, when told to stop, and at an error that left the state whole.
+
+    A step is whole until the optimizer begins, so what is saved is always a state between steps.
+    """
+
+    def __init__(self, *, directory: str | os.PathLike[str], every_n_steps: int) -> None:
+        self.path = Path(directory) / FILE_NAME
+        self.every_n_steps = every_n_steps
+        self._signals = StopSignals()
+        self._saved_step: int | None = None
+        self._whole = False
+
+    def resume_path(self) -> Path | None:
+        """Return what to give `trainer.fit(ckpt_path=...)`."""
+        return self.path if self.path.is_file() else None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._signals.install()
+        self._whole = True
+        if trainer.ckpt_path:
+            self._saved_step = trainer.global_step
+        for logger in trainer.loggers:
+            if isinstance(logger, JsonLinesLogger):
+                logger.log_resume(trainer.global_step)
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
+    ) -> None:
+        self._whole = False
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._whole = True
+        step = trainer.global_step
+        stop = trainer.strategy.reduce_boolean_decision(self._signals.received, all=False)
+        if stop or (step % self.every_n_steps == 0 and step != self._saved_step):
+            self._save(trainer)
+        if stop:
+            raise Interrupted(f"interrupted at step {step}; the same command resumes")
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        # ranks may have different numbers of batches, so that they cannot agree here; nothing is
+        # saved, because a resumed validation would see only its remaining batches
+        if trainer.world_size == 1 and self._signals.received:
+            raise Interrupted(
+                f"interrupted in the validation at step {trainer.global_step}; the same command "
+                f"resumes from step {self._saved_step or 0}"
+            )
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._signals.uninstall()
+        # one rank alone cannot save; a non-finite step is better resumed from further back
+        alone = trainer.world_size == 1 and trainer.training and self._whole
+        if alone and not isinstance(exception, NonFiniteStep | Interrupted):
+            self._save(trainer)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._signals.uninstall()
+
+    def _save(self, trainer: L.Trainer) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            replace_durably(temporary, self.path)
+        self._saved_step = trainer.global_step

@@ -1,0 +1,60 @@
+"""Sums of losses, counts and metrics over micro-batches and ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+from dress.types import LossOutput
+
+Totals = dict[str, Float[Tensor, ""]]
+
+
+def figures(output: LossOutput) -> Totals:
+    """Name the sums of one micro-batch: `loss`, `count` and the objective's metrics."""
+    sums = {"loss": output.loss_sum, "count": output.count, **output.metrics}
+    dtype = torch.promote_types(output.loss_sum.dtype, torch.float32)
+    return {name: value.detach().to(dtype) for name, value in sums.items()}
+
+
+def read_step(rows: Sequence[Totals], norm: Float[Tensor, ""]) -> tuple[dict[str, float], float]:
+    """Sum over micro-batches and ranks and copy to the host: the one wait for the device in a step.
+
+    The norm, which is equal on all ranks, comes along.
+    """
+    vector = torch.stack([torch.stack(list(row.values())) for row in rows]).sum(0)
+    if dist.is_initialized():
+        dist.all_reduce(vector)
+    *totals, norm_value = torch.cat([vector, norm.to(vector)[None]]).tolist()
+    return dict(zip(rows[0], totals, strict=True)), norm_value
+
+
+def read_many(rows: Sequence[Totals]) -> dict[str, float]:
+    """Sum over any number of batches, in float64, and over ranks, some of which may have none."""
+    names = list(rows[0]) if rows else []
+    columns = {name: torch.stack([row[name] for row in rows]) for name in names}
+    own = {name: column.cpu().double().sum().item() for name, column in columns.items()}
+    totals: dict[str, float] = {}
+    for rank in gather(own):
+        for name, value in rank.items():
+            totals[name] = totals.get(name, 0.0) + value
+    return totals
+
+
+def means(totals: Mapping[str, float], stage: str) -> dict[str, float]:
+    count = totals["count"]
+    return {f"{stage}/{name}": v / count for name, v in totals.items() if name != "count"}
+
+
+def gather(value: Any) -> list[Any]:
+    """Collect one object per rank."""
+    if not dist.is_initialized():
+        return [value]
+    gathered = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered

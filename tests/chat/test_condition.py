@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dress.chat.condition import BANK, Condition
+from dress.errors import InputError
+from dress.types import ASPECTS, RATINGS, Feedback, Judgement
+
+FEEDBACK = Feedback(
+    {
+        "honesty": Judgement(3, "One colour is wrong.", "Look again."),
+        "helpfulness": Judgement(4, " Precise. "),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("none", ""),
+        ("score", "helpfulness 4 honesty 3"),
+        ("critique", "Precise. One colour is wrong."),
+        ("both", "helpfulness 4: Precise. honesty 3: One colour is wrong."),
+    ],
+)
+def test_forms(form: str, text: str) -> None:
+    condition = Condition(form=form, dropout=0.0)
+    assert condition.text(FEEDBACK) == text
+    assert condition.sample(FEEDBACK, seed=0, epoch=0, key="a") == text
+    assert condition.text(None) == ""
+
+
+def test_a_rating_without_critique() -> None:
+    feedback = Feedback({"honesty": Judgement(2, "")})
+    assert Condition(form="both").text(feedback) == "honesty 2"
+    assert Condition(form="critique").text(feedback) == ""
+
+
+def test_dropout_is_a_stable_draw_per_seed_epoch_and_key() -> None:
+    condition = Condition(dropout=0.3)
+
+    def dropped(seed: int, epoch: int) -> list[bool]:
+        return [
+            condition.sample(FEEDBACK, seed=seed, epoch=epoch, key=str(k)) == ""
+            for k in range(2000)
+        ]
+
+    assert dropped(0, 0) == dropped(0, 0)
+    assert dropped(0, 0) != dropped(0, 1) != dropped(1, 0)
+    assert 0.27 < sum(dropped(0, 0)) / 2000 < 0.33  # three standard deviations
+    assert Condition(dropout=1.0).sample(FEEDBACK, seed=0, epoch=0, key="a") == ""
+
+
+def test_targets() -> None:
+    condition = Condition(form="score")
+    assert condition.target("none") == ""
+    assert condition.target("best") == "helpfulness 4 honesty 4 harmlessness 4"
+    assert condition.target("worst") == condition.target("1") == condition.target(1)
+    assert condition.target("4/1/3") == "helpfulness 4 honesty 1 harmlessness 3"
+    assert Condition(form="none").target("best") == ""
+    for aspect in ASPECTS:
+        assert BANK[aspect][4] in Condition(form="both").target("best")
+
+
+@pytest.mark.parametrize("name", ["good", "5", "4/4", "4/4/0", "", "4/4/4/4"])
+def test_unknown_target_lists_the_choices(name: str) -> None:
+    with pytest.raises(InputError, match="best, worst"):
+        Condition().target(name)
+
+
+def test_wrong_settings_are_named() -> None:
+    with pytest.raises(InputError, match=r"condition\.form"):
+        Condition(form="all")
+    with pytest.raises(InputError, match=r"condition\.dropout"):
+        Condition(dropout=1.5)
+
+
+def test_bank_is_complete_distinct_short_and_free_of_scenes() -> None:
+    sentences = [BANK[aspect][rating] for aspect in ASPECTS for rating in RATINGS]
+    assert len(set(sentences)) == 12
+    assert all(len(sentence.split()) <= 10 for sentence in sentences)
+    words = {word.strip(".").lower() for sentence in sentences for word in sentence.split()}
+    shapes = "circle square triangle star cross diamond heart pentagon hexagon ring"
+    colours = "red blue green yellow orange purple pink black white grey gray brown cyan magenta"
+    places = "left right top bottom above below middle corner centre small big large tiny"
+    assert not words & set(f"{shapes} {colours} {places} two three four".split())
+
+
+def test_only_condition_writes_feedback() -> None:
+    package = Path(__file__).parents[2] / "dress" / "chat"
+    users = {p.name for p in package.glob("*.py") if ".critique" in p.read_text()}
+    assert users == {"condition.py"}

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dress.chat.condition import Condition
+from dress.chat.encoders import CritiqueEncoder, InstructionEncoder
+from dress.data.rejects import Reject
+from dress.errors import InputError
+from dress.types import Dialogue, Sample, Turn
+from tests.chat.tiny_chat import feedback, make_processor, picture
+
+PROCESSOR = make_processor(max_length=500)
+SAMPLE = Sample(
+    id="a",
+    images=(picture(0), picture(1)),
+    dialogues=(
+        Dialogue((Turn("How?", "Two.", feedback(4)), Turn("Sure?", "Yes.", feedback(1)))),
+        Dialogue((Turn("How?", "Three."),)),
+    ),
+)
+
+
+def paint(encoder: InstructionEncoder | CritiqueEncoder, sample: Sample = SAMPLE) -> list[str]:
+    return [PROCESSOR.paint(s) for s in encoder(sample, epoch=0).sequences]
+
+
+def test_instructions_are_one_unconditioned_sequence_per_dialogue() -> None:
+    first = "USER: <image*4>\\n<image*4>\\nHow? ASSISTANT:"
+    assert paint(InstructionEncoder(processor=PROCESSOR)) == [
+        f"{first}[ Two.</s>]USER: Sure? ASSISTANT:[ Yes.</s>]",
+        f"{first}[ Three.</s>]",
+    ]
+    assert paint(InstructionEncoder(processor=PROCESSOR, loss_turns="last")) == [
+        f"{first} Two.</s>USER: Sure? ASSISTANT:[ Yes.</s>]",
+        f"{first}[ Three.</s>]",
+    ]
+
+
+def test_critiques_are_one_sequence_per_turn_with_only_its_own_condition() -> None:
+    encoder = CritiqueEncoder(
+        processor=PROCESSOR, condition=Condition(form="score", dropout=0.0), seed=0
+    )
+    first = "USER: <image*4>\\n<image*4>\\nHow?"
+    assert paint(encoder) == [
+        f"{first} FEEDBACK: helpfulness 4 honesty 4 harmlessness 4 ASSISTANT:[ Two.</s>]",
+        f"{first} ASSISTANT: Two.</s>USER: Sure? FEEDBACK: helpfulness 1 honesty 1 harmlessness 1"
+        " ASSISTANT:[ Yes.</s>]",
+        f"{first} ASSISTANT:[ Three.</s>]",
+    ]
+
+
+def test_critique_of_the_last_turn_only() -> None:
+    condition = Condition(form="score", dropout=0.0)
+    encoder = CritiqueEncoder(processor=PROCESSOR, condition=condition, seed=0, loss_turns="last")
+    assert len(paint(encoder)) == 2
+
+
+def test_condition_dropout_depends_on_epoch_not_on_calls() -> None:
+    encoder = CritiqueEncoder(processor=PROCESSOR, condition=Condition(dropout=0.5), seed=3)
+
+    def lengths(epoch: int) -> list[int]:
+        return [len(s.input_ids) for s in encoder(SAMPLE, epoch=epoch).sequences]
+
+    assert lengths(0) == lengths(0)
+    assert len({tuple(lengths(epoch)) for epoch in range(20)}) > 1
+
+
+def test_pixels_are_kept_once_per_distinct_file() -> None:
+    sample = replace(SAMPLE, images=(SAMPLE.images[0],) * 2)
+    group = InstructionEncoder(processor=PROCESSOR)(sample, epoch=0)
+    assert len(group.pixels) == 1
+    assert group.sequences[0].images == tuple(group.pixels) * 2
+
+
+def test_records_of_the_wrong_kind_are_rejected() -> None:
+    plain = replace(SAMPLE, dialogues=SAMPLE.dialogues[1:])
+    critique = CritiqueEncoder(processor=PROCESSOR, condition=Condition(), seed=0)
+    assert critique.requires == "feedback"
+    with pytest.raises(Reject, match="no feedback"):
+        critique(plain, epoch=0)
+    unanswered = replace(SAMPLE, dialogues=(Dialogue((Turn("How?"),)),))
+    with pytest.raises(Reject, match="no response"):
+        InstructionEncoder(processor=PROCESSOR)(unanswered, epoch=0)
+    with pytest.raises(InputError, match="all, last"):
+        InstructionEncoder(processor=PROCESSOR, loss_turns="first")

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset
+
+from dress.data.rejects import Reject
+from dress.data.schema import to_json
+from dress.data.shard_index import ShardIndex
+from dress.data.shards import ShardWriter, file_sha256, group_key, offsets_path
+from dress.errors import InputError
+from dress.types import Sample
+from tests.chat.tiny_chat import make_sample, picture
+
+SAMPLES = [make_sample(number, images=number % 3) for number in range(7)]
+
+
+def write(directory: Path, samples: list[Sample] = SAMPLES, *, max_groups: int = 3) -> Path:
+    with ShardWriter(directory, max_groups=max_groups) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return directory
+
+
+def read(directory: Path) -> list[Sample | Reject]:
+    index = ShardIndex.open(directory)
+    return [g for s, n in enumerate(index.groups) for g in index.read_groups(s, 0, int(n))]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    index = ShardIndex.open(write(tmp_path))
+    assert read(tmp_path) == SAMPLES
+    assert index.groups.tolist() == [3, 3, 1] and len(index) == 7
+    assert list(index.read_groups(1, 1, 3)) == SAMPLES[4:6]
+    index.verify()
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a"), write(tmp_path / "b")
+    files = sorted(path.name for path in first.iterdir())
+    assert files == sorted(path.name for path in second.iterdir())
+    assert all((first / f).read_bytes() == (second / f).read_bytes() for f in files)
+    assert ShardIndex.open(first).fingerprint == ShardIndex.open(second).fingerprint
+
+
+def test_webdataset_itself_reads_the_shards(tmp_path: Path) -> None:
+    path = write(tmp_path, max_groups=10) / "shard-000000.tar"
+    rows = list(webdataset.WebDataset(str(path), shardshuffle=False))
+    assert [row["__key__"] for row in rows] == [sample.id for sample in SAMPLES]
+    assert json.loads(rows[2]["json"])["id"] == "sample-2"
+    assert (rows[2]["jpg"], rows[2]["1.jpg"]) == SAMPLES[2].images
+
+
+def test_all_formats_and_odd_ids(tmp_path: Path) -> None:
+    images = (picture(0, file_format="PNG"), picture(1, file_format="WEBP"), picture(2))
+    ids = ["a.b/c d", "../x", "ü" * 60, "x" * 200, "x" * 201, "__meta__", "%41", "A"]
+    samples = [replace(SAMPLES[0], id=name, images=images) for name in ids]
+    assert read(write(tmp_path, samples)) == samples
+    assert len({group_key(name) for name in ids}) == len(ids)
+
+
+def test_bad_input_is_refused_before_it_is_stored(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path) as writer:
+        writer.write(SAMPLES[0])
+        with pytest.raises(InputError, match="sample-0"):
+            writer.write(SAMPLES[0])
+        with pytest.raises(InputError, match="neither JPEG"):
+            writer.write(replace(SAMPLES[1], images=(b"GIF89a",)))
+        with pytest.raises(InputError, match="cannot be stored"):
+            writer.write(replace(SAMPLES[1], dialogues=()))
+        writer.write(SAMPLES[1])
+    assert read(tmp_path) == SAMPLES[:2]
+    with pytest.raises(InputError, match="already holds shards"):
+        ShardWriter(tmp_path)
+
+
+def test_an_abandoned_writer_leaves_no_index(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), ShardWriter(tmp_path, max_groups=1) as writer:
+        writer.write(SAMPLES[0])
+        raise KeyboardInterrupt
+    assert not list(tmp_path.glob("*.partial"))
+    with pytest.raises(InputError, match=r"index\.json does not exist"):
+        ShardIndex.open(tmp_path)
+    assert read(write(tmp_path)) == SAMPLES  # and can be started again
+
+
+def test_nothing_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No sample"), ShardWriter(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ('{"schema": 9, "shards": []}', "has schema 9"),
+        ('{"schema": 1, "shards": []}', "lists no shards"),
+        (
+            '{"schema": 1, "shards": [{"file": "../x", "groups": 1, "bytes": 1, "sha256": ""}]}',
+            "wrong ones",
+        ),
+        (
+            '{"schema": 1, "shards": [{"file": "x.tar", "groups": 1, "bytes": 1, "sha256": ""}]}',
+            r"x\.tar is missing",
+        ),
+    ],
+)
+def test_a_damaged_index_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "index.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        ShardIndex.open(tmp_path)
+
+
+def test_damaged_shards_and_offsets_are_named(tmp_path: Path) -> None:
+    shard = write(tmp_path) / "shard-000001.tar"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-100])
+    with pytest.raises(InputError, match="cut short"):
+        ShardIndex.open(tmp_path)
+    shard.write_bytes(data[:-1] + b"x")
+    with pytest.raises(InputError, match="was altered"):
+        ShardIndex.open(tmp_path).verify()
+    shard.write_bytes(data)
+    for wrong in (np.array([0, 5]), np.array([0, 9, 5, 20]), np.array([[0.0, 1.0]])):
+        np.save(offsets_path(shard), wrong)
+        with pytest.raises(InputError, match="does not match"):
+            ShardIndex.open(tmp_path)
+    offsets_path(shard).write_bytes(b"no array")
+    with pytest.raises(InputError, match="unreadable"):
+        ShardIndex.open(tmp_path)
+
+
+@pytest.mark.parametrize("at", [0, 10, 130, 257, 520, 700])
+def test_a_damaged_group_is_a_hole(tmp_path: Path, at: int) -> None:
+    shard = write(tmp_path, max_groups=10) / "shard-000000.tar"
+    begin = int(np.load(offsets_path(shard))[2])
+    data = bytearray(shard.read_bytes())
+    data[begin + at : begin + at + 4] = b"\xff\xff\xff\xff"
+    shard.write_bytes(data)
+    groups = read(tmp_path)
+    assert groups[:2] + groups[3:] == SAMPLES[:2] + SAMPLES[3:]
+    assert isinstance(groups[2], Reject)
+    assert groups[2].where == str(shard) and groups[2].key
+
+
+def store(directory: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+    """Write one group of given members as a shard with a matching index."""
+    shard = directory / "shard-000000.tar"
+    with tarfile.open(shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for info, data in members:
+            info.size = len(data) if info.isreg() else 0
+            tar.addfile(info, io.BytesIO(data))
+        end = tar.offset
+    finish(shard, end)
+    return directory
+
+
+def finish(shard: Path, end: int) -> None:
+    np.save(offsets_path(shard), np.array([0, end], dtype=np.uint64))
+    entry = {
+        "file": shard.name,
+        "groups": 1,
+        "bytes": shard.stat().st_size,
+        "sha256": file_sha256(shard),
+    }
+    (shard.parent / "index.json").write_text(json.dumps({"schema": 1, "shards": [entry]}))
+
+
+def link(name: str) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    return info, b""
+
+
+JSON = json.dumps(to_json(replace(SAMPLES[0], id="a", images=(picture(),)))).encode()
+
+
+def file(name: str, data: bytes = b"") -> tuple[tarfile.TarInfo, bytes]:
+    return tarfile.TarInfo(name), data
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [file("a.json", JSON), file("a.jpg", picture()), link("a.1.jpg")],
+        [link("a.json"), file("a.jpg", picture())],
+        [file("/a.json", JSON), file("/a.jpg", picture())],
+        [file("../a.json", JSON), file("../a.jpg", picture())],
+        [file("d/a.json", JSON), file("d/a.jpg", picture())],
+        [file("a.json", JSON), file("b.jpg", picture())],
+        [file("a.json", JSON), file("a.jpg", picture()), file("a.0.png", picture())],
+        [file("a.json", JSON), file("a.1.jpg", picture())],
+        [file("a.json", JSON), file("a.pyd", b"x")],
+        [file("a.json", JSON), file("a.jpg", picture()), file("a.pth", b"x")],
+        [file("a.json", JSON)],
+        [file("a.jpg", picture())],
+        [file("b.json", JSON), file("b.jpg", picture())],
+        [file("a.json", b"{}"), file("a.jpg", picture())],
+    ],
+)
+def test_strange_members_are_rejected(
+    tmp_path: Path, members: list[tuple[tarfile.TarInfo, bytes]]
+) -> None:
+    (group,) = read(store(tmp_path, *members))
+    assert isinstance(group, Reject)
+
+
+def test_the_same_members_in_order_are_accepted(tmp_path: Path) -> None:
+    (group,) = read(store(tmp_path, file("a.json", JSON), file("a.jpg", picture())))
+    assert isinstance(group, Sample)
+
+
+def test_compressed_and_oversized_groups_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path, file("a.json", JSON), file("a.jpg", picture()))
+    monkeypatch.setattr("dress.data.shard_index.MAX_GROUP_BYTES", 1000)
+    (group,) = read(tmp_path)
+    assert isinstance(group, Reject) and group.reason == "group too large"
+    monkeypatch.undo()
+    shard = tmp_path / "shard-000000.tar"
+    shard.write_bytes(gzip.compress(shard.read_bytes()))
+    finish(shard, shard.stat().st_size)
+    (group,) = read(tmp_path)
+    assert isinstance(group, Reject) and group.reason == "damaged tar"
+
+
+def test_a_vanished_shard_rejects_its_groups(tmp_path: Path) -> None:
+    index = ShardIndex.open(write(tmp_path))
+    (tmp_path / index.files[1]).unlink()
+    groups = list(index.read_groups(1, 0, 3))
+    assert [g.reason for g in groups if isinstance(g, Reject)] == ["unreadable file"] * 3
