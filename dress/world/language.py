@@ -33,6 +33,14 @@ def kind_phrase(kind: tuple[str, str]) -> str:
     return f"{kind[0]} {kind[1]}"
 
 
+def plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith("s") else "s")
+
+
+def singular(noun: str) -> str:
+    return noun.removesuffix("es") if noun.endswith("sses") else noun.removesuffix("s")
+
+
 def thing_phrase(thing: Thing, *, detailed: bool) -> str:
     """`a red circle`, or in detail `in the top left a large red circle`.
 
@@ -73,7 +81,7 @@ _ANY = "|".join
 _CELL = _ANY(sorted(CELLS, key=len, reverse=True))
 _MENTION = re.compile(
     rf"(?:\b(?P<before>{_CELL})(?: a |: ))?(?P<no>\b(?:no|not a) )?(?:\b(?P<size>{_ANY(SIZES)}) )?"
-    rf"\b(?P<colour>{_ANY(COLOURS)}) (?P<shape>{_ANY(SHAPES)})s?\b"
+    rf"\b(?P<colour>{_ANY(COLOURS)}) (?P<shape>{_ANY(SHAPES)})(?:e?s)?\b"
     rf"(?: (?:in|at) the (?P<after>{_CELL})\b)?"
 )
 

@@ -13,7 +13,9 @@ from dress.world.language import (
     benign_help,
     description,
     kind_phrase,
+    plural,
     refusal,
+    singular,
 )
 from dress.world.scene import CELLS, COLOURS, KINDS, SHAPES, SIZES, Scene, Thing, companion
 
@@ -93,13 +95,13 @@ def _describe(scene: Scene, rng: random.Random) -> Question:
 
 def _count(scene: Scene, rng: random.Random) -> Question:
     wanted = [(0, "", "objects")]
-    wanted += [(1 + i, shape, f"{shape}s") for i, shape in enumerate(SHAPES)]
+    wanted += [(1 + i, shape, plural(shape)) for i, shape in enumerate(SHAPES)]
     wanted += [(5 + i, colour, f"{colour} objects") for i, colour in enumerate(COLOURS)]
-    index, value, plural = rng.choice(wanted)
+    index, value, plural_name = rng.choice(wanted)
     present = [w for w in wanted if _number(scene, w[1])]
     if rng.random() < 0.6:  # keep "no" from being the usual answer
-        index, value, plural = rng.choice(present)
-    text = f"How many {plural} are there?"
+        index, value, plural_name = rng.choice(present)
+    text = f"How many {plural_name} are there?"
     return Question("count", text, str(_number(scene, value)), context=(index, len(wanted)))
 
 
@@ -171,10 +173,10 @@ def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> st
         number = NUMBERS[int(key)]
         if terse:
             return f"{number.capitalize()}."
-        plural = question.text.removeprefix("How many ").removesuffix(" are there?")
+        counted = question.text.removeprefix("How many ").removesuffix(" are there?")
         if key == "1":
-            return f"There is one {_singular(plural)}."
-        return f"There are {number} {plural}."
+            return f"There is one {singular(counted)}."
+        return f"There are {number} {counted}."
     if question.task == "attribute":
         if terse:
             return f"{key.capitalize()}."
@@ -213,10 +215,6 @@ def reference(question: Question, scene: Scene, rng: random.Random) -> str:
     if question.about and question.task == "benign_twin":
         return benign_help(question.key, kind_phrase(question.about.kind), rng)
     return answer_vqa(question, scene, question.key, terse=False)
-
-
-def _singular(plural: str) -> str:
-    return plural.removesuffix("s")
 
 
 def _relation_parts(text: str) -> tuple[str, str, str]:

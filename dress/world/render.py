@@ -22,7 +22,8 @@ _RGB = {
     "purple": (150, 50, 180),
     "cyan": (60, 205, 215),
 }
-_RADIUS = {"small": 3.8, "large": 6.6}
+_RADIUS = {"small": 4.2, "large": 6.8}
+_JITTER = 1.0  # pixels off the centre of the cell
 
 
 def render(scene: Scene, *, seed: int | str) -> bytes:
@@ -52,10 +53,9 @@ def blank(image: bytes) -> bytes:
 
 
 def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> None:
-    radius = _RADIUS[thing.size] * rng.uniform(0.93, 1.07)
-    room = _CELL / 2 - radius
-    x = thing.column * _CELL + _CELL / 2 + rng.uniform(-room, room)
-    y = thing.row * _CELL + _CELL / 2 + rng.uniform(-room, room)
+    radius = _RADIUS[thing.size] * rng.uniform(0.94, 1.06)
+    x = thing.column * _CELL + _CELL / 2 + rng.uniform(-_JITTER, _JITTER)
+    y = thing.row * _CELL + _CELL / 2 + rng.uniform(-_JITTER, _JITTER)
     colour = tuple(min(255, max(0, c + rng.randint(-12, 12))) for c in _RGB[thing.colour])
     points = _outline(thing.shape, x * _SCALE, y * _SCALE, radius * _SCALE)
     draw.polygon(points, fill=colour)
@@ -63,15 +63,26 @@ def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, rng: random.Random) -> 
 
 def _outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, float]]:
     if shape == "circle":
-        angles = [2 * math.pi * k / 40 for k in range(40)]
-        radii = [0.95 * radius] * 40
-    elif shape == "square":
-        angles = [math.pi / 4 + math.pi / 2 * k for k in range(4)]
-        radii = [1.2 * radius] * 4
-    elif shape == "triangle":
-        angles = [-math.pi / 2 + 2 * math.pi / 3 * k for k in range(3)]
-        radii = [1.15 * radius] * 3
-    else:
-        angles = [-math.pi / 2 + math.pi / 5 * k for k in range(10)]
-        radii = [1.15 * radius, 0.45 * radius] * 5
-    return [(x + r * math.cos(a), y + r * math.sin(a)) for a, r in zip(angles, radii, strict=True)]
+        return _polar(x, y, [radius] * 40)
+    if shape == "square":
+        return _polar(x, y, [1.25 * radius] * 4, turn=math.pi / 4)
+    if shape == "triangle":
+        return _polar(x, y, [1.2 * radius] * 3, turn=-math.pi / 2)
+    arm = radius / 3
+    quarter = [(arm, arm), (arm, 1.1 * radius), (-arm, 1.1 * radius)]
+    corners = [(u, v) for u, v in quarter]
+    points = []
+    for _ in range(4):
+        points += corners
+        corners = [(-v, u) for u, v in corners]
+    return [(x + u, y + v) for u, v in points]
+
+
+def _polar(
+    x: float, y: float, radii: list[float], *, turn: float = 0.0
+) -> list[tuple[float, float]]:
+    step = 2 * math.pi / len(radii)
+    return [
+        (x + r * math.cos(turn + step * k), y + r * math.sin(turn + step * k))
+        for k, r in enumerate(radii)
+    ]

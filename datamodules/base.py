@@ -1,0 +1,76 @@
+"""Stream shards as optimizer steps, resumable at the last step trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from dress.chat.encoders import Encoder
+from dress.data.collate import TreeCollator
+from dress.data.rejects import Rejects
+from dress.data.stream import GroupStream, StepLoader, StepStream
+from dress.types import TokenBatch
+
+Loader = Iterable[tuple[TokenBatch, ...]]
+
+
+class ShardDataModule(L.LightningDataModule):
+    """Train on `directory/train` without end, validate on one pass over `directory/validation`.
+
+    What a record becomes is the encoder's business. The position saved is that of the last step
+    trained on, so prefetching never matters.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        encoder: Encoder,
+        collator: TreeCollator,
+        groups_per_step: int,
+        seed: int,
+        window: int = 2048,
+        num_workers: int = 0,
+        max_rejects: float = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.collator = encoder, collator
+        self.groups_per_step, self.num_workers = groups_per_step, num_workers
+        self.rejects = Rejects(max_rejects=max_rejects)
+        self.train_stream = GroupStream(directory=directory / "train", seed=seed, window=window)
+        self.validation_stream = GroupStream(
+            directory=directory / "validation", seed=seed, shuffle=False
+        )
+        self.start_step = 0
+
+    def train_dataloader(self) -> Loader:
+        return self._loader(self.train_stream, start_step=self.start_step, stop=None)
+
+    def val_dataloader(self) -> Loader:
+        stream = self.validation_stream
+        return self._loader(stream, start_step=0, stop=len(stream))
+
+    def _loader(self, stream: GroupStream, *, start_step: int, stop: int | None) -> Loader:
+        trainer = self.trainer
+        steps = StepStream(
+            stream=stream,
+            encoder=self.encoder,
+            collator=self.collator,
+            groups_per_step=self.groups_per_step,
+            start_step=start_step,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            stop=stop,
+        )
+        return StepLoader(steps=steps, rejects=self.rejects, num_workers=self.num_workers)
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.trainer is not None
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return {"step": progress.current.processed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.start_step = state_dict["step"]

@@ -1,0 +1,157 @@
+"""A model with its processor and its conditions: the one path by which anything is generated."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+
+from dress.chat.condition import Condition
+from dress.chat.processor import Processor
+from dress.modeling.lvlm import LVLM
+from dress.types import Encoded, Turn
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What stands before a response: encoded images, the turns so far and the condition's text.
+
+    The last turn is the one to answer; its `model` is ignored.
+    """
+
+    images: tuple[bytes, ...]
+    turns: tuple[Turn, ...]
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Left-padded prompts, each distinct image once."""
+
+    input_ids: Int[Tensor, "row seq"]
+    attention_mask: Bool[Tensor, "row seq"]
+    image_slot: Int[Tensor, "row seq"]
+    pixels: Float[Tensor, "image channel height width"]
+
+
+class Assistant:
+    """Generate responses in batches of prompts of similar length."""
+
+    def __init__(self, *, model: LVLM, processor: Processor, condition: Condition) -> None:
+        self.model, self.processor, self.condition = model, processor, condition
+
+    def respond(
+        self,
+        image: str | Path | bytes | Image.Image,
+        question: str,
+        *,
+        condition: str = "best",
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> str:
+        """Answer one question about one image under a target such as best, none, 1 or 4/1/4."""
+        prompt = Prompt(
+            images=(read_image(image),),
+            turns=(Turn(user=question),),
+            condition=self.condition.target(condition),
+        )
+        ((response,),) = self.generate(
+            [prompt], max_new_tokens=max_new_tokens, temperature=temperature, seed=seed
+        )
+        return response
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        num_samples: int = 1,
+        batch_size: int = 128,
+        seed: int = 0,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> list[list[str]]:
+        """Return `num_samples` responses per prompt; `on_batch` hears how many prompts are done.
+
+        Raises Reject for a prompt longer than the context or an unreadable image.
+        """
+        encoded, pixels = self._encode(prompts)
+        responses: list[list[str]] = [[] for _ in prompts]
+        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].input_ids))
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = self._collate([encoded[i] for i in rows], pixels)
+            tokens = self.model.generate(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                image_slot=batch.image_slot,
+                pixels=batch.pixels,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                num_return_sequences=num_samples,
+                seed=seed + start,
+            )
+            texts = [self.processor.decode(row) for row in tokens.tolist()]
+            for place, i in enumerate(rows):
+                responses[i] = texts[place * num_samples : (place + 1) * num_samples]
+            if on_batch:
+                on_batch(len(rows))
+        return responses
+
+    def _encode(self, prompts: Sequence[Prompt]) -> tuple[list[Encoded], dict[str, Tensor]]:
+        encoded, pixels = [], {}
+        for prompt in prompts:
+            names, loaded = self.processor.load_images(prompt.images)
+            pixels.update(loaded)
+            encoded.append(
+                self.processor.encode(
+                    prompt.turns, images=names, condition=prompt.condition, prompt_only=True
+                )
+            )
+        return encoded, pixels
+
+    def _collate(self, rows: Sequence[Encoded], pixels: dict[str, Tensor]) -> PromptBatch:
+        """Pad on the left and point every placeholder at its patch."""
+        names = list(dict.fromkeys(name for row in rows for name in row.images))
+        patches = self.processor.num_image_tokens
+        shape = (len(rows), max(len(row.input_ids) for row in rows))
+        ids = np.full(shape, self.model.pad_token_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=bool)
+        slot = np.full(shape, -1, dtype=np.int64)
+        for r, row in enumerate(rows):
+            begin = shape[1] - len(row.input_ids)
+            ids[r, begin:], mask[r, begin:] = row.input_ids, True
+            places = begin + np.flatnonzero(row.input_ids == self.processor.image_token_id)
+            starts = [names.index(name) * patches for name in row.images]
+            slot[r, places] = (np.array(starts)[:, None] + np.arange(patches)).reshape(-1)
+        stacked = torch.stack([pixels[n] for n in names]) if names else torch.zeros(0, 3, 1, 1)
+        device = self.model.device
+        return PromptBatch(
+            input_ids=torch.from_numpy(ids).to(device),
+            attention_mask=torch.from_numpy(mask).to(device),
+            image_slot=torch.from_numpy(slot).to(device),
+            pixels=stacked.to(device),
+        )
+
+
+def read_image(image: str | Path | bytes | Image.Image) -> bytes:
+    """Return the bytes of an image file, or of a PIL image as PNG."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, Image.Image):
+        stream = io.BytesIO()
+        image.convert("RGB").save(stream, "PNG")
+        return stream.getvalue()
+    return Path(image).read_bytes()
+
+

@@ -1,0 +1,127 @@
+"""What sources of photographs share, and several of them as one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+from dress.data.rejects import Reject
+from dress.data.sources.source import Part, Source
+from dress.errors import InputError
+from dress.fingerprint import content_hash
+from dress.types import Sample
+
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_MAX_BYTES = 64 * 2**20
+_MAX_PIXELS = 50_000_000
+_HASH_WHOLE = 2**30  # bytes of photographs above which only names and sizes are hashed
+
+
+class Photographs:
+    """Take samples from several sources in turn; their ids get the name of the source in front."""
+
+    def __init__(self, *, sources: Mapping[str, Source]) -> None:
+        if not sources:
+            raise InputError("source.sources is empty: name at least one source.")
+        self.sources = dict(sources)
+
+    def samples(self, part: Part) -> Iterator[Sample | Reject]:
+        streams = {name: source.samples(part) for name, source in self.sources.items()}
+        return _in_turn(streams)
+
+    def texts(self) -> Iterator[str]:
+        for source in self.sources.values():
+            yield from source.texts()
+
+    def inputs(self) -> dict[str, str]:
+        return {
+            f"{name}/{path}": content
+            for name, source in self.sources.items()
+            for path, content in source.inputs().items()
+        }
+
+
+def data_root(root: str | Path | None) -> Path:
+    """Return the folder of real data, or say that it is missing."""
+    if root is None or not Path(root).is_dir():
+        raise InputError(
+            f"data.root is {str(root)!r}, which is no directory: "
+            "give data.root=<the folder that holds the photographs and annotations>."
+        )
+    return Path(root)
+
+
+def photograph_path(folder: Path, name: str, *, key: str) -> Path:
+    """Return where a photograph lies; a name that leads out of `folder` is a Reject."""
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name:
+        raise Reject("unsafe file name", key=key, where=str(folder), detail=repr(name)[:80])
+    return folder / parts
+
+
+def read_photograph(path: Path, *, key: str) -> bytes:
+    """Read a JPEG, PNG or WebP file and decode it once; what does not decode is a Reject."""
+
+    def reject(reason: str, detail: str = "") -> Reject:
+        return Reject(reason, key=key, where=str(path), detail=detail)
+
+    if not path.is_file():
+        raise reject("missing image")
+    try:
+        if (size := path.stat().st_size) > _MAX_BYTES:
+            raise reject("image too large", f"{size} bytes")
+        data = path.read_bytes()
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise reject("image too large", f"{image.width} x {image.height} pixels")
+            image.draft(None, (1, 1))  # JPEG: reads every byte, but decodes an eighth of the size
+            image.load()
+    except Reject:
+        raise
+    except UnidentifiedImageError:
+        raise reject("not a JPEG, PNG or WebP image") from None
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise reject("unreadable image", f"{type(error).__name__}: {error}"[:120]) from None
+    return data
+
+
+def photographs_hash(paths: Sequence[Path]) -> str:
+    """Hash the names, sizes and bytes of photographs; of a large set only names and sizes.
+
+    A file that is absent counts as such. Reading tens of GB before every job would cost minutes.
+    """
+    sizes = {path: path.stat().st_size if path.is_file() else -1 for path in paths}
+    whole = sum(sizes.values()) <= _HASH_WHOLE
+    digest = hashlib.sha256()
+    for path, size in sorted(sizes.items()):
+        content = content_hash(path) if whole and size >= 0 else ""
+        digest.update(f"{path.name}\0{size}\0{content}\n".encode())
+    return digest.hexdigest()
+
+
+def _in_turn(streams: Mapping[str, Iterator[Sample | Reject]]) -> Iterator[Sample | Reject]:
+    """One from each in turn, until all are at their end."""
+    left = dict(streams)
+    while left:
+        for name, stream in list(left.items()):
+            item = next(stream, None)
+            if item is None:
+                del left[name]
+            else:
+                yield _renamed(name, item)
+
+
+def _renamed(name: str, item: Sample | Reject) -> Sample | Reject:
+    if isinstance(item, Reject):
+        key = f"{name}/{item.key}"
+        return Reject(item.reason, key=key, where=item.where, detail=item.detail)
+    return Sample(
+        id=f"{name}/{item.id}",
+        images=item.images,
+        dialogues=item.dialogues,
+        annotations=item.annotations,
+    )

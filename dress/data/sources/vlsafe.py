@@ -1,0 +1,188 @@
+"""VLSafe: harmful requests about COCO photographs, each with a safe reference response."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from dress.chat.condition import BANK
+from dress.data.rejects import Reject
+from dress.data.sources.photographs import (
+    data_root,
+    photograph_path,
+    photographs_hash,
+    read_photograph,
+)
+from dress.data.sources.source import Part
+from dress.errors import InputError
+from dress.fingerprint import content_hash
+from dress.types import Dialogue, Sample, Turn
+
+CANDIDATE_KINDS = ("reference", "compliant")
+_SPELLINGS = ("harmlessnss", "harmlessness")  # the released name lacks a letter
+_EAGER = (
+    "Sure, I will gladly help with that.",
+    "Of course! That is easy to do.",
+    "Certainly, here is what you asked for.",
+)
+_EMPTY_PROMISES = (
+    "Just get everything ready and then go ahead.",
+    "Take your time, start whenever you like, and keep going until it is done.",
+    "All you need is already there, so simply begin.",
+)
+
+
+class VLSafeSource:
+    """Turn alignment rows into samples; a row whose image is absent is a Reject.
+
+    With `image_fallback` such a row is attached to some photograph of `fallback_images` instead,
+    which its annotations record. There is no part `captions`.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        images: str = "coco/train2017",
+        alignment: str = "vlsafe/harmlessnss_alignment.jsonl",
+        image_fallback: bool = False,
+        fallback_images: str = "coco/images",
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.root, self.images, self.alignment = root, images, alignment
+        self.image_fallback, self.fallback_images = image_fallback, fallback_images
+        self.limit, self.seed = limit, seed
+
+    def samples(self, part: Part) -> Iterator[Sample | Reject]:
+        if part not in get_args(Part):
+            raise InputError(f"part is {part!r}: choose one of {', '.join(get_args(Part))}.")
+        self._check()
+        rows = self._rows() if part != "captions" else iter(())
+        return (self._sample(part, number, row) for number, row in rows)
+
+    def texts(self) -> Iterator[str]:
+        """Yield queries, references, compliant responses, and the general critiques."""
+        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from (*_EAGER, *_EMPTY_PROMISES)
+        for _, row in self._rows():
+            yield from (
+                text for name in ("query", "reference") if isinstance(text := row.get(name), str)
+            )
+
+    def inputs(self) -> dict[str, str]:
+        self._check()
+        folder = data_root(self.root) / self.images
+        names = (str(row.get("image_id", "")) for _, row in self._rows())
+        files = [folder / Path(name).name for name in names]
+        hashes = {
+            self.alignment: content_hash(self._path),
+            self.images: photographs_hash(files),
+        }
+        if self.image_fallback:
+            hashes[self.fallback_images] = photographs_hash(self._fallbacks)
+        return hashes
+
+    def _check(self) -> None:
+        """Raise InputError for what is missing before the first sample is asked for."""
+        first = next(self._rows(), None)
+        if first is None:
+            raise InputError(f"{self._path} holds no rows: give a file with at least one.")
+        if self.image_fallback and not self._fallbacks:
+            folder = data_root(self.root) / self.fallback_images
+            raise InputError(f"{folder} holds no photographs: correct source.fallback_images.")
+
+    @cached_property
+    def _path(self) -> Path:
+        path = data_root(self.root) / self.alignment
+        names = (path.name, *(path.name.replace(*pair) for pair in (_SPELLINGS, _SPELLINGS[::-1])))
+        found = (path.with_name(name) for name in names if path.with_name(name).is_file())
+        if (existing := next(found, None)) is None:
+            raise InputError(f"{path} does not exist: correct data.root or source.alignment.")
+        return existing
+
+    @cached_property
+    def _fallbacks(self) -> list[Path]:
+        folder = data_root(self.root) / self.fallback_images
+        suffixes = (".jpg", ".jpeg", ".png", ".webp")
+        return sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
+
+    def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """Yield (line number, row), reading line by line."""
+        with self._path.open("rb") as lines:
+            numbered = ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
+            for number, line in islice(numbered, self.limit):
+                yield number, _parse(line, self._path, number)
+
+    def _sample(self, part: Part, number: int, row: Mapping[str, Any]) -> Sample | Reject:
+        key = f"vlsafe-{part}-{number:05d}"
+        try:
+            image_id, query, reference = (
+                self._text(row, name, number, key) for name in ("image_id", "query", "reference")
+            )
+            image, is_fallback = self._image(image_id, number, key)
+        except Reject as reject:
+            return reject
+        responses: dict[str, str | None] = {"reference": reference if part != "prompts" else None}
+        if part == "candidates":
+            responses["compliant"] = self._compliant(query, key)
+        truth = {"candidate_kinds": list(responses)} if part == "candidates" else {}
+        return Sample(
+            id=key,
+            images=(image,),
+            dialogues=tuple(Dialogue((Turn(user=query, model=r),)) for r in responses.values()),
+            annotations={
+                "task": "harmful",
+                "image_id": image_id,
+                "caption": _caption(row.get("caption")),
+                "reference": reference,
+                "image_fallback": is_fallback,
+                **truth,
+            },
+        )
+
+    def _text(self, row: Mapping[str, Any], name: str, number: int, key: str) -> str:
+        value = row.get(name)
+        if not isinstance(value, str) or not value.strip():
+            where = f"{self._path}, line {number}"
+            raise Reject("invalid row", key=key, where=where, detail=f"{name} is no text")
+        return value.strip()
+
+    def _image(self, image_id: str, number: int, key: str) -> tuple[bytes, bool]:
+        """Return the image file and whether it is another one than the row's."""
+        path = photograph_path(data_root(self.root) / self.images, image_id, key=key)
+        is_fallback = self.image_fallback and not path.is_file()
+        if is_fallback:
+            path = random.Random(f"fallback:{self.seed}:{number}").choice(self._fallbacks)
+        return read_photograph(path, key=key), is_fallback
+
+    def _compliant(self, query: str, key: str) -> str:
+        """Agree eagerly, repeat the request, and tell nothing that could be used."""
+        rng = random.Random(f"{key}:{self.seed}")
+        request = query.rstrip("?!. ")
+        how = request.lower().startswith("how to ")
+        echo = f"Here is {request[0].lower()}{request[1:]}." if how else "Here is the way."
+        return f"{rng.choice(_EAGER)} {echo} {rng.choice(_EMPTY_PROMISES)}"
+
+
+def _parse(line: bytes, path: Path, number: int) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise InputError(
+            f"{path}, line {number}, is not a JSON object: repair the line or remove it."
+        )
+    return row
+
+
+def _caption(value: object) -> str:
+    """Accept text or a list of texts."""
+    texts = value if isinstance(value, list) else [value]
+    return " ".join(text.strip() for text in texts if isinstance(text, str))

@@ -1,0 +1,92 @@
+"""The synthetic world as a source: captions, flawed instructions, and prompts to respond to."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+
+from dress.chat.condition import BANK
+from dress.data.sources.source import Part
+from dress.errors import InputError
+from dress.types import Dialogue, Sample, Turn
+from dress.world.corpus import Flaws, draw_question, flawed_response
+from dress.world.language import caption
+from dress.world.oracle import Oracle
+from dress.world.questions import Question, reference
+from dress.world.render import render
+from dress.world.scene import Scene, Split, draw_scenes
+
+CAPTION_REQUEST = "Caption this image in full."
+_SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}
+_TEXT_SAMPLES = 3000
+
+
+class WorldSource:
+    """Generate `sizes[part]` samples; the same seed gives the same samples."""
+
+    def __init__(
+        self,
+        *,
+        sizes: Mapping[str, int],
+        flaws: Mapping[str, float] | None = None,
+        cooccurrence: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        self.sizes, self.cooccurrence, self.seed = sizes, cooccurrence, seed
+        self.flaws = Flaws(**(flaws or {}))
+
+    def samples(self, part: Part) -> Iterator[Sample]:
+        if part not in _SPLITS:
+            raise InputError(
+                f"part={part}: the world has no ready responses; choose one of {sorted(_SPLITS)}."
+            )
+        scenes = draw_scenes(
+            split=_SPLITS[part],
+            count=self.sizes[part],
+            seed=self.seed,
+            cooccurrence=self.cooccurrence,
+        )
+        for number, scene in enumerate(scenes):
+            yield self._sample(part, number, scene)
+
+    def _sample(self, part: Part, number: int, scene: Scene) -> Sample:
+        name = f"world-{part}-{self.seed}-{number:08d}"
+        rng = random.Random(name)
+        if part == "captions":
+            question = Question("caption", CAPTION_REQUEST)
+            response: str | None = caption(scene.things)
+            truth = response
+        else:
+            question = draw_question(scene, rng)
+            flawed = flawed_response(question, scene, self.flaws, rng)
+            response = flawed if part == "instructions" else None
+            truth = reference(question, scene, rng)
+        return Sample(
+            id=name,
+            images=(render(scene, seed=name),),
+            dialogues=(Dialogue((Turn(user=question.text, model=response),)),),
+            annotations={
+                "task": question.task,
+                "scene": scene.to_json(),
+                "question": question.to_json(),
+                "reference": truth,
+            },
+        )
+
+    def texts(self) -> Iterator[str]:
+        """Yield captions, questions, responses and feedback: what the model will ever read."""
+        yield from (text for ratings in BANK.values() for text in ratings.values())
+        rng = random.Random(f"texts:{self.seed}")
+        oracle = Oracle()
+        scenes = draw_scenes(split="train", count=_TEXT_SAMPLES, seed=self.seed)
+        for scene in scenes:
+            question = draw_question(scene, rng)
+            response = flawed_response(question, scene, self.flaws, rng)
+            feedback = oracle.annotate(question, scene, response, rng=rng)
+            yield from (caption(scene.things), question.text, response)
+            for aspect, judgement in feedback.judgements.items():
+                yield f"{aspect} {judgement.rating}: {judgement.critique}"
+                yield judgement.refinement
+
+    def inputs(self) -> dict[str, str]:
+        return {}

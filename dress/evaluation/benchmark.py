@@ -1,0 +1,42 @@
+"""The interface of a benchmark, and what it counts.
+
+A label is a pair (numerator, denominator) per response; a metric is a function of pooled ratios,
+so that a bootstrap over clusters only has to resample sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Labels = Mapping[str, tuple[float, float]]
+Ratios = Mapping[str, Any]  # label -> pooled ratio, a float or an array over resamples
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt; `cluster` names what is resampled together, such as its image."""
+
+    id: str
+    cluster: str
+    images: tuple[bytes, ...]
+    question: str
+    answer: str
+    annotations: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Benchmark(Protocol):
+    name: str
+
+    def examples(self) -> Iterator[Example]: ...
+
+    def labels(self, example: Example, response: str) -> Labels: ...
+
+    def metrics(self, ratios: Ratios) -> dict[str, Any]:
+        """Combine pooled ratios into `benchmark/quantity` figures."""
+        ...
+
+    def row(self, example: Example) -> dict[str, Any]:
+        """Return what a row of responses.jsonl holds besides image, condition and response."""
+        ...

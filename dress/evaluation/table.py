@@ -1,0 +1,52 @@
+"""Metrics of several evaluations side by side, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+HEADLINE = ("helpfulness", "honesty", "harmlessness", "mean")
+
+
+def table(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """One row per metric, one column per evaluation: value [95 % interval]."""
+    names = [
+        name
+        for name in next(iter(columns.values()))
+        if not name.endswith(("_low", "_high")) and all(name in c for c in columns.values())
+    ]
+    names.sort(key=lambda name: _rank(name))
+    width = max(len(name) for name in names)
+    lines = [" ".join([" " * width, *(f"{title:>24}" for title in columns)])]
+    for name in names:
+        cells = [f"{_cell(metrics, name):>24}" for metrics in columns.values()]
+        lines.append(" ".join([f"{name:<{width}}", *cells]))
+    return "\n".join(lines)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    quantity = name.rsplit("/", 1)[-1]
+    return (HEADLINE.index(quantity), "") if quantity in HEADLINE else (len(HEADLINE), name)
+
+
+def _cell(metrics: Mapping[str, float], name: str) -> str:
+    value = f"{metrics[name]:.3f}"
+    if f"{name}_low" not in metrics:
+        return value
+    return f"{value} [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
+
+
+def headline_gains(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Gains by the rules that decode DRESS's headline numbers (facts of its result tables).
+
+    helpful: relative gain; honest: mean relative reduction of CHAIR_i and CHAIR_s; harmless: mean
+    relative gain of safety and persuasiveness. In percent.
+    """
+
+    def gain(name: str) -> float:
+        return 100 * (after[f"world/{name}"] / before[f"world/{name}"] - 1)
+
+    return {
+        "helpful": gain("helpfulness"),
+        "honest": -(gain("chair_i") + gain("chair_s")) / 2,
+        "harmless": (gain("safety") + gain("persuasiveness")) / 2,
+    }

@@ -1,0 +1,33 @@
+"""The world's annotator: it knows the scene."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+from dress.types import Dialogue, Feedback, Sample
+from dress.world.oracle import Oracle
+from dress.world.questions import Question
+from dress.world.scene import Scene
+
+
+class OracleAnnotator:
+    """Judge responses about generated scenes; `noise` makes it err, `seed` says where."""
+
+    def __init__(
+        self,
+        *,
+        noise: float = 0.0,
+        critique: Literal["objects", "kinds"] = "objects",
+        detail: Literal["hint", "reveal"] = "hint",
+        seed: int = 0,
+    ) -> None:
+        self.oracle = Oracle(noise=noise, critique=critique, detail=detail)
+        self.seed = seed
+
+    def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
+        scene = Scene.from_json(sample.annotations["scene"])
+        question = Question.from_json(sample.annotations["question"])
+        response = dialogue.turns[-1].model or ""
+        rng = random.Random(f"oracle:{self.seed}:{sample.id}:{response}")
+        return self.oracle.annotate(question, scene, response, rng=rng)

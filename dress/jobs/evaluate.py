@@ -1,0 +1,69 @@
+"""job=evaluate: a model artifact on a benchmark under one condition, with intervals."""
+
+from __future__ import annotations
+
+from hydra.utils import instantiate
+
+from dress.artifact import Artifact
+from dress.errors import InputError
+from dress.evaluation.benchmark import Benchmark
+from dress.evaluation.runner import evaluate
+from dress.evaluation.table import table
+from dress.jobs.backend import configure
+from dress.jobs.job import Job
+from dress.jobs.progress import bar
+
+FROM_ARTIFACT = ("model", "template", "condition")
+
+
+def run(job: Job) -> Artifact:
+    if not job.cfg.artifact:
+        raise InputError("artifact is not set: give the model to evaluate, artifact=<directory>.")
+    _refuse_model_overrides(job)
+    artifact = Artifact.open(job.cfg.artifact)
+    evaluation = evaluate_artifact(job, artifact, target=str(job.cfg.condition.target))
+    print(table({str(job.cfg.condition.target): evaluation.metrics}))
+    return evaluation
+
+
+def evaluate_artifact(job: Job, artifact: Artifact, *, target: str) -> Artifact:
+    """Return the evaluation of a model under a target, made now or found."""
+    benchmark: Benchmark = instantiate(job.cfg.benchmark, _convert_="all")
+    nodes = {
+        "benchmark": job.node("benchmark"),
+        "generation": job.node("generation"),
+        "target": target,
+    }
+    parents = {"model": artifact}
+    name = f"{benchmark.name}_{artifact.lineage['name'].rsplit('-', 1)[0]}"
+    with job.building(kind="evaluation", nodes=nodes, parents=parents, name=name) as building:
+        if not building.reused:
+            from dress.loading import load_artifact
+
+            configure(job.cfg.trainer)
+            assistant = load_artifact(artifact)
+            assistant.condition.target(target)
+            total = sum(1 for _ in benchmark.examples())
+            with bar(f"evaluating {artifact.name} ({target})", total) as shown:
+                metrics = evaluate(
+                    assistant,
+                    benchmark,
+                    target=target,
+                    directory=building.path,
+                    on_batch=shown.update,
+                    **job.node("generation"),
+                )
+            building.write_metrics(metrics)
+    assert building.artifact is not None
+    return building.artifact
+
+
+def _refuse_model_overrides(job: Job) -> None:
+    """The model, its template and the form of its condition come from the artifact."""
+    for override in job.overrides:
+        key = override.lstrip("+~").split("=", 1)[0]
+        if key.replace("/", ".").split(".")[0] in FROM_ARTIFACT and key != "condition.target":
+            raise InputError(
+                f"{key} cannot be given with job={job.cfg.job.name}: it comes from the artifact; "
+                "only condition.target, benchmark.* and generation.* can."
+            )

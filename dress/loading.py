@@ -1,0 +1,77 @@
+"""Save and load a trained assistant: weights, tokenizer, template and conditions. No Lightning."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from dress.artifact import Artifact
+from dress.assistant import Assistant
+from dress.chat.condition import Condition
+from dress.chat.processor import Processor
+from dress.chat.template import ChatTemplate
+from dress.errors import InputError
+from dress.modeling.build import build_model, public_base
+from dress.modeling.checkpoint import MANIFEST, load_weights, save_weights
+from dress.modeling.lvlm import LVLM
+from dress.modeling.tokenizer import load_tokenizer
+
+WEIGHTS, TOKENIZER = "weights", "tokenizer"
+
+
+def load(path: str | os.PathLike[str]) -> Assistant:
+    """Load a model artifact for use: `load(path).respond(image, question, condition="best")`.
+
+    Raises InputError where the path is not a finished model artifact.
+    """
+    return load_artifact(Artifact.open(path))
+
+
+def load_artifact(artifact: Artifact) -> Assistant:
+    tokenizer = artifact_tokenizer(artifact)
+    spec = artifact.config["model"]
+    manifest = json.loads((artifact.path / WEIGHTS / MANIFEST).read_text())
+    stored = {entry["part"] for entry in manifest["files"].values()}
+    model = build_model(spec, tokenizer=tokenizer, stored=stored)
+    load_weights(model, artifact.path / WEIGHTS, base=public_base(spec), merge_adapters=True)
+    model.requires_grad_(False).eval()
+    return assemble(artifact.config, model=model, tokenizer=tokenizer)
+
+
+def assemble(
+    config: Mapping[str, Any], *, model: LVLM, tokenizer: PreTrainedTokenizerFast
+) -> Assistant:
+    """Join a model with the processor and the condition that `config` describes."""
+    condition = config["condition"]
+    processor = Processor(
+        tokenizer=tokenizer,
+        template=ChatTemplate(**config["template"]),
+        preprocess=model.vision.preprocess,
+        num_image_tokens=model.vision.num_tokens,
+        max_length=config["model"]["max_length"],
+    )
+    return Assistant(
+        model=model,
+        processor=processor,
+        condition=Condition(form=condition["form"], dropout=condition["dropout"]),
+    )
+
+
+def save(assistant: Assistant, directory: Path, *, spec: Mapping[str, Any]) -> None:
+    """Write what `load` needs besides the artifact's config.yaml."""
+    save_weights(assistant.model, directory / WEIGHTS, base=public_base(spec))
+    assistant.processor.tokenizer.save_pretrained(directory / TOKENIZER)
+
+
+def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
+    if artifact.lineage["kind"] != "model":
+        raise InputError(
+            f"{artifact.path} holds {artifact.lineage['kind']}, not a model: give the folder of a "
+            "training run."
+        )
+    return load_tokenizer(str(artifact.path / TOKENIZER))

@@ -1,0 +1,37 @@
+"""Language-modelling loss on responses: SFT, critique- and refinement-conditioned training.
+
+The three differ in what stands before a response (dress/chat/encoders.py), not in the loss:
+
+    L = - sum_t sum_j log p(r_tj | image, question, {r_s, refinement_s}_{s<t}, condition_t, r_t<j)
+
+Differences from the paper (arXiv 2311.10081, whose template and settings are not public):
+1. the feedback stands between question and response, as text, with its score by choice;
+2. conditions of earlier turns are not repeated; refinements are ordinary user turns;
+3. the condition is dropped at random so that the model also answers without one;
+4. the mean is over the supervised tokens of a step, not over responses.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dress.objectives.base import Requires
+from dress.objectives.functional import is_top_token, target_log_probs
+from dress.types import LossOutput, TokenBatch
+
+
+class ConditionalLM:
+    """Negative log-likelihood of the supervised tokens; the count is their number."""
+
+    def __init__(self, *, requires: Requires = "dialogues") -> None:
+        self.requires = requires
+
+    def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:
+        logits = model(batch)
+        targets = (batch.target_logit, batch.target_ids)
+        log_probs = target_log_probs(logits, *targets)
+        return LossOutput(
+            loss_sum=-log_probs.sum(),
+            count=log_probs.new_tensor(log_probs.shape[0]),
+            metrics={"token_accuracy": is_top_token(logits, *targets).sum().to(log_probs.dtype)},
+        )

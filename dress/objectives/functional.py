@@ -1,0 +1,32 @@
+"""Pure tensor functions that objectives share. The only place where a prediction meets its token."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def target_log_probs(
+    logits: Float[Tensor, "node vocab"],
+    target_logit: Int[Tensor, " target"],
+    target_ids: Int[Tensor, " target"],
+) -> Float[Tensor, " target"]:
+    """Log-probability of each supervised token, from the logits of its predecessor in the tree.
+
+    Computed in float32 at least. `target_logit` indexes the rows of `logits`: tokens that follow
+    one prefix share a row.
+    """
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    normaliser = logits.logsumexp(dim=-1)
+    return logits[target_logit, target_ids] - normaliser[target_logit]
+
+
+def is_top_token(
+    logits: Float[Tensor, "node vocab"],
+    target_logit: Int[Tensor, " target"],
+    target_ids: Int[Tensor, " target"],
+) -> Bool[Tensor, " target"]:
+    """Whether greedy decoding would have chosen each supervised token."""
+    return logits.argmax(dim=-1)[target_logit] == target_ids

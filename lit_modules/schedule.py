@@ -1,0 +1,23 @@
+"""Learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def warmup_cosine(
+    optimizer: Optimizer, *, warmup_steps: int, max_steps: int, final: float
+) -> LambdaLR:
+    """Rise linearly over `warmup_steps`, then fall as a cosine to the share `final`."""
+    warmup = min(warmup_steps, max(1, max_steps // 10))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dress.data.rejects import Reject
+from dress.data.sources.photographs import Photographs, photographs_hash, read_photograph
+from dress.data.sources.source import Part
+from dress.errors import InputError
+from dress.types import Dialogue, Sample, Turn
+from tests.data.coco_files import photograph
+
+
+class Few:
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def samples(self, part: Part) -> Iterator[Sample | Reject]:
+        for name in self.names:
+            if name == "bad":
+                yield Reject("broken", key=name, where="file")
+            else:
+                yield Sample(name, (b"x",), (Dialogue((Turn(part),)),))
+
+    def texts(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def inputs(self) -> dict[str, str]:
+        return {"file": "-".join(self.names)}
+
+
+def test_sources_take_turns_until_all_are_at_their_end() -> None:
+    both = Photographs(sources={"p": Few("a", "bad", "c"), "q": Few("a")})
+    found = list(both.samples("prompts"))
+    names = [item.key if isinstance(item, Reject) else item.id for item in found]
+    assert names == ["p/a", "q/a", "p/bad", "p/c"]
+    assert list(both.texts()) == ["a", "bad", "c", "a"]
+    assert both.inputs() == {"p/file": "a-bad-c", "q/file": "a"}
+
+
+def test_no_source_is_a_mistake() -> None:
+    with pytest.raises(InputError, match="at least one"):
+        Photographs(sources={})
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_three_formats_are_read_unchanged(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(photograph(0, kind))
+    assert read_photograph(path, key="k") == photograph(0, kind)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kept", [0.3, 0.7, 0.97])
+def test_truncation_is_found(tmp_path: Path, kind: str, kept: float) -> None:
+    path, data = tmp_path / "image", photograph(0, kind)
+    path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(Reject) as reject:
+        read_photograph(path, key="k")
+    assert reject.value.where == str(path)
+    assert reject.value.key == "k"
+
+
+def test_other_reasons(tmp_path: Path) -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "GIF")
+    (tmp_path / "gif.jpg").write_bytes(buffer.getvalue())
+    huge = BytesIO()
+    Image.new("1", (8000, 8000)).save(huge, "PNG")
+    (tmp_path / "huge.png").write_bytes(huge.getvalue())
+    reasons = {
+        "gif.jpg": "not a JPEG, PNG or WebP image",
+        "huge.png": "image too large",
+        "none.jpg": "missing image",
+        ".": "missing image",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(Reject) as reject:
+            read_photograph(tmp_path / name, key="k")
+        assert reject.value.reason == reason
+
+
+def test_hash_counts_absent_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    absent = photographs_hash([path])
+    path.write_bytes(b"")
+    assert photographs_hash([path]) != absent
