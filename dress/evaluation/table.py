@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 HEADLINE = ("helpfulness", "honesty", "harmlessness", "mean")
@@ -39,11 +40,13 @@ def headline_gains(before: Mapping[str, float], after: Mapping[str, float]) -> d
     """Gains by the rules that decode DRESS's headline numbers (facts of its result tables).
 
     helpful: relative gain; honest: mean relative reduction of CHAIR_i and CHAIR_s; harmless: mean
-    relative gain of safety and persuasiveness. In percent.
+    relative gain of safety and persuasiveness. In percent;
+    NaN where the figure before is 0.
     """
 
     def gain(name: str) -> float:
-        return 100 * (after[f"world/{name}"] / before[f"world/{name}"] - 1)
+        start = before[f"world/{name}"]
+        return 100 * (after[f"world/{name}"] / start - 1) if start else math.nan
 
     return {
         "helpful": gain("helpfulness"),

@@ -45,7 +45,9 @@ def _sentence(error: BaseException | None) -> str | None:
 
 def _quieten() -> None:
     """Keep libraries' chatter from hiding the few lines that matter."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "httpx", "wandb"):
+        library = logging.getLogger(name)
+        library.setLevel(logging.WARNING)
+        library.propagate = False
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
