@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from dress.jobs.start import start
+from dress.jobs.start import ending_cleanly, start
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="run")
@@ -12,4 +12,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ending_cleanly():
+        main()

@@ -15,6 +15,7 @@ from dress.data.stream import GroupStream, StepLoader, StepStream
 from dress.types import TokenBatch
 
 Loader = Iterable[tuple[TokenBatch, ...]]
+_CHECKED = 256  # groups of each split: a second or two, and all of a small set
 
 
 class ShardDataModule(L.LightningDataModule):
@@ -45,6 +46,18 @@ class ShardDataModule(L.LightningDataModule):
             directory=directory / "validation", seed=seed, shuffle=False
         )
         self.start_step = 0
+
+    def check(self) -> None:
+        """Encode the first groups of both splits, so that bad data shows before anything trains."""
+        rejects = Rejects(max_rejects=self.rejects.max_rejects)
+        for stream in (self.train_stream, self.validation_stream):
+            steps = StepStream(
+                stream=stream, encoder=self.encoder, collator=lambda _: (), groups_per_step=1
+            )
+            for number in range(min(_CHECKED, len(stream))):
+                rejects.seen()
+                for reject in steps.make(number).rejects:
+                    rejects.add(reject.where, reject.key, reject.reason, reject.detail)
 
     def train_dataloader(self) -> Loader:
         return self._loader(self.train_stream, start_step=self.start_step, stop=None)

@@ -35,6 +35,8 @@ CONFIG, LINEAGE, METRICS, HISTORY = "config.yaml", "lineage.json", "metrics.json
 SCRATCH = "scratch"  # what only an unfinished build needs; never part of the artifact
 BUILDER = "builder.json"  # who is building; tells a waiting process the pid
 METRICS_LOCK = ".metrics.lock"
+# W&B's process still writes its log when a run has ended, and `wandb clean` deletes what is synced
+UNCHECKED_FOLDERS = {SCRATCH, "wandb"}
 NOT_PAYLOAD = {MARKER, METRICS, METRICS_LOCK, BUILDER}
 
 __all__ = [
@@ -180,7 +182,8 @@ class ArtifactStore:
     ) -> Iterator[Building]:
         """Yield a folder to fill and publish it when the block ends without an error.
 
-        `keep_partial` leaves the folder of a failed build for the next attempt to resume. In a
+        `keep_partial` leaves the folder of a failed build for the next attempt to resume, provided
+        that there is something to resume from in its scratch folder. In a
         distributed run only one process may call this: the others would wait for it for ever.
         """
         lineage = {
@@ -207,7 +210,7 @@ class ArtifactStore:
                 yield building
                 building.artifact = self._publish(name)
             except BaseException:
-                if not keep_partial:
+                if not (keep_partial and any((self.partial(name) / SCRATCH).glob("*"))):
                     shutil.rmtree(self.partial(name), ignore_errors=True)
                 raise
 
@@ -271,7 +274,7 @@ class ArtifactStore:
         sizes = {
             file.relative_to(partial).as_posix(): file.stat().st_size
             for file in sorted(partial.rglob("*"))
-            if file.is_file() and not _is_temporary(file.relative_to(partial))
+            if file.is_file() and not _is_unchecked(file.relative_to(partial))
         }
         write_json(partial / MARKER, {"files": sizes})
         if old.exists():
@@ -285,8 +288,8 @@ class ArtifactStore:
         return Artifact.open(final)
 
 
-def _is_temporary(file: Path) -> bool:
-    return file.parts[0] == SCRATCH or file.name in NOT_PAYLOAD or file.suffix == ".tmp"
+def _is_unchecked(file: Path) -> bool:
+    return file.parts[0] in UNCHECKED_FOLDERS or file.name in NOT_PAYLOAD or file.suffix == ".tmp"
 
 
 def _warn_of_other_code(lineage: Mapping[str, Any]) -> None:

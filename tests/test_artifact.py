@@ -157,6 +157,7 @@ def test_fresh_replaces_only_after_success_and_resumes_itself(tmp_path):
     make(store, text="old")
     with pytest.raises(RuntimeError), build(store, fresh=True, keep_partial=True) as building:
         assert not building.resuming
+        (building.scratch / "last.ckpt").touch()
         raise RuntimeError
     payload = tmp_path / "exp-0123456789ab" / "model.safetensors"
     assert payload.read_text() == "old"

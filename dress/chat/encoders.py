@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from dress.chat.condition import Condition
@@ -11,6 +12,7 @@ from dress.errors import InputError
 from dress.types import Dialogue, Encoded, EncodedGroup, Sample
 
 LossTurns = Literal["all", "last"]
+Responses = Literal["all", "best"]
 Requires = Literal["dialogues", "feedback"]
 
 
@@ -48,6 +50,7 @@ class CritiqueEncoder:
     """Encode each turn as one sequence: what came before, its feedback, then its response.
 
     Earlier turns' feedback is not rendered; a turn without feedback is left unconditioned.
+    `responses="best"` keeps the best-rated of a group: rejection sampling, the plain baseline.
     """
 
     requires: Requires = "feedback"
@@ -59,9 +62,14 @@ class CritiqueEncoder:
         condition: Condition,
         seed: int,
         loss_turns: LossTurns = "all",
+        responses: Responses = "all",
     ) -> None:
+        if responses not in get_args(Responses):
+            raise InputError(
+                f"responses is {responses!r}: choose one of {', '.join(get_args(Responses))}."
+            )
         self.processor, self.condition, self.seed = processor, condition, seed
-        self.loss_turns = _check_loss_turns(loss_turns)
+        self.loss_turns, self.responses = _check_loss_turns(loss_turns), responses
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         if not any(turn.feedback for dialogue in sample.dialogues for turn in dialogue.turns):
@@ -71,10 +79,17 @@ class CritiqueEncoder:
             self._encode_turn(
                 dialogue, turn, images=images, epoch=epoch, key=f"{sample.id}/{number}/{turn}"
             )
-            for number, dialogue in enumerate(sample.dialogues)
+            for number, dialogue in enumerate(self._chosen(sample))
             for turn in _loss_turns(sample, dialogue, self.loss_turns)
         )
         return EncodedGroup(sample.id, sequences, pixels)
+
+    def _chosen(self, sample: Sample) -> Sequence[Dialogue]:
+        """Keep all dialogues, or those whose last response is rated best within the group."""
+        if self.responses == "all":
+            return sample.dialogues
+        ratings = [_final_rating(dialogue) for dialogue in sample.dialogues]
+        return [d for d, r in zip(sample.dialogues, ratings, strict=True) if r == max(ratings)]
 
     def _encode_turn(
         self, dialogue: Dialogue, turn: int, *, images: tuple[str, ...], epoch: int, key: str
@@ -86,6 +101,11 @@ class CritiqueEncoder:
             condition=self.condition.sample(feedback, seed=self.seed, epoch=epoch, key=key),
             supervised={turn},
         )
+
+
+def _final_rating(dialogue: Dialogue) -> float:
+    feedback = dialogue.turns[-1].feedback
+    return feedback.mean_rating if feedback else 0.0
 
 
 def _loss_turns(sample: Sample, dialogue: Dialogue, loss_turns: LossTurns) -> range:

@@ -12,11 +12,10 @@ from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.errors import InputError
 from dress.feedback.annotator import Annotator
-from dress.feedback.rollout import annotate_group, sample_responses
 from dress.jobs.backend import configure
-from dress.jobs.job import Job
+from dress.jobs.job import Job, open_model
 from dress.jobs.progress import bar
-from dress.jobs.shards import SPLITS, write_split
+from dress.jobs.shards import SPLITS, described, write_split
 from dress.types import ASPECTS, Sample
 
 _CHUNK = 1024  # groups sampled at a time: memory does not grow with their number
@@ -34,6 +33,8 @@ def run(job: Job) -> Artifact:
     nodes["feedback"] = feedback if sampled else {"responses": "captions"}
     with job.building(kind="shards", nodes=nodes, parents=parents) as building:
         if not building.reused:
+            from dress.feedback.rollout import annotate_group  # transformers: seconds
+
             annotator: Annotator = instantiate(job.cfg.annotator, _convert_="all")
             groups = _responses(job, parents) if sampled else _stored(parents["candidates"])
             tally = Tally()
@@ -45,7 +46,7 @@ def run(job: Job) -> Artifact:
                 rejects=rejects,
             )
             metrics = tally.metrics() | {f"shards/{s}": float(n) for s, n in counts.items()}
-            print(f"{counts} groups, rejects: {rejects.summary()}")
+            print(described(counts, rejects), flush=True)
             building.write_metrics(metrics)
     assert building.artifact is not None
     return building.artifact
@@ -53,7 +54,7 @@ def run(job: Job) -> Artifact:
 
 def _sampling_parents(job: Job) -> dict[str, Artifact]:
     given = job.cfg.artifact
-    model = Artifact.open(given) if given else job.parent("model")
+    model = open_model(given) if given else job.parent("model")
     return {"model": model, "prompts": job.parent("prompts")}
 
 
@@ -69,6 +70,7 @@ def _stored(artifact: Artifact) -> Iterator[Sample]:
 
 
 def _responses(job: Job, parents: dict[str, Artifact]) -> Iterator[Sample]:
+    from dress.feedback.rollout import sample_responses
     from dress.loading import load_artifact
 
     configure(job.cfg.trainer)

@@ -7,10 +7,9 @@ from hydra.utils import instantiate
 from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.evaluation.benchmark import Benchmark
-from dress.evaluation.runner import evaluate
 from dress.evaluation.table import table
 from dress.jobs.backend import configure
-from dress.jobs.job import Job
+from dress.jobs.job import Job, open_model
 from dress.jobs.progress import bar
 
 FROM_ARTIFACT = ("model", "template", "condition")
@@ -20,7 +19,7 @@ def run(job: Job) -> Artifact:
     if not job.cfg.artifact:
         raise InputError("artifact is not set: give the model to evaluate, artifact=<directory>.")
     _refuse_model_overrides(job)
-    artifact = Artifact.open(job.cfg.artifact)
+    artifact = open_model(job.cfg.artifact)
     evaluation = evaluate_artifact(job, artifact, target=str(job.cfg.condition.target))
     print(table({str(job.cfg.condition.target): evaluation.metrics}))
     return evaluation
@@ -38,6 +37,7 @@ def evaluate_artifact(job: Job, artifact: Artifact, *, target: str) -> Artifact:
     name = f"{benchmark.name}_{artifact.lineage['name'].rsplit('-', 1)[0]}"
     with job.building(kind="evaluation", nodes=nodes, parents=parents, name=name) as building:
         if not building.reused:
+            from dress.evaluation.runner import evaluate  # transformers, open_clip: seconds
             from dress.loading import load_artifact
 
             configure(job.cfg.trainer)

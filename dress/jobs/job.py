@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.artifact import Artifact, ArtifactStore, Building, artifact_name, fingerprint
 from dress.errors import InputError
+from dress.jobs.checks import check
 
 FORWARDED_GROUPS = {
     "model",
@@ -48,6 +50,7 @@ class Job:
     is_parent: bool = False
 
     def run(self) -> Artifact:
+        check(self.cfg)
         return import_module(f"dress.jobs.{self.cfg.job.name}").run(self)
 
     def parent(self, role: str) -> Artifact:
@@ -88,15 +91,12 @@ class Job:
             inputs or {},
         )
         full_name = artifact_name(name or self.cfg.name, digest)
-        missing = self.store.find(full_name) is None
-        if missing and self.is_parent and self._must_not_build():
-            raise InputError(
-                f"{full_name} is missing and parents=require forbids to build it: run "
-                f"experiment={self.cfg.name} with the same model, data and seed first."
-            )
-        if missing:
-            print(f"building {full_name} (job={self.cfg.job.name})", flush=True)
-        config = {**nodes, "name": self.cfg.name, "job": self.cfg.job.name}
+        # an evaluation at the end of training says what it is
+        doing = "evaluate" if kind == "evaluation" else self.cfg.job.name
+        if self.is_parent and self.store.find(full_name) is None:
+            self._check_may_build(full_name)
+        config = {**nodes, "name": self.cfg.name, "job": doing}
+        started = time.monotonic()
         with self.store.build(
             full_name,
             kind=kind,
@@ -107,12 +107,30 @@ class Job:
             fresh=self.cfg.fresh and not self.is_parent,
             keep_partial=keep_partial,
         ) as building:
+            if not building.reused:
+                verb = "resuming" if building.resuming else "building"
+                print(f"{verb} {full_name} (job={doing})", flush=True)
+            elif doing == self.cfg.job.name and not self.is_parent:
+                print(f"{full_name} exists (fresh=true builds it again)", flush=True)
             yield building
+        if not building.reused:
+            print(f"{full_name} done in {time.monotonic() - started:.0f} s", flush=True)
 
-    def _must_not_build(self) -> bool:
-        if self.cfg.parents not in ("build", "require"):
-            raise InputError(f"parents is {self.cfg.parents!r}: choose build or require.")
-        return self.cfg.parents == "require" or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    def _check_may_build(self, name: str) -> None:
+        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        if self.cfg.parents == "require" or several:
+            why = "WORLD_SIZE > 1 forbids" if several else "parents=require forbids"
+            raise InputError(
+                f"{name} is missing and {why} to build it: run experiment={self.cfg.name} with the "
+                "same model, data and seed first, in one process."
+            )
+
+
+def open_model(path: str) -> Artifact:
+    artifact = Artifact.open(path)
+    if (kind := artifact.lineage["kind"]) != "model":
+        raise InputError(f"{path} holds {kind}, not a model: give the folder of a training run.")
+    return artifact
 
 
 def forwarded_overrides(overrides: Sequence[str]) -> list[str]:

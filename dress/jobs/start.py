@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dress.errors import InputError
+from lit_modules.callbacks.stop import Interrupted, interruptible
 
-INTERRUPTED = 130
+INTERRUPTED = "interrupted; nothing half-made is left, the same command goes on from what is done"
 
 
 def start(cfg: DictConfig) -> None:
@@ -22,29 +31,77 @@ def start(cfg: DictConfig) -> None:
 
     try:
         artifact = Job(cfg=cfg, overrides=list(HydraConfig.get().overrides.task)).run()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except Exception as error:
-        if (sentence := _sentence(error)) is None:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or (sentence := _sentence(error)) is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        _fail(sentence)
     print(f"artifact: {artifact.path}", flush=True)
+
+
+@contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """End with one line and code 130 where the block is interrupted."""
+    try:
+        with interruptible(INTERRUPTED):
+            yield
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(stopped.exit_code)
+
+
+class CheckWritable(Callback):
+    """End before Hydra makes its own folder where it could not."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _check_writable(config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _check_writable(config)
+
+
+def _check_writable(cfg: DictConfig) -> None:
+    root = Path(cfg.paths.artifacts)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        _fail(
+            f"cannot write to {root} ({error.strerror}): set paths.artifacts to a folder that you "
+            "may write to."
+        )
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(1)
 
 
 def _sentence(error: BaseException | None) -> str | None:
     """Find the message meant for the user, also behind Hydra's own wrapping."""
+    wrapped = error if isinstance(error, InstantiationException) else None
     while error is not None:
         if isinstance(error, InputError):
             return str(error)
+        if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
+            why = " ".join(str(error).split())
+            return f"the trainer cannot run so ({why}): change trainer.accelerator or .devices."
         if isinstance(error, OmegaConfBaseException):
             return " ".join(str(error).split("\n")[:1])
+        # a keyword that the constructor does not know, or lacks
+        if wrapped and isinstance(error, TypeError):
+            return f"{wrapped}".replace("\n", " ")
         error = error.__cause__ or error.__context__
     return None
 
 
 def _quieten() -> None:
-    """Keep libraries' chatter from hiding the few lines that matter."""
+    """Keep libraries' chatter from hiding the few lines that matter.
+
+    Lightning sets its levels when it is imported, later than this; without handlers and
+    propagation only its warnings are shown.
+    """
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "httpx", "wandb"):
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)

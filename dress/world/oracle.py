@@ -217,7 +217,7 @@ def _coverage(verdict: Verdict) -> _Note:
             ),
         )
     if not verdict.detailed:
-        hint = "Say how large each object is and where."
+        hint = "Say what size each object has and where it is."
         return _Note(3, ("It gives no sizes and places.",), (hint,), (hint,))
     return _Note(4)
 

@@ -7,21 +7,30 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-COLUMNS = ("step", "image", "question", "condition", "response", "truth")
+COLUMNS = ("step", "image", "question", "condition", "critique", "response", "truth")
 TEXTS = COLUMNS[2:]
 
 # each picture is stored once, however often it is shown; below 45em a row becomes a card
 STYLE = """
-body { font: 16px/1.4 system-ui, sans-serif; margin: 1em; color: #222; background: #fff }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 1.2em; color: #222; background: #fff }
 table { border-collapse: collapse; width: 100% }
-th, td { border-top: 1px solid #ccc; padding: .4em .6em; text-align: left; vertical-align: top }
-td { overflow-wrap: anywhere; white-space: pre-wrap }
-.picture { width: 8em; height: 8em; background: center/contain no-repeat }
+th { position: sticky; top: 0; background: #fff; color: #666; font-weight: 600 }
+th, td { border-bottom: 1px solid #ddd; padding: .6em .8em; text-align: left }
+td { vertical-align: top; overflow-wrap: anywhere; white-space: pre-wrap }
+.step, .condition, .critique, .truth { color: #666 }
+.question { min-width: 9em }
+.critique { min-width: 13em }
+.condition { font-weight: 600 }
+.response, .truth { min-width: 14em }
+.response { background: #f3f7fd }
+.picture { width: 12em; height: 9em; background: left top/contain no-repeat }
 @media (max-width: 45em) {
   thead { display: none }
   tr { display: block; border-top: 3px solid #888; padding: .4em 0 }
-  td { display: block; border: 0; padding: .2em 0 }
-  td::before { content: attr(data-column) ": "; color: #666 }
+  td { display: block; border: 0; padding: .2em .4em }
+  td::before { content: attr(data-column) ": "; color: #666; font-weight: 400 }
+  .image::before { content: none }
+  .picture { width: 100%; height: 12em }
 }
 """
 
@@ -58,11 +67,8 @@ def _base64(data: bytes) -> str:
 
 def _row(record: Mapping[str, Any]) -> str:
     index = int(record["image"])
-    cells = "".join(
-        f'<td data-column="{name}">{html.escape(str(record[name]))}</td>' for name in TEXTS
-    )
-    return (
-        f'<tr><td data-column="step">{int(record["step"])}</td><td data-column="image">'
-        f'<div class="picture p{index}" role="img" aria-label="image {index}"></div></td>'
-        f"{cells}</tr>"
-    )
+    picture = f'<div class="picture p{index}" role="img" aria-label="image {index}"></div>'
+    contents = {"step": str(int(record["step"])), "image": picture}
+    contents |= {name: html.escape(str(record[name])) for name in TEXTS}
+    cells = (f'<td class="{name}" data-column="{name}">{contents[name]}</td>' for name in COLUMNS)
+    return f"<tr>{''.join(cells)}</tr>"

@@ -23,8 +23,13 @@ MAX_SIDE = 192  # pixels of a thumbnail
 class TablePrompt:
     image: bytes  # an encoded file
     question: str
-    condition: str
+    condition: str  # its name, such as best
+    critique: str  # the text it puts before the response
     truth: str
+
+    def texts(self, response: str) -> tuple[str, ...]:
+        """Return what stands in the columns after the image."""
+        return self.question, self.condition, self.critique, response, self.truth
 
 
 class SampleTable(L.Callback):
@@ -64,8 +69,8 @@ class SampleTable(L.Callback):
         assert len(responses) == len(self.prompts)
         history = self.directory / "samples.jsonl"
         for row, (prompt, response) in enumerate(zip(self.prompts, responses, strict=True)):
-            texts = (prompt.question, prompt.condition, response, prompt.truth)
-            record = dict(zip(COLUMNS, (trainer.global_step, row, *texts), strict=True))
+            values = (trainer.global_step, row, *prompt.texts(response))
+            record = dict(zip(COLUMNS, values, strict=True))
             append_line(history, record)
         page = render_page(read_lines(history), self._thumbnails)
         write_text(self.directory / "samples.html", page)
@@ -88,8 +93,7 @@ class SampleTable(L.Callback):
             self.prompts, self._thumbnails, responses, strict=True
         ):
             image = wandb.Image(Image.open(io.BytesIO(picture)))
-            texts = (prompt.question, prompt.condition, response, prompt.truth)
-            self._wandb_table.add_data(step, image, *texts)
+            self._wandb_table.add_data(step, image, *prompt.texts(response))
 
 
 def thumbnail(encoded: bytes) -> bytes:

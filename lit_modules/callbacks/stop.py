@@ -1,10 +1,12 @@
-"""Turn Ctrl-C and SIGTERM into a stop between two steps."""
+"""Turn Ctrl-C and SIGTERM into a clean end: at once, or in training between two steps."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -13,13 +15,27 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BaseException):
-    """Training was told to stop. Its text is the line for the user; a job then exits with 130.
+    """A job was told to stop. Its text is the line for the user; a job then exits with 130.
 
     Not an Exception, so that nothing takes it for a failed step; and not KeyboardInterrupt, for
     which Lightning exits by itself with 1.
     """
 
     exit_code = 130
+
+
+@contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """Raise Interrupted(message) in the block at a signal, so that SIGTERM cleans up as well."""
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(message)
+
+    previous = _handle(receive)
+    try:
+        yield
+    finally:
+        _restore(previous)
 
 
 class StopSignals:
@@ -31,13 +47,10 @@ class StopSignals:
 
     def install(self) -> None:
         self.received = False
-        # Python lets only the main thread handle signals
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        self._previous = _handle(self._receive)
 
     def uninstall(self) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        _restore(self._previous)
         self._previous = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -45,4 +58,18 @@ class StopSignals:
             raise Interrupted("interrupted; the same command resumes from the last saved step")
         self.received = True
         # not print, which fails where the signal arrives in the middle of another print
-        os.write(STDERR, b"stopping after this step; once more to stop at once\n")
+        start = b"\n" if os.isatty(STDERR) else b""
+        os.write(STDERR, start + b"stopping after this step; once more to stop at once\n")
+
+
+def _handle(receive: Any) -> dict[signal.Signals, Any]:
+    """Install a handler for all of SIGNALS; return the handlers before it."""
+    # Python lets only the main thread handle signals
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, receive) for number in SIGNALS}
+
+
+def _restore(previous: dict[signal.Signals, Any]) -> None:
+    for number, handler in previous.items():
+        signal.signal(number, handler)

@@ -91,6 +91,7 @@ class TrainState(Checkpoint):
         self._signals.uninstall()
         # one rank alone cannot save; a non-finite step is better resumed from further back
         alone = trainer.world_size == 1 and trainer.training and self._whole
+        alone = alone and trainer.global_step > 0
         if alone and not isinstance(exception, NonFiniteStep | Interrupted):
             self._save(trainer)
 

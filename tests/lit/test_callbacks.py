@@ -89,8 +89,8 @@ def picture(colour, size=(400, 200)) -> bytes:
 
 
 PROMPTS = [
-    TablePrompt(picture("red"), "What <b>shape</b>?", "score: 4", "a & b"),
-    TablePrompt(picture("blue"), "How many?", "", '"two"'),
+    TablePrompt(picture("red"), "What <b>shape</b>?", "best", "score: 4", "a & b"),
+    TablePrompt(picture("blue"), "How many?", "none", "", '"two"'),
 ]
 
 
@@ -139,10 +139,10 @@ def test_the_page_holds_every_validation_escaped_and_by_itself(tmp_path):
     assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe"}
     assert "http" not in text.split("base64", 1)[0] and text.count("data:image/jpeg") == 2
     assert any(a.get("name") == "viewport" for tag, a in page.tags if tag == "meta")
-    first = ["2", "", "What <b>shape</b>?", "score: 4", "<script>alert(1)</script>", "a & b"]
-    assert page.cells[:6] == first
-    assert page.cells[6:12] == ["2", "", "How many?", "", "2", '"two"']
-    assert page.cells[::6] == ["2", "2", "1", "1"]
+    first = ["2", "", "What <b>shape</b>?", "best", "score: 4"]
+    assert page.cells[:7] == [*first, "<script>alert(1)</script>", "a & b"]
+    assert page.cells[7:14] == ["2", "", "How many?", "none", "", "2", '"two"']
+    assert page.cells[::7] == ["2", "2", "1", "1"]
     assert [line["step"] for line in read_lines(tmp_path / "samples.jsonl")] == [1, 1, 2, 2]
 
 
@@ -152,7 +152,7 @@ def test_the_table_can_be_short_and_only_at_the_end(tmp_path):
 
 
 def test_a_repeated_step_shows_its_last_answer():
-    record = {"step": 1, "image": 0, "question": "q", "condition": "", "truth": "t"}
+    record = {"step": 1, "image": 0, "question": "q", "condition": "", "critique": "", "truth": "t"}
     page = render_page([record | {"response": "old"}, record | {"response": "new"}], [b"x"])
     assert "new" in page and "old" not in page
 

@@ -99,7 +99,7 @@ def test_resuming_from_a_periodic_save_repeats_the_lost_steps(tmp_path, uninterr
     assert torch.equal(weights(module), uninterrupted[0])
 
 
-@pytest.mark.parametrize("step", [1, 4, 6])
+@pytest.mark.parametrize("step", [2, 4, 6])
 def test_an_error_before_the_update_saves_the_steps_done(tmp_path, uninterrupted, step):
     with pytest.raises(RuntimeError, match="disk"):
         fit(tmp_path, RaiseAt(step, RuntimeError("disk")))
@@ -107,6 +107,12 @@ def test_an_error_before_the_update_saves_the_steps_done(tmp_path, uninterrupted
     assert saved["global_step"] == step - 1
     module, _ = fit(tmp_path)
     assert torch.equal(weights(module), uninterrupted[0])
+
+
+def test_an_error_before_the_first_update_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError, match="disk"):
+        fit(tmp_path, RaiseAt(1, RuntimeError("disk")))
+    assert not (tmp_path / "last.ckpt").exists()
 
 
 def test_an_error_within_the_update_saves_nothing(tmp_path):

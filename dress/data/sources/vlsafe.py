@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import Any, get_args
 
 from dress.chat.condition import BANK
 from dress.data.rejects import Reject
+from dress.data.sources.json_lines import json_lines
 from dress.data.sources.photographs import (
     data_root,
     photograph_path,
@@ -114,10 +114,7 @@ class VLSafeSource:
 
     def _rows(self) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """Yield (line number, row), reading line by line."""
-        with self._path.open("rb") as lines:
-            numbered = ((n, line) for n, line in enumerate(lines, start=1) if line.strip())
-            for number, line in islice(numbered, self.limit):
-                yield number, _parse(line, self._path, number)
+        yield from islice(json_lines(self._path), self.limit)
 
     def _sample(self, part: Part, number: int, row: Mapping[str, Any]) -> Sample | Reject:
         key = f"vlsafe-{part}-{number:05d}"
@@ -168,18 +165,6 @@ class VLSafeSource:
         how = request.lower().startswith("how to ")
         echo = f"Here is {request[0].lower()}{request[1:]}." if how else "Here is the way."
         return f"{rng.choice(_EAGER)} {echo} {rng.choice(_EMPTY_PROMISES)}"
-
-
-def _parse(line: bytes, path: Path, number: int) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise InputError(
-            f"{path}, line {number}, is not a JSON object: repair the line or remove it."
-        )
-    return row
 
 
 def _caption(value: object) -> str:

@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from dress.errors import InputError
 from dress.evaluation.benchmark import Example, Labels, Ratios
 from dress.world.corpus import all_questions
 from dress.world.oracle import judge
@@ -34,7 +35,9 @@ class WorldBenchmark:
     def __init__(
         self, *, scenes: int, seed: int = 0, images: str = "true", cooccurrence: float = 0.3
     ) -> None:
-        assert images in IMAGE_MODES
+        if images not in IMAGE_MODES:
+            choices = ", ".join(IMAGE_MODES)
+            raise InputError(f"benchmark.images is {images!r}: choose one of {choices}.")
         self.scenes, self.seed, self.images = scenes, seed, images
         self.cooccurrence = cooccurrence
 

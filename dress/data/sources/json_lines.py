@@ -1,0 +1,30 @@
+"""Read JSON lines one by one; every complaint names the file and the line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dress.errors import InputError
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (line number, object) of every line that is not blank."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield number, _parse(line, path, number)
+
+
+def _parse(line: bytes, path: Path, number: int) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise InputError(
+            f"{path}, line {number}, is not a JSON object: repair the line or remove it."
+        )
+    return row

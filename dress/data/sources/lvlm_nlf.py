@@ -1,0 +1,172 @@
+"""LVLM_NLF: dialogues in which every response has a rating and a critique, as JSON lines.
+
+The format is that of the data set YangyiYY/LVLM_NLF: one file judges one aspect.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from dress.chat.condition import BANK
+from dress.data.rejects import Reject
+from dress.data.sources.coco import CAPTION_REQUESTS
+from dress.data.sources.json_lines import json_lines
+from dress.data.sources.lvlm_nlf_row import Row
+from dress.data.sources.photographs import (
+    data_root,
+    photograph_path,
+    photographs_hash,
+    read_photograph,
+)
+from dress.data.sources.source import Part
+from dress.errors import InputError
+from dress.fingerprint import content_hash
+from dress.types import ASPECTS, Dialogue, Sample, Turn
+
+_ASPECT_OF_NAME = {"hallucination": "honesty", **{aspect: aspect for aspect in ASPECTS}}
+
+
+class LVLMNLFSource:
+    """Turn rows into samples; a row that is malformed or lacks its image is a Reject.
+
+    `files` are names or patterns below `root`. A file judges the aspect that its name holds
+    (`hallucination` is honesty), else `aspect`. `limit` keeps the first rows of each file.
+    `candidates` are whole dialogues with their feedback, `instructions` and `prompts` first turns.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        files: Sequence[str] = ("*.jsonl",),
+        images: str = "images",
+        aspect: str = "helpfulness",
+        limit: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if aspect not in ASPECTS:
+            raise InputError(f"source.aspect is {aspect!r}: choose one of {', '.join(ASPECTS)}.")
+        self.root, self.files, self.images = root, tuple(files), images
+        self.aspect, self.limit, self.seed = aspect, limit, seed
+
+    def samples(self, part: Part) -> Iterator[Sample | Reject]:
+        if part not in get_args(Part):
+            raise InputError(f"part is {part!r}: choose one of {', '.join(get_args(Part))}.")
+        self._check()
+        found = (self._sample(part, path, number, row) for path, number, row in self._rows())
+        return (sample for sample in found if sample is not None)
+
+    def texts(self) -> Iterator[str]:
+        """Yield what is said in the dialogues and about them, and the general critiques."""
+        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from CAPTION_REQUESTS
+        for path, number, row in self._rows():
+            record = Row(row, where=f"{path}, line {number}", key="")
+            with suppress(Reject):
+                for turn in record.turns(self.aspect):
+                    assert turn.feedback is not None
+                    yield from (turn.user, turn.model or "")
+                    yield turn.feedback.judgements[self.aspect].critique
+                yield from record.captions
+
+    def inputs(self) -> dict[str, str]:
+        self._check()
+        folder, images = self._folder, []
+        for _, _, row in self._rows():
+            with suppress(Reject):
+                images.append(photograph_path(folder, str(row.get("image_id", "")), key=""))
+        hashes = {self._name(path): content_hash(path) for path in self._paths}
+        return {**hashes, self.images: photographs_hash(images)}
+
+    @property
+    def _folder(self) -> Path:
+        if not (folder := data_root(self.root) / self.images).is_dir():
+            raise InputError(f"{folder} is no directory: correct data.images.")
+        return folder
+
+    @cached_property
+    def _paths(self) -> list[Path]:
+        root = data_root(self.root)
+        found: dict[Path, None] = {}
+        for pattern in self.files:
+            outside = Path(pattern).is_absolute() or ".." in Path(pattern).parts
+            matches = [] if outside else sorted(path for path in root.glob(pattern))
+            if not matches:
+                raise InputError(
+                    f"data.files: {pattern!r} matches nothing below {root}: correct one of them."
+                )
+            found |= dict.fromkeys(path for path in matches if path.is_file())
+        return list(found)
+
+    def _check(self) -> None:
+        """Raise InputError for what is missing before the first sample is asked for."""
+        if next(self._rows(), None) is None:
+            names = ", ".join(map(self._name, self._paths))
+            raise InputError(
+                f"data.files ({names}) below {self.root} hold no rows: give at least one."
+            )
+        assert self._folder
+
+    def _rows(self) -> Iterator[tuple[Path, int, Mapping[str, Any]]]:
+        for path in self._paths:
+            yield from ((path, n, row) for n, row in islice(json_lines(path), self.limit))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(data_root(self.root)).as_posix()
+
+    def _aspect(self, path: Path) -> str:
+        named = (aspect for name, aspect in _ASPECT_OF_NAME.items() if name in path.stem.lower())
+        return next(named, self.aspect)
+
+    def _sample(
+        self, part: Part, path: Path, number: int, row: Mapping[str, Any]
+    ) -> Sample | Reject | None:
+        """Make the sample of a row; None where a row without a caption is asked for captions."""
+        key, aspect = f"{self._name(path)}-{part}-{number:06d}", self._aspect(path)
+        record = Row(row, where=f"{path}, line {number}", key=key)
+        try:
+            turns = record.turns(aspect)
+            dialogues = self._dialogues(part, turns, record.captions, key)
+            file = photograph_path(self._folder, record.image_id, key=key)
+            image = read_photograph(file, key=key)
+        except Reject as reject:
+            return reject
+        if not dialogues:
+            return None
+        return Sample(
+            id=key,
+            images=(image,),
+            dialogues=dialogues,
+            annotations={
+                "task": aspect,
+                "image_id": record.image_id,
+                "captions": record.captions,
+                "reference": _best(turns, aspect).model,
+            },
+        )
+
+    def _dialogues(
+        self, part: Part, turns: tuple[Turn, ...], captions: Sequence[str], key: str
+    ) -> tuple[Dialogue, ...]:
+        if part == "candidates":
+            return (Dialogue(turns),)
+        if part == "captions":
+            request = random.Random(f"{key}:{self.seed}").choice(CAPTION_REQUESTS)
+            return tuple(Dialogue((Turn(user=request, model=text),)) for text in captions)
+        response = turns[0].model if part == "instructions" else None
+        return (Dialogue((Turn(user=turns[0].user, model=response),)),)
+
+
+def _best(turns: Sequence[Turn], aspect: str) -> Turn:
+    """Return the turn rated highest, the latest of equals."""
+
+    def rating(turn: Turn) -> int:
+        return turn.feedback.judgements[aspect].rating if turn.feedback else 0
+
+    return max(reversed(turns), key=rating)

@@ -1,0 +1,82 @@
+"""Refuse a configuration that cannot work before anything is read or built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dress.errors import InputError
+
+CHOICES: dict[str, Sequence[str]] = {
+    "parents": ("build", "require"),
+    "feedback.responses": ("sampled", "captions"),
+    "logger.mode": ("auto", "online", "offline"),
+    "trainer.accelerator": ("cpu", "gpu", "auto"),
+    "trainer.precision": ("32-true", "bf16-mixed"),
+    "trainer.matmul_precision": ("highest", "high", "medium"),
+}
+LEAST_INTEGERS = {
+    "seed": 0,
+    "trainer.max_steps": 1,
+    "trainer.warmup_steps": 0,
+    "trainer.validate_every": 1,
+    "trainer.save_every": 1,
+    "trainer.log_every": 1,
+    "data.sizes.captions": 1,
+    "data.sizes.instructions": 1,
+    "data.sizes.prompts": 1,
+    "datamodule.groups_per_step": 1,
+    "datamodule.window": 1,
+    "datamodule.num_workers": 0,
+    "feedback.samples": 1,
+    "feedback.max_new_tokens": 1,
+    "feedback.batch_size": 1,
+    "generation.max_new_tokens": 1,
+    "generation.batch_size": 1,
+    "benchmark.scenes": 1,
+    "callbacks.table_rows": 0,
+}
+BOUNDS = {  # least and most, both allowed
+    "feedback.temperature": (0.0, float("inf")),
+    "generation.temperature": (0.0, float("inf")),
+    "feedback.top_p": (0.0, 1.0),
+    "condition.dropout": (0.0, 1.0),
+    "data.validation_share": (0.0, 1.0),
+    "data.max_rejects": (0.0, float("inf")),
+    "optimizer.lr": (0.0, float("inf")),
+    "optimizer.weight_decay": (0.0, float("inf")),
+    "trainer.final_lr": (0.0, 1.0),
+    "trainer.gradient_clip": (0.0, float("inf")),
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise InputError at the first setting that is of the wrong type or out of range."""
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value not in choices:
+            raise InputError(f"{key} is {value!r}: choose {' or '.join(choices)}.")
+    for key, least in LEAST_INTEGERS.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not (_is_number(value, int) and value >= least):
+            raise InputError(f"{key} is {value!r}: give a whole number, {least} or more.")
+    for key, (low, high) in BOUNDS.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not (_is_number(value, int | float) and low <= value <= high):
+            upto = "or more" if high == float("inf") else f"to {high:g}"
+            raise InputError(f"{key} is {value!r}: give a number, {low:g} {upto}.")
+    check_targets(cfg)
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Refuse a wrong target now, not when a model is there to be asked."""
+    from dress.chat.condition import Condition  # imports torch
+
+    for target in (cfg.condition.target, *(entry.target for entry in cfg.compare)):
+        Condition(form=cfg.condition.form).target(str(target))
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

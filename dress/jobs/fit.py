@@ -1,0 +1,174 @@
+"""Training itself: from a job and its parents to a trained model in the artifact's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import lightning as L
+from hydra.utils import get_class, instantiate
+from lightning.pytorch.loggers import Logger
+from transformers import PreTrainedTokenizerFast
+
+from datamodules.base import ShardDataModule
+from dress.artifact import Artifact, Building
+from dress.assistant import Assistant
+from dress.data.collate import TreeCollator
+from dress.errors import InputError
+from dress.jobs.backend import configure
+from dress.jobs.job import Job
+from dress.jobs.monitoring import callbacks
+from dress.jobs.tracking import tracking
+from dress.loading import WEIGHTS, artifact_tokenizer, assemble, save
+from dress.modeling.build import build_model, public_base
+from dress.modeling.checkpoint import load_weights
+from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
+from dress.modeling.trainable import set_trainable
+from lit_modules.alignment import AlignmentModule, NonFiniteStep
+from lit_modules.callbacks.train_state import TrainState
+from lit_modules.schedule import warmup_cosine
+
+
+def fit(
+    job: Job,
+    building: Building,
+    config: Mapping[str, Any],
+    *,
+    init: Artifact | None,
+    data: Artifact,
+) -> dict[str, float]:
+    """Train what `config` describes, save it to the building and return the final figures."""
+    cfg = job.cfg
+    configure(cfg.trainer)
+    L.seed_everything(cfg.seed, verbose=False)
+    assistant = starting_point(job, config, init=init)
+    report = set_trainable(assistant.model, config["model"]["trainable"][cfg.stage])
+    print(report, flush=True)
+    datamodule = build_datamodule(job, assistant, data)
+    datamodule.check()
+    module = AlignmentModule(
+        model=assistant.model,
+        objective=instantiate(cfg.objective),
+        optimizer=instantiate(cfg.optimizer, _convert_="all"),
+        scheduler=partial(
+            warmup_cosine,
+            warmup_steps=cfg.trainer.warmup_steps,
+            max_steps=cfg.trainer.max_steps,
+            final=cfg.trainer.final_lr,
+        ),
+        gradient_clip=cfg.trainer.gradient_clip,
+    )
+    state = TrainState(directory=building.scratch, every_n_steps=cfg.trainer.save_every)
+    watching = [state, *callbacks(job, building, assistant, data)]
+    with tracking(job, building, config) as loggers:
+        trainer = build_trainer(job, building, loggers, watching)
+        figures = train(trainer, module, datamodule, state)
+    save(assistant, building.path, spec=config["model"])
+    rejects = datamodule.rejects
+    if rejects.count:
+        print(f"{rejects.count} groups rejected, first {rejects.first}", flush=True)
+    return figures | {"data/rejects": float(rejects.count)}
+
+
+def train(
+    trainer: L.Trainer, module: AlignmentModule, datamodule: ShardDataModule, state: TrainState
+) -> dict[str, float]:
+    """Fit from the last state, if there is one; return the figures of the final weights."""
+    try:
+        trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
+        figures = final_metrics(trainer)
+        if "val/loss" not in figures or trainer.max_steps % trainer.val_check_interval:
+            trainer.validate(module, datamodule, verbose=False)  # forgets those of training
+            figures |= final_metrics(trainer)
+        return figures
+    except NonFiniteStep as error:
+        raise InputError(
+            f"{error}; lower optimizer.lr or look at these groups (the state before it is kept)."
+        ) from error
+    except InputError as error:
+        if state.resume_path() is None:
+            raise
+        fault = str(error).removesuffix(".")
+        raise InputError(f"{fault}; the same command goes on from the last state.") from error
+
+
+def starting_point(job: Job, config: Mapping[str, Any], *, init: Artifact | None) -> Assistant:
+    """Build the model with its parent's weights, tokenizer and template, or from scratch."""
+    spec = config["model"]
+    if init is None:
+        tokenizer = root_tokenizer(job, spec["tokenizer"])
+        model = build_model(spec, tokenizer=tokenizer)
+        return assemble(config, model=model, tokenizer=tokenizer)
+    tokenizer = artifact_tokenizer(init)
+    model = build_model(spec, tokenizer=tokenizer)
+    load_weights(model, init.path / WEIGHTS, base=public_base(spec), merge_adapters=True)
+    return assemble(config, model=model, tokenizer=tokenizer)
+
+
+def root_tokenizer(job: Job, spec: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+    """Take the LM's own tokenizer, or train one on the texts of the source."""
+    if spec["name"]:
+        return load_tokenizer(spec["name"])
+    source = instantiate(job.cfg.source, _convert_="all")
+    return train_tokenizer(source.texts(), vocab_size=spec["vocab_size"])
+
+
+def build_datamodule(job: Job, assistant: Assistant, data: Artifact) -> ShardDataModule:
+    node = job.cfg.datamodule
+    encoder_class: Any = get_class(node.encoder._target_)
+    needed, given = job.cfg.objective.requires, encoder_class.requires
+    if needed != given:
+        raise InputError(
+            f"the objective needs records with {needed}, the datamodule gives {given}: choose a "
+            "datamodule that fits, e.g. datamodule=feedback."
+        )
+    extra: dict[str, Any] = {"processor": assistant.processor}
+    if needed == "feedback":
+        extra |= {"condition": assistant.condition, "seed": job.cfg.seed}
+    encoder = instantiate(node.encoder, **extra)
+    collator = TreeCollator(
+        pad_token_id=assistant.model.pad_token_id,
+        image_token_id=assistant.model.image_token_id,
+        num_image_tokens=assistant.processor.num_image_tokens,
+        share_prefixes=node.share_prefixes and assistant.model.trees,
+        rows_per_batch=node.rows_per_batch,
+        row_tokens=node.row_tokens,
+    )
+    return ShardDataModule(
+        directory=data.path,
+        encoder=encoder,
+        collator=collator,
+        groups_per_step=node.groups_per_step,
+        seed=job.cfg.seed,
+        window=node.window,
+        num_workers=node.num_workers,
+        max_rejects=job.cfg.data.max_rejects,
+    )
+
+
+def build_trainer(
+    job: Job, building: Building, loggers: Sequence[Logger], watching: Sequence[L.Callback]
+) -> L.Trainer:
+    settings = job.cfg.trainer
+    return L.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        val_check_interval=settings.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every,
+        logger=loggers,
+        callbacks=list(watching),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=str(building.path),
+    )
+
+
+def final_metrics(trainer: L.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}

@@ -1,0 +1,126 @@
+"""Where figures go during training: the local history always, Weights & Biases where chosen."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from dress.artifact import HISTORY, Building
+from dress.errors import InputError
+from dress.files import write_text
+from dress.jobs.job import Job
+from lit_modules.logger import JsonLinesLogger
+
+RUN_ID = "run_id"
+
+
+@contextmanager
+def tracking(job: Job, building: Building, config: Mapping[str, Any]) -> Iterator[list[Logger]]:
+    """Yield the loggers of one run and close them: each stage of a process is a run of its own."""
+    with ExitStack() as stack:
+        loggers: list[Logger] = [JsonLinesLogger(path=building.path / HISTORY)]
+        settings = job.cfg.logger
+        if settings.wandb and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            run = wandb_run(
+                directory=building.path,
+                identity=_identity(building.path / "wandb" / RUN_ID),
+                name=building.path.name.removesuffix(".partial"),
+                project=settings.project,
+                offline=is_offline(settings.mode),
+                config=config,
+            )
+            loggers.append(WandbLogger(experiment=stack.enter_context(run)))
+        yield loggers
+
+
+def is_offline(mode: str) -> bool:
+    return mode == "offline" or (mode == "auto" and not os.environ.get("WANDB_API_KEY"))
+
+
+def _identity(file: Path) -> str:
+    """Return the id of a run, the same after an interruption: W&B then joins the parts."""
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        write_text(file, uuid.uuid4().hex[:12])
+    return file.read_text(encoding="utf-8")
+
+
+@contextmanager
+def wandb_run(
+    *,
+    directory: Path,
+    identity: str,
+    name: str,
+    project: str,
+    offline: bool,
+    config: Mapping[str, Any],
+) -> Iterator[Any]:
+    """Yield a W&B run whose files are in `directory/wandb`, for `wandb sync` where offline.
+
+    Images of tables are staged beside the artifact, because W&B notes where they are.
+    """
+    shared = directory.parent.absolute() / "wandb"
+    environment = {"WANDB_DATA_DIR": shared, "WANDB_CACHE_DIR": shared / "cache"}
+    with _environment(environment), _asking_for_help():
+        import wandb
+
+        run = wandb.init(
+            dir=directory,
+            id=identity,
+            name=name,
+            project=project,
+            config=dict(config),
+            mode="offline" if offline else "online",
+            resume=None if offline else "allow",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                symlink=False,  # links would point to where the artifact was built
+                disable_git=True,
+                disable_code=True,
+                x_disable_machine_info=True,
+                x_save_requirements=False,
+            ),
+        )
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        with run:  # ends as failed where an exception passes
+            yield run
+    for log in (directory / "wandb").glob("*/logs/*"):
+        if log.is_symlink():  # to the log of W&B's process, which more than one run shares
+            log.unlink()
+
+
+@contextmanager
+def _asking_for_help() -> Iterator[None]:
+    """Turn W&B's errors, such as a wrong key, into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):
+            raise
+        raise InputError(
+            f"W&B failed ({' '.join(str(error).split())}): check WANDB_API_KEY, or give "
+            "logger.mode=offline or logger=local."
+        ) from error
+
+
+@contextmanager
+def _environment(values: Mapping[str, Path]) -> Iterator[None]:
+    """Set variables within the block; what the user has set stays."""
+    # else W&B reports its errors over the network, offline or not; it looks when it is imported
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    added = [name for name in values if name not in os.environ]
+    os.environ.update({name: str(values[name]) for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]

@@ -1,0 +1,234 @@
+"""The main job, shortened, as a user runs it: in processes that may reach no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import dress
+from dress.artifact import Artifact
+from dress.world.questions import TASKS
+from dress.world.scene import COLOURS, SHAPES, SIZES
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "debug=smoke",
+    "logger=local",
+    "callbacks=none",
+    "data.sizes={captions: 60, instructions: 60, prompts: 40}",
+    "data.validation_share=0.1",
+    "data.groups_per_step={stage0: 8, stage1: 8, stage2: 8}",
+    "feedback.samples=2",
+    "feedback.max_new_tokens=8",
+    "model.language.config.num_hidden_layers=2",
+]
+EVALUATION = ["benchmark.scenes=3", "generation.max_new_tokens=8"]
+MAIN = ["experiment=dress_stage2", *TINY, *EVALUATION]
+NO_NETWORK = """
+import os, socket
+
+def guarded(real):
+    def connect(self, address):
+        local = self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "::1", "localhost")
+        if not local:
+            with open(os.environ["NETWORK_LOG"], "a") as log:
+                log.write(f"{address}\\n")
+            raise OSError(f"no network in this test: {address}")
+        return real(self, address)
+    return connect
+
+def resolve(host, *rest, real=socket.getaddrinfo, **more):
+    if host not in (None, "", "localhost", "127.0.0.1", "::1", socket.gethostname()):
+        with open(os.environ["NETWORK_LOG"], "a") as log:
+            log.write(f"resolve {host}\\n")
+        raise socket.gaierror(f"no network in this test: {host}")
+    return real(host, *rest, **more)
+
+socket.socket.connect = guarded(socket.socket.connect)
+socket.socket.connect_ex = guarded(socket.socket.connect_ex)
+socket.getaddrinfo = resolve
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    output: str
+    seconds: float
+    artifact: Artifact
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A folder for everything written, and an interpreter that cannot leave the machine."""
+
+    folder: Path
+
+    @property
+    def network_log(self) -> Path:
+        return self.folder / "network.log"
+
+    def prepare(self) -> None:
+        (self.folder / "site").mkdir()
+        (self.folder / "site" / "sitecustomize.py").write_text(NO_NETWORK)
+
+    def run(self, *overrides: str) -> Done:
+        search = os.pathsep.join([str(self.folder / "site"), str(ROOT)])
+        environment = os.environ | {
+            "PYTHONPATH": search,
+            "NETWORK_LOG": str(self.network_log),
+            "OMP_NUM_THREADS": "1",
+        }
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *overrides],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        seconds = time.monotonic() - started
+        assert done.returncode == 0, done.stdout + done.stderr
+        last = done.stdout.strip().splitlines()[-1]
+        assert last.startswith("artifact: "), done.stdout
+        path = self.folder / last.removeprefix("artifact: ")
+        return Done(done.stdout, seconds, Artifact.open(path))
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    box = Sandbox(tmp_path_factory.mktemp("main_job"))
+    box.prepare()
+    return box
+
+
+@pytest.fixture(scope="module")
+def first(sandbox: Sandbox) -> Done:
+    return sandbox.run(*MAIN)
+
+
+@pytest.fixture(scope="module")
+def evaluated(sandbox: Sandbox, first: Done) -> Done:
+    model = f"artifact={first.artifact.path}"
+    return sandbox.run("job=evaluate", model, "condition.target=worst", *EVALUATION)
+
+
+def evaluations(sandbox: Sandbox) -> list[Path]:
+    return sorted((sandbox.folder / "artifacts").glob("world_*/responses.jsonl"))
+
+
+def test_it_builds_every_parent_once_and_prints_the_table(sandbox: Sandbox, first: Done) -> None:
+    assert first.output.splitlines()[0].startswith("dress: job=train name=dress_stage2")
+    built = re.findall(r"^building (\S+)-[0-9a-f]{12} ", first.output, re.MULTILINE)
+    assert built == [
+        "dress_captions",
+        "dress_stage0",
+        "dress_instructions",
+        "dress_stage1",
+        "dress_prompts",
+        "dress_feedback",
+        "dress_stage2",
+        "world_dress_stage1",
+        "world_dress_stage2",
+    ]
+    for name in ("helpfulness", "honesty", "harmlessness"):
+        assert re.search(rf"^world/{name} +\d\.\d{{3}} \[", first.output, re.MULTILINE)
+    assert "stage 2 best" in first.output and "gain: helpful" in first.output
+    assert sorted(p.name for p in sandbox.folder.iterdir()) == ["artifacts", "site"]
+    assert not list((sandbox.folder / "artifacts").glob("*.partial"))
+
+
+def test_metrics_are_flat_numbers_with_intervals(first: Done) -> None:
+    metrics = first.artifact.metrics
+    assert all(re.fullmatch(r"[\w ]+(/\w+)+", name) for name in metrics)
+    assert all(isinstance(value, float) for value in metrics.values())
+    for name in (
+        "helpfulness",
+        "recall",
+        "vqa_accuracy",
+        "honesty",
+        "chair_i",
+        "chair_s",
+        "harmlessness",
+        "relevance",
+        "safety",
+        "persuasiveness",
+        "overrefusal",
+    ):
+        value, low, high = (metrics[f"world/{name}{bound}"] for bound in ("", "_low", "_high"))
+        assert 0 <= low <= value <= high <= 1, name
+        assert f"init/world/{name}" in metrics
+    assert metrics["train/loss"] > 0 and metrics["val/loss"] > 0
+    assert metrics["data/rejects"] == 0
+
+
+def test_an_artifact_knows_where_it_comes_from(first: Done) -> None:
+    lineage = first.artifact.lineage
+    assert {role: p["name"].rsplit("-", 1)[0] for role, p in lineage["parents"].items()} == {
+        "init": "dress_stage1",
+        "data": "dress_feedback",
+    }
+    assert lineage["kind"] == "model" and lineage["code_version"]
+    assert first.artifact.config["condition"]["form"] == "both"
+    history = (first.artifact.path / "metrics.jsonl").read_text().splitlines()
+    assert all("step" in json.loads(line) for line in history) and history
+    assert not list(first.artifact.path.rglob("*.ckpt"))
+
+
+def test_responses_keep_the_contract(sandbox: Sandbox, first: Done, evaluated: Done) -> None:
+    files = evaluations(sandbox)
+    assert len(files) == 3  # stage 1, stage 2 under best, stage 2 under worst
+    for file in files:
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert len({row["id"] for row in rows}) == len(rows) >= 3 * 6
+        assert {row["task"] for row in rows} <= set(TASKS)
+        assert {row["condition"] for row in rows} in ({"none"}, {"best"}, {"worst"})
+        for row in rows:
+            assert list(row) and row["turn"] == 0
+            texts = (row["question"], row["answer"], row["response"])
+            assert all(isinstance(text, str) for text in texts) and row["question"]
+            assert Image.open(file.parent / row["image"]).size == (48, 48)
+            for thing in row["scene"]:
+                assert set(thing) == {"shape", "colour", "size", "cell"}
+                assert thing["shape"] in SHAPES and thing["colour"] in COLOURS
+                assert thing["size"] in SIZES and thing["cell"] in range(9)
+
+
+def test_the_same_command_does_nothing_twice(sandbox: Sandbox, first: Done) -> None:
+    before = {path: path.stat().st_mtime_ns for path in evaluations(sandbox)}
+    again = sandbox.run(*MAIN)
+    assert "building" not in again.output
+    assert again.artifact.path == first.artifact.path
+    assert again.artifact.metrics == first.artifact.metrics
+    assert before == {path: path.stat().st_mtime_ns for path in evaluations(sandbox)}
+    assert again.seconds < 40
+
+
+def test_evaluate_uses_the_model_and_form_of_the_artifact(first: Done, evaluated: Done) -> None:
+    parent = evaluated.artifact.lineage["parents"]["model"]
+    assert parent["fingerprint"] == first.artifact.fingerprint
+    assert evaluated.artifact.config["target"] == "worst"
+    assert 0 <= evaluated.artifact.metrics["world/mean"] <= 1
+
+
+def test_ten_lines_of_python(first: Done, sandbox: Sandbox) -> None:
+    assistant = dress.load(first.artifact.path)
+    picture = next((evaluations(sandbox)[0].parent / "images").glob("*.jpg"))
+    question = "Describe the picture."
+    for condition in ("best", "none", "worst", "2", "4/1/4"):
+        for image in (picture, str(picture), picture.read_bytes(), Image.open(picture)):
+            response = assistant.respond(image, question, condition=condition, max_new_tokens=4)
+            assert isinstance(response, str)
+
+
+def test_nothing_tried_to_leave_the_machine(sandbox: Sandbox, first: Done, evaluated: Done) -> None:
+    assert not sandbox.network_log.exists(), sandbox.network_log.read_text()

@@ -1,0 +1,192 @@
+"""Every configuration composes, fits the constructors that it names, and instantiates."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from dress.chat.condition import Condition
+from dress.chat.encoders import Encoder
+from dress.chat.processor import Processor
+from dress.chat.template import ChatTemplate
+from dress.evaluation.benchmark import Benchmark
+from dress.feedback.annotator import Annotator
+from dress.modeling.build import build_model
+from dress.modeling.tokenizer import train_tokenizer
+from dress.modeling.trainable import set_trainable
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+FILES = sorted(CONF.rglob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+GROUPS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir())
+OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+GIVEN_LATER = {  # what the jobs add to a node's own keywords
+    "processor": None,
+    "condition": None,
+    "seed": 0,
+    "params": None,
+    "groups_per_step": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def configurations() -> Iterator[None]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    return plain(compose("run", list(overrides)))
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    container = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(container, dict)
+    return container  # type: ignore[return-value]
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every node with a `_target_`, wherever it stands."""
+    if isinstance(node, Mapping):
+        if node.get("_target_"):
+            yield path, node
+        for key, value in node.items():
+            yield from targets(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from targets(value, f"{path}[{index}]")
+
+
+def check_binding(path: str, node: Mapping[str, Any]) -> None:
+    """Refuse keywords that the target does not take and, unless partial, missing ones."""
+    target = get_object(node["_target_"])
+    signature = inspect.signature(target)
+    keywords = {key: value for key, value in node.items() if not key.startswith("_")}
+    accepted = set(signature.parameters)
+    assert set(keywords) <= accepted, f"{path}: {set(keywords) - accepted}"
+    later = {key: value for key, value in GIVEN_LATER.items() if key in accepted - set(keywords)}
+    if node.get("_partial_"):
+        signature.bind_partial(**keywords)
+    else:
+        signature.bind(**keywords, **later)
+
+
+def test_there_are_configurations() -> None:
+    assert len(EXPERIMENTS) >= 7 and len(FILES) > 30
+    assert {"dress_stage0", "dress_stage1", "dress_stage2", "dress_feedback"} <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())
+def test_a_file_is_short_and_names_our_own_code(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    limit = 60 if path.name == "run.yaml" else 40
+    assert len(text.splitlines()) <= limit
+    packages = ("dress.", "datamodules.", "lit_modules.", "torch.", "lightning.")
+    for _, node in targets(yaml.safe_load(text) or {}):
+        assert node["_target_"].startswith(packages), node["_target_"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_composes_and_instantiates(experiment: str) -> None:
+    cfg = compose("run", [f"experiment={experiment}", "model=tiny"])
+    found = dict(targets(plain(cfg)))
+    assert {"source", "annotator", "objective", "optimizer"} <= set(found)
+    for path, node in found.items():
+        check_binding(path, node)
+    assert cfg.name == experiment
+    assert isinstance(instantiate(cfg.annotator, _convert_="all"), Annotator)
+    assert callable(instantiate(cfg.source, _convert_="all").samples)
+    assert set(cfg.lineage.values()) <= set(EXPERIMENTS)
+    parameter = nn.Parameter(nn.Linear(1, 1).weight.detach())
+    optimizer = instantiate(cfg.optimizer, _convert_="all")([{"params": [parameter]}])
+    assert optimizer.param_groups[0]["lr"] == cfg.optimizer.lr
+    objective = instantiate(cfg.objective)
+    assert instantiate_encoder(cfg).requires == objective.requires
+    if cfg.benchmark.get("_target_"):
+        benchmark: Benchmark = instantiate(cfg.benchmark, _convert_="all")
+        assert next(iter(benchmark.examples())).question
+
+
+def instantiate_encoder(cfg: DictConfig) -> Encoder:
+    extra: dict[str, Any] = {"processor": None}
+    if cfg.objective.requires == "feedback":
+        extra |= {"condition": Condition(form=cfg.condition.form), "seed": 0}
+    return instantiate(cfg.datamodule.encoder, **extra)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: str(value))
+def test_every_option_composes(group: str, option: str) -> None:
+    cfg = compose("run", [f"{group}={option}"])
+    if group in ("source", "annotator"):  # each refers to its own kind of data, tested with data=
+        assert cfg[group]["_target_"]
+        return
+    for path, node in targets(plain(cfg)):
+        check_binding(path, node)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(HydraException, match="no_such"):
+        compose("run", ["experiment=no_such"])
+
+
+def test_data_brings_its_source_annotator_and_benchmark() -> None:
+    used: dict[str, set[str]] = {"source": set(), "annotator": set()}
+    for name in (path.stem for path in (CONF / "data").glob("*.yaml")):
+        cfg = compose("run", [f"data={name}", "experiment=dress_stage2"])
+        assert cfg.data.name == name
+        for group, names in used.items():
+            check_binding(group, plain(cfg)[group])
+            names.add(cfg[group]["_target_"])
+    for group, names in used.items():  # no option without a kind of data that picks it
+        paths = (CONF / group).glob("*.yaml")
+        assert {yaml.safe_load(path.read_text())["_target_"] for path in paths} <= names
+    world = compose("run", ["data=world_mini"])
+    assert world.source.sizes == world.data.sizes
+    assert world.benchmark["_target_"].endswith("WorldBenchmark")
+    assert world.data.sizes.captions < compose("run").data.sizes.captions
+
+
+def test_a_stage_takes_its_steps_and_groups_from_the_data() -> None:
+    for stage in ("stage0", "stage1", "stage2"):
+        cfg = compose("run", [f"experiment=dress_{stage}"])
+        assert cfg.trainer.max_steps == cfg.data.steps[stage]
+        assert cfg.datamodule.groups_per_step == cfg.data.groups_per_step[stage]
+        assert cfg.model.trainable[stage]
+
+
+@pytest.mark.parametrize("experiment", ["dress_stage0", "dress_stage1", "dress_stage2"])
+def test_a_tiny_model_is_built_from_its_configuration(experiment: str) -> None:
+    config = composed(f"experiment={experiment}", "model=tiny")
+    tokenizer = train_tokenizer(["a red circle"], vocab_size=300)
+    model = build_model(config["model"], tokenizer=tokenizer)
+    report = set_trainable(model, config["model"]["trainable"][config["stage"]])
+    assert 0 < report.trainable <= sum(count.total for count in report.counts) < 3_000_000
+    assert model.trees
+    processor = Processor(
+        tokenizer=tokenizer,
+        template=ChatTemplate(**config["template"]),
+        preprocess=model.vision.preprocess,
+        num_image_tokens=model.vision.num_tokens,
+        max_length=config["model"]["max_length"],
+    )
+    shape = config["model"]["vision"]["config"]
+    assert processor.num_image_tokens == (shape["image_size"] // shape["patch_size"]) ** 2
+
+
+def test_the_template_and_condition_of_every_option_are_valid() -> None:
+    for path in (CONF / "template").glob("*.yaml"):
+        ChatTemplate(**composed(f"template={path.stem}")["template"])
+    for path in (CONF / "condition").glob("*.yaml"):
+        node = composed(f"condition={path.stem}")["condition"]
+        condition = Condition(form=node["form"], dropout=node["dropout"])
+        assert bool(condition.target(node["target"])) == (path.stem != "none")

@@ -1,0 +1,183 @@
+"""Which overrides a parent shares, and which artifacts a change of the command makes anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from dress.artifact import Artifact, ArtifactStore, Building
+from dress.errors import InputError
+from dress.jobs.job import Job, forwarded_overrides
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+CHAIN = {
+    "dress_captions",
+    "dress_stage0",
+    "dress_instructions",
+    "dress_stage1",
+    "dress_prompts",
+    "dress_feedback",
+    "dress_stage2",
+}
+MODELS = {"dress_stage0", "dress_stage1", "dress_feedback", "dress_stage2"}
+
+
+@pytest.fixture(autouse=True)
+def configurations() -> Iterator[None]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    return compose("run", list(overrides))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model=tiny",
+        "model/language=tiny",
+        "model.max_length=100",
+        "data=world_mini",
+        "data.sizes.captions=9",
+        "+data.extra=1",
+        "source.cooccurrence=0.1",
+        "annotator.noise=0.1",
+        "feedback.samples=2",
+        "seed=3",
+        "paths.artifacts=/x",
+        "logger=local",
+        "debug=smoke",
+        "trainer=gpu",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        "trainer.precision=bf16-mixed",
+    ],
+)
+def test_what_parents_share(override: str) -> None:
+    assert forwarded_overrides([override]) == [override]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "experiment=dress_stage2",
+        "condition=score",
+        "condition.target=worst",
+        "objective=sft",
+        "datamodule.rows_per_batch=1",
+        "optimizer.lr=0.1",
+        "trainer.max_steps=5",
+        "trainer.save_every=5",
+        "benchmark.scenes=5",
+        "generation.temperature=1",
+        "init_from=random",
+        "fresh=true",
+        "name=mine",
+        "template=vicuna",
+        "modelling=1",
+        "seeds=1",
+    ],
+)
+def test_what_parents_do_not_share(override: str) -> None:
+    assert forwarded_overrides([override, "seed=1"]) == ["seed=1"]
+
+
+@pytest.fixture
+def chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Walk the lineage of dress_stage2 without building; return experiment -> artifact name."""
+    named: dict[str, str] = {}
+
+    @contextmanager
+    def pretend(
+        self: ArtifactStore, name: str, *, kind: str, fingerprint: str, **given: Any
+    ) -> Iterator[Building]:
+        experiment, _, _ = name.rpartition("-")
+        assert named.setdefault(experiment, name) == name, "one parent, built in two ways"
+        lineage = {"name": name, "kind": kind, "fingerprint": fingerprint}
+        artifact = Artifact(path=tmp_path / name, config=given["config"], lineage=lineage)
+        yield Building(path=artifact.path, reused=True, artifact=artifact)
+
+    monkeypatch.setattr(ArtifactStore, "build", pretend)
+    monkeypatch.setattr("dress.jobs.train.check_inherited", lambda config, init: None)
+    monkeypatch.setattr(  # composing is what takes the time, and stage 1 is a parent twice
+        "dress.jobs.job.compose", lambda config_name, overrides: composed(*overrides)
+    )
+
+    def walk(*overrides: str) -> dict[str, str]:
+        named.clear()
+        # typed overrides; comparing would need artifacts that exist
+        typed = ["experiment=dress_stage2", *overrides]
+        Job(cfg=composed(*typed, "compare=[]"), overrides=typed).run()
+        return dict(named)
+
+    return walk
+
+
+def test_the_lineage_of_the_main_job(chain: Any) -> None:
+    assert set(chain()) == CHAIN
+
+
+NOTHING = (
+    "condition.target=worst",
+    "benchmark.scenes=5",
+    "generation.batch_size=5",
+    "logger=local",
+    "callbacks=none",
+    "trainer.save_every=7",
+    "paths.artifacts=elsewhere",
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changed"),
+    [
+        (("condition=score",), {"dress_stage2"}),
+        (("trainer.max_steps=5", "optimizer.lr=0.1", "data.steps.stage2=7"), {"dress_stage2"}),
+        (("feedback.samples=2",), {"dress_feedback", "dress_stage2"}),
+        (("annotator.noise=0.1",), {"dress_feedback", "dress_stage2"}),
+        (("data.steps.stage1=7",), {"dress_stage1", "dress_feedback", "dress_stage2"}),
+        (("model.max_length=300",), MODELS),
+        (("seed=1",), CHAIN),
+        (NOTHING, set()),
+    ],
+)
+def test_what_a_change_makes_anew(
+    chain: Any, overrides: tuple[str, ...], changed: set[str]
+) -> None:
+    before, after = chain(), chain(*overrides)
+    assert {name for name in CHAIN if before[name] != after[name]} == changed
+
+
+def test_names_are_folders_that_need_no_quoting(chain: Any) -> None:
+    for name in chain("condition.dropout=0.25").values():
+        assert not set(name) & set("=, /")
+
+
+def test_a_model_from_random_weights_has_no_parent_model(chain: Any) -> None:
+    assert "dress_stage0" in chain("init_from=random")  # the feedback is still sampled from stage 1
+    ready = chain("feedback.responses=captions", "init_from=random")
+    assert set(ready) == {"dress_candidates", "dress_feedback", "dress_stage2"}
+
+
+def test_required_parents_are_not_built(tmp_path: Path) -> None:
+    typed = ["experiment=dress_stage1", f"paths.artifacts={tmp_path}", "parents=require"]
+    job = Job(cfg=compose("run", typed), overrides=typed)
+    with pytest.raises(InputError, match=r"dress_captions-\w+ is missing and parents=require"):
+        job.run()
+    assert list(tmp_path.glob("*captions*")) == []
+
+
+def test_several_processes_build_no_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    typed = ["experiment=dress_stage1", f"paths.artifacts={tmp_path}"]
+    with pytest.raises(InputError, match="WORLD_SIZE"):
+        Job(cfg=compose("run", typed), overrides=typed).run()

@@ -1,0 +1,135 @@
+"""The corpus is flawed at the rates of its configuration, systematically, and perfect at zero."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import asked
+
+from dress.data.sources.world import WorldSource
+from dress.types import ASPECTS
+from dress.world.corpus import (
+    TASK_WEIGHTS,
+    Flaws,
+    draw_question,
+    flaw_probability,
+    flawed_response,
+)
+from dress.world.language import parse_stance
+from dress.world.oracle import Oracle, Verdict, judge
+from dress.world.questions import TASKS, VQA_TASKS, Question, reference
+from dress.world.scene import Scene, companion, draw_scenes
+
+NONE = {field.name: 0.0 for field in fields(Flaws)}
+RATES = asdict(Flaws())
+
+
+@given(
+    rate=st.floats(0, 1),
+    total=st.integers(1, 30),
+    flaw=st.sampled_from(sorted(NONE)),
+)
+def test_the_mean_over_contexts_is_the_rate(rate: float, total: int, flaw: str) -> None:
+    shares = [flaw_probability(rate, flaw, (index, total)) for index in range(total)]
+    assert sum(shares) / total == pytest.approx(rate, abs=1e-12)
+    assert all(0 <= share <= 1 for share in shares)
+
+
+def test_a_flaw_sits_in_few_contexts() -> None:
+    # (0.25 - 0.05) / (0.85 - 0.05) of 8 contexts: two are weak, six are not
+    shares = sorted(flaw_probability(0.25, "omission", (index, 8)) for index in range(8))
+    assert shares == pytest.approx([0.05] * 6 + [0.85] * 2)
+    weak = {
+        flaw: {i for i in range(24) if flaw_probability(0.3, flaw, (i, 24)) > 0.5} for flaw in NONE
+    }
+    assert len({frozenset(contexts) for contexts in weak.values()}) > 4
+
+
+def test_without_flaws_every_response_is_perfect() -> None:
+    oracle, rng = Oracle(), random.Random(0)
+    for scene, question in asked():
+        for response in (
+            flawed_response(question, scene, Flaws(**NONE), rng),
+            reference(question, scene, rng),
+        ):
+            feedback = oracle.annotate(question, scene, response, rng=rng)
+            ratings = [feedback.judgements[aspect].rating for aspect in ASPECTS]
+            assert ratings == [4, 4, 4], (question, response)
+
+
+def could_be_flawed(flaw: str, question: Question, scene: Scene) -> bool:
+    describes = question.task == "describe"
+    return {
+        "hallucination": describes and companion(scene.things[0].kind) not in scene.kinds,
+        "wrong_attribute": describes,
+        "omission": describes and len(scene.things) > 1,
+        "terse": describes or question.task in VQA_TASKS,
+        "wrong_answer": question.task in VQA_TASKS,
+        "compliance": question.task == "harmful",
+        "bare_refusal": question.task == "harmful",
+        "overrefusal": question.task == "benign_twin",
+        "unnamed": question.task in ("harmful", "benign_twin"),
+    }[flaw]
+
+
+def is_flawed(flaw: str, verdict: Verdict, response: str) -> bool:
+    stance = parse_stance(response)
+    return {
+        "hallucination": bool(verdict.invented),
+        "wrong_attribute": bool(verdict.missing),
+        "omission": bool(verdict.missing),
+        "terse": not verdict.detailed,
+        "wrong_answer": not verdict.correct,
+        "compliance": stance.complies,
+        "bare_refusal": stance.refuses and not stance.reason,
+        "overrefusal": stance.refuses,
+        "unnamed": not verdict.relevant,
+    }[flaw]
+
+
+@pytest.mark.parametrize("flaw", sorted(RATES))
+def test_rates(flaw: str) -> None:
+    rng = random.Random(0)
+    flaws = Flaws(**(NONE | {flaw: RATES[flaw]}))
+    outcomes = []
+    tasks = [task for task in TASKS if task != "relation" or flaw in ("wrong_answer", "terse")]
+    for scene in draw_scenes(split="train", count=4000, seed=3):
+        question = draw_question(scene, rng, tasks)
+        if could_be_flawed(flaw, question, scene):
+            response = flawed_response(question, scene, flaws, rng)
+            outcomes.append(is_flawed(flaw, judge(question, scene, response), response))
+    assert len(outcomes) > 300
+    assert sum(outcomes) / len(outcomes) == pytest.approx(RATES[flaw], abs=0.06)
+
+
+def test_tasks_are_drawn_by_their_weights() -> None:
+    rng = random.Random(0)
+    scenes = draw_scenes(split="train", count=4000, seed=0)
+    tasks = [draw_question(scene, rng).task for scene in scenes if len(scene.things) > 2]
+    total = sum(TASK_WEIGHTS.values())
+    for task, weight in TASK_WEIGHTS.items():
+        assert tasks.count(task) / len(tasks) == pytest.approx(weight / total, abs=0.03), task
+
+
+def make_source(seed: int = 0) -> WorldSource:
+    return WorldSource(sizes=dict.fromkeys(("captions", "instructions", "prompts"), 20), seed=seed)
+
+
+def test_a_source_is_a_function_of_its_seed() -> None:
+    for part in ("captions", "instructions", "prompts"):
+        first = list(make_source().samples(part))  # type: ignore[arg-type]
+        assert first == list(make_source().samples(part))  # type: ignore[arg-type]
+        assert first != list(make_source(1).samples(part))  # type: ignore[arg-type]
+        assert len({sample.id for sample in first}) == 20
+
+
+def test_parts_come_from_their_splits_and_prompts_are_open() -> None:
+    expected = {"captions": "train", "instructions": "train", "prompts": "annotate"}
+    for part, split in expected.items():
+        for sample in make_source().samples(part):  # type: ignore[arg-type]
+            assert Scene.from_json(sample.annotations["scene"]).split == split
+            assert (sample.dialogues[0].turns[0].model is None) == (part == "prompts")

@@ -1,0 +1,157 @@
+"""Questions have the answers that counting the scene by hand gives, and answers parse back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from worlds import SCENE, asked, generators, scenes
+
+from dress.world.language import NUMBERS, singular
+from dress.world.oracle import parse_answer
+from dress.world.questions import (
+    BENEFITS,
+    DESCRIBE,
+    HARMS,
+    TASKS,
+    VQA_TASKS,
+    Question,
+    answer_vqa,
+    ask,
+    reference,
+    wrong_key,
+)
+from dress.world.scene import CELLS, COLOURS, SHAPES, Scene, Thing
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[tuple[Scene, Question]]:
+    return list(asked())
+
+
+def of(task: str, questions: list[tuple[Scene, Question]]) -> Iterator[tuple[Scene, Question]]:
+    return ((scene, question) for scene, question in questions if question.task == task)
+
+
+def brute_force(scene: Scene, question: Question) -> str:
+    """Answer from the wording of the question alone."""
+    words = question.text.rstrip("?").split()
+    if question.task == "count":
+        colours = [w for w in words if w in COLOURS]
+        shapes = [s for s in (singular(w) for w in words) if s in SHAPES]
+        wanted = {*colours, *shapes}
+        return str(len([t for t in scene.things if wanted <= {t.colour, t.shape}]))
+    kinds = [(c, s) for c, s in zip(words, words[1:], strict=False) if c in COLOURS and s in SHAPES]
+    if question.task == "existence":
+        return "yes" if kinds[0] in {(t.colour, t.shape) for t in scene.things} else "no"
+    if question.task == "relation":
+        ((a,), (b,)) = ([t for t in scene.things if t.kind == kind] for kind in kinds)
+        true = {
+            "left of": a.cell % 3 < b.cell % 3,
+            "right of": a.cell % 3 > b.cell % 3,
+            "above": a.cell // 3 < b.cell // 3,
+            "below": a.cell // 3 > b.cell // 3,
+        }
+        (step,) = (step for step in true if f" {step} " in question.text)
+        return "yes" if true[step] else "no"
+    place = question.text.removeprefix(f"What {words[1]} is the object in the ").rstrip("?")
+    (thing,) = (t for t in scene.things if CELLS[t.cell] == place)
+    return {"colour": thing.colour, "shape": thing.shape, "size": thing.size}[words[1]]
+
+
+@pytest.mark.parametrize("task", VQA_TASKS)
+def test_the_key_is_the_truth(task: str, questions: list[tuple[Scene, Question]]) -> None:
+    found = list(of(task, questions))
+    assert len(found) > 100
+    for scene, question in found:
+        assert question.key == brute_force(scene, question), (scene, question)
+
+
+@pytest.mark.parametrize("task", VQA_TASKS)
+def test_answers_parse_back(task: str, questions: list[tuple[Scene, Question]]) -> None:
+    rng = random.Random(0)
+    for scene, question in of(task, questions):
+        wrong = wrong_key(question, rng)
+        assert wrong != question.key
+        for key in (question.key, wrong):
+            for terse in (True, False):
+                answer = answer_vqa(question, scene, key, terse=terse)
+                assert parse_answer(question, answer) == key, (question, answer)
+                assert (len(answer.split()) == 1) == terse
+
+
+def test_no_answer_is_usual_enough_to_guess(questions: list[tuple[Scene, Question]]) -> None:
+    for task in VQA_TASKS:
+        keys = [question.key for _, question in of(task, questions)]
+        assert max(keys.count(key) for key in set(keys)) < 0.65 * len(keys), task
+
+
+def test_contexts_are_within_their_total(questions: list[tuple[Scene, Question]]) -> None:
+    for _, question in questions:
+        index, total = question.context
+        assert 0 <= index < total, question
+    totals = {(question.task, question.context[1]) for _, question in questions}
+    assert len(totals) == len(TASKS)
+
+
+def test_wordings() -> None:
+    red = SCENE.things[0]
+    count = Question("count", "How many crosses are there?", "1")
+    assert answer_vqa(count, SCENE, "1", terse=False) == "There is one cross."
+    assert answer_vqa(count, SCENE, "0", terse=False) == "There are no crosses."
+    assert answer_vqa(count, SCENE, "2", terse=True) == "Two."
+    shape = Question("attribute", "What shape is the object in the top left?", "circle", red)
+    assert answer_vqa(shape, SCENE, "cross", terse=False) == (
+        "The object in the top left is a cross."
+    )
+    there = Question("existence", "Is there a red circle in the picture?", "yes")
+    assert answer_vqa(there, SCENE, "yes", terse=False) == (
+        "Yes, there is a red circle in the top left."
+    )
+    assert answer_vqa(there, SCENE, "no", terse=False) == "No, there is no red circle."
+    relation = Question("relation", "Is the red circle left of the blue square?", "yes")
+    assert answer_vqa(relation, SCENE, "no", terse=False) == (
+        "No, the red circle is not left of the blue square."
+    )
+
+
+@given(scene=scenes(), rng=generators)
+def test_wrong_counts_stay_numbers(scene: Scene, rng: random.Random) -> None:
+    question = ask("count", scene, rng)
+    assert question is not None
+    wrong = int(wrong_key(question, rng))
+    assert abs(wrong - int(question.key)) == 1 and 0 <= wrong < len(NUMBERS)
+
+
+def test_a_lone_object_has_no_relation_and_equal_kinds_are_not_asked_about() -> None:
+    lone = Scene(SCENE.things[:1])
+    twins = Scene((SCENE.things[0], Thing(cell=5, colour="red", shape="circle", size="large")))
+    for seed in range(50):
+        assert ask("relation", lone, random.Random(seed)) is None
+        assert ask("relation", twins, random.Random(seed)) is None
+
+
+def test_requests_come_in_twins(questions: list[tuple[Scene, Question]]) -> None:
+    for scene, question in (*of("harmful", questions), *of("benign_twin", questions)):
+        assert question.key in (HARMS if question.task == "harmful" else BENEFITS)
+        assert question.about in scene.things
+        assert question.key in question.text and CELLS[question.about.cell] in question.text
+        assert not {*question.text.rstrip("?").split()} & {question.about.colour}
+    assert {q.text for _, q in of("describe", questions)} == set(DESCRIBE)
+
+
+def test_json_keeps_what_judging_needs(questions: list[tuple[Scene, Question]]) -> None:
+    for scene, question in questions:
+        again = Question.from_json(question.to_json())
+        assert (again.task, again.text, again.key, again.about) == (
+            question.task,
+            question.text,
+            question.key,
+            question.about,
+        )
+        assert Scene.from_json(scene.to_json()) == scene
+        assert reference(again, scene, random.Random(3)) == reference(
+            question, scene, random.Random(3)
+        )
