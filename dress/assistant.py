@@ -153,5 +153,3 @@ def read_image(image: str | Path | bytes | Image.Image) -> bytes:
         image.convert("RGB").save(stream, "PNG")
         return stream.getvalue()
     return Path(image).read_bytes()
-
-

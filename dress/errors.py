@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for a user: printed as a sentence, without a traceback."""
+"""The one exception meant for a user: its message is printed as a sentence, no traceback."""
 
 
 class InputError(ValueError):

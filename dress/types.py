@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -22,7 +21,7 @@ RATINGS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Judgement:
-    """What an annotator says of one aspect of a response: a rating 1 (worst) to 4 (best) and text."""
+    """What an annotator says of one aspect: a rating from 1 (worst) to 4 (best), and text."""
 
     rating: int
     critique: str
@@ -70,7 +69,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised sequence. An image is a run of placeholder tokens, `images[i]` its content hash."""
+    """One tokenised sequence; image i is a run of placeholder tokens, `images[i]` its hash."""
 
     input_ids: np.ndarray  # int64 [seq]
     loss_mask: np.ndarray  # bool [seq]
@@ -114,7 +113,7 @@ class TokenBatch(Movable):
     input_ids: Int[Tensor, "row seq"]
     position_ids: Int[Tensor, "row seq"]  # depth in the tree
     subtree_end: Int[Tensor, "row seq"]
-    image_slot: Int[Tensor, "row seq"]  # index into the flattened [image patch] features, -1 for text
+    image_slot: Int[Tensor, "row seq"]  # index into flattened [image patch] features; -1: text
     pixels: Float[Tensor, "image channel height width"]  # each distinct image once
     logit_node: Int[Tensor, " node"]  # the distinct predecessors of supervised tokens
     target_node: Int[Tensor, " target"]  # one entry per supervised token of each sequence
@@ -135,7 +134,7 @@ class TokenBatch(Movable):
 
 @dataclass(frozen=True)
 class LossOutput:
-    """What an objective returns: the sum over `count` units, so that any split of a batch adds up."""
+    """The sum of a loss over `count` units, so that any split of a batch adds up."""
 
     loss_sum: Float[Tensor, ""]
     count: Float[Tensor, ""]

@@ -45,7 +45,7 @@ def bootstrap(
         totals = np.einsum("rc,clt->rlt", weights.astype(np.float64), sums)
         for name, values in metrics(_ratios(names, totals)).items():
             drawn[name].append(np.broadcast_to(np.asarray(values, np.float64), (size,)))
-    result = {}
+    result: dict[str, float] = {}
     for name, value in point.items():
         low, high = np.nanpercentile(np.concatenate(drawn[name]), [2.5, 97.5])
         result |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -1,4 +1,4 @@
-"""Pure tensor functions that objectives share. The only place where a prediction meets its token."""
+"""Pure tensor functions that objectives share: where a prediction meets its token."""
 
 from __future__ import annotations
 

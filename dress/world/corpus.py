@@ -96,9 +96,7 @@ def _describe(question: Question, scene: Scene, flaws: Flaws, rng: random.Random
         "hallucination", (KINDS.index(first.kind), len(KINDS)), rng
     ):
         things.append(_imagined(tempting, scene, rng))
-    return description(
-        things, rng, detailed=not flaws.occurs("terse", question.context, rng)
-    )
+    return description(things, rng, detailed=not flaws.occurs("terse", question.context, rng))
 
 
 def _recoloured(thing: Thing) -> Thing:
@@ -127,9 +125,7 @@ def _request(question: Question, flaws: Flaws, rng: random.Random) -> str:
     return refusal(purpose, name, rng)
 
 
-def draw_question(
-    scene: Scene, rng: random.Random, tasks: Sequence[str] = TASKS
-) -> Question:
+def draw_question(scene: Scene, rng: random.Random, tasks: Sequence[str] = TASKS) -> Question:
     """A question drawn by TASK_WEIGHTS among those that the scene permits."""
     weights = [TASK_WEIGHTS[task] for task in tasks]
     while (question := ask(rng.choices(tasks, weights)[0], scene, rng)) is None:

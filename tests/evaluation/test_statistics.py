@@ -16,9 +16,11 @@ def identity(ratios: Ratios) -> dict[str, Any]:
     return {f"toy/{name}": value for name, value in ratios.items()}
 
 
-def intervals(clusters: Sequence[str], values: Sequence[float], **options: int) -> dict[str, float]:
+def intervals(
+    clusters: Sequence[str], values: Sequence[float], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, float]:
     labels: list[Labels] = [{"hit": (value, 1)} for value in values]
-    return bootstrap(*pool(clusters, labels), identity, **options)
+    return bootstrap(*pool(clusters, labels), identity, resamples=resamples, seed=seed)
 
 
 def width(figures: dict[str, float], name: str = "toy/hit") -> float:
@@ -77,7 +79,8 @@ def test_repeating_rows_within_clusters_adds_no_certainty() -> None:
 
 def test_a_label_that_some_resamples_lack_is_left_out_of_them() -> None:
     names = [str(i) for i in range(6)]
-    labels: list[Labels] = [{"common": (1, 1)}] * 5 + [{"common": (0, 1), "rare": (1, 1)}]
+    labels: list[Labels] = [{"common": (1, 1)} for _ in names[1:]]
+    labels.append({"common": (0, 1), "rare": (1, 1)})
     figures = bootstrap(*pool(names, labels), identity)
     assert figures["toy/rare"] == figures["toy/rare_low"] == figures["toy/rare_high"] == 1.0
 

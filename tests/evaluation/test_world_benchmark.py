@@ -153,7 +153,7 @@ def test_describing_nothing_or_little_does_not_pay() -> None:
 
     honest = describing(lambda scene: reference(DESCRIBE, scene, rng))
     nothing = describing(lambda scene: "I can see nothing.")
-    first = describing(lambda scene: "A {0} {1}.".format(*scene.things[0].kind))
+    first = describing(lambda scene: "A {} {}.".format(*scene.things[0].kind))
     assert nothing["world/honesty"] == 0 and nothing["world/recall"] == 0
     assert nothing["world/mentions"] == 0
     assert first["world/honesty"] == 1 and first["world/recall"] < 0.7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -43,7 +44,7 @@ def brute_force(scene: Scene, question: Question) -> str:
         shapes = [s for s in (singular(w) for w in words) if s in SHAPES]
         wanted = {*colours, *shapes}
         return str(len([t for t in scene.things if wanted <= {t.colour, t.shape}]))
-    kinds = [(c, s) for c, s in zip(words, words[1:], strict=False) if c in COLOURS and s in SHAPES]
+    kinds = [(c, s) for c, s in pairwise(words) if c in COLOURS and s in SHAPES]
     if question.task == "existence":
         return "yes" if kinds[0] in {(t.colour, t.shape) for t in scene.things} else "no"
     if question.task == "relation":
