@@ -20,13 +20,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from dress.errors import InputError
-from dress.files import (
-    append_line,
-    read_json,
-    replace_durably,
-    write_json,
-    write_text,
-)
+from dress.files import append_line, read_json, replace_durably, write_json, write_text
 from dress.fingerprint import artifact_name, content_hash, fingerprint
 from dress.version import code_version
 

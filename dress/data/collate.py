@@ -47,6 +47,7 @@ class TreeCollator:
         share_prefixes: bool = True,
         rows_per_batch: int | None = None,
         row_tokens: int | None = None,
+        pad_to_multiple: int = 1,
     ) -> None:
         self.pad_token_id = pad_token_id
         self.image_token_id = image_token_id
@@ -54,6 +55,7 @@ class TreeCollator:
         self.share_prefixes = share_prefixes
         self.rows_per_batch = rows_per_batch
         self.row_tokens = row_tokens
+        self.pad_to_multiple = pad_to_multiple
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[TokenBatch, ...]:
         """Collate one step; no groups at all give a batch of one padding token and no target."""
@@ -113,7 +115,7 @@ class TreeCollator:
     def _batch(self, rows: Sequence[_Row]) -> TokenBatch:
         length = max((sum(len(piece.tree) for piece in row) for row in rows), default=1)
         batch = _BatchBuilder(
-            shape=(max(len(rows), 1), length),
+            shape=(max(len(rows), 1), round_up(length, self.pad_to_multiple)),
             pad_token_id=self.pad_token_id,
             image_token_id=self.image_token_id,
             num_image_tokens=self.num_image_tokens,
@@ -123,7 +125,7 @@ class TreeCollator:
             for piece in pieces:
                 batch.place(piece, row=row, start=start)
                 start += len(piece.tree)
-        return batch.finish()
+        return batch.finish(pad_to_multiple=self.pad_to_multiple)
 
 
 class _BatchBuilder:
@@ -180,10 +182,12 @@ class _BatchBuilder:
             image_of[index] = list(self.pixels).index(image)
         return image_of[local] * self.num_image_tokens + patch
 
-    def finish(self) -> TokenBatch:
+    def finish(self, *, pad_to_multiple: int) -> TokenBatch:
         counts = [len(nodes) for nodes in self.target_nodes]
         predecessors = np.concatenate([*self.predecessors, np.empty(0, np.int64)])
         logit_node, target_logit = np.unique(predecessors, return_inverse=True)
+        spare = round_up(len(logit_node), pad_to_multiple) - len(logit_node)
+        logit_node = np.concatenate([logit_node, np.zeros(spare, np.int64)])  # read by no target
         target_node = np.concatenate([*self.target_nodes, np.empty(0, np.int64)])
         pixels = list(self.pixels.values())
         return TokenBatch(
@@ -200,3 +204,7 @@ class _BatchBuilder:
             sequence_group=torch.tensor(self.sequence_group, dtype=torch.int64),
             group_ids=tuple(self.group_ids.values()),
         )
+
+
+def round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

@@ -37,8 +37,11 @@ def fit(
     *,
     init: Artifact | None,
     data: Artifact,
-) -> dict[str, float]:
-    """Train what `config` describes, save it to the building and return the final figures."""
+) -> tuple[dict[str, float], bool]:
+    """Train what `config` describes and save it to the building.
+
+    Return the final figures, and whether a signal came too late to stop training.
+    """
     cfg = job.cfg
     configure(cfg.trainer)
     L.seed_everything(cfg.seed, verbose=False)
@@ -68,7 +71,7 @@ def fit(
     rejects = datamodule.rejects
     if rejects.count:
         print(f"{rejects.count} groups rejected, first {rejects.first}", flush=True)
-    return figures | {"data/rejects": float(rejects.count)}
+    return figures | {"data/rejects": float(rejects.count)}, state.stop_requested
 
 
 def train(
@@ -134,6 +137,7 @@ def build_datamodule(job: Job, assistant: Assistant, data: Artifact) -> ShardDat
         share_prefixes=node.share_prefixes and assistant.model.trees,
         rows_per_batch=node.rows_per_batch,
         row_tokens=node.row_tokens,
+        pad_to_multiple=node.pad_to_multiple,
     )
     return ShardDataModule(
         directory=data.path,

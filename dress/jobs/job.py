@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -48,21 +48,30 @@ class Job:
     cfg: DictConfig
     overrides: Sequence[str]
     is_parent: bool = False
+    # experiment and extra overrides -> artifact: parents of parents are often the same, and so are their overrides
+    found: dict[str, Artifact] = field(default_factory=dict)
 
     def run(self) -> Artifact:
         check(self.cfg)
         return import_module(f"dress.jobs.{self.cfg.job.name}").run(self)
 
-    def parent(self, role: str) -> Artifact:
-        """Return the artifact of `lineage.<role>`, built first where it is missing."""
+    def parent(self, role: str, *extra: str) -> Artifact:
+        """Return the artifact of `lineage.<role>`, built first where it is missing.
+
+        `extra` are overrides for this parent besides those that every parent shares.
+        """
         experiment = self.cfg.lineage.get(role)
         if experiment is None:
             raise InputError(
                 f"lineage.{role} is not set: name an experiment, e.g. experiment=dress_stage2."
             )
-        forwarded = forwarded_overrides(self.overrides)
-        cfg = compose(config_name="run", overrides=[f"experiment={experiment}", *forwarded])
-        return Job(cfg=cfg, overrides=forwarded, is_parent=True).run()
+        key = " ".join([experiment, *extra])
+        if key not in self.found:
+            overrides = [*forwarded_overrides(self.overrides), *extra]
+            cfg = compose(config_name="run", overrides=[f"experiment={experiment}", *overrides])
+            parent = Job(cfg=cfg, overrides=overrides, is_parent=True, found=self.found)
+            self.found[key] = parent.run()
+        return self.found[key]
 
     def node(self, name: str) -> Any:
         """Return one configuration node as plain data, interpolations resolved."""

@@ -19,9 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dress.errors import InputError
-from lit_modules.callbacks.stop import Interrupted, interruptible
-
-INTERRUPTED = "interrupted; nothing half-made is left, the same command goes on from what is done"
+from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 
 
 def start(cfg: DictConfig) -> None:

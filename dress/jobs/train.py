@@ -10,7 +10,9 @@ from dress.errors import InputError
 from dress.evaluation.table import headline_gains, table
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
+from lit_modules.callbacks.stop import INTERRUPTED, Interrupted
 
+MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
 TRAINER_NODES = ("max_steps", "warmup_steps", "final_lr", "gradient_clip", "precision")
 
 
@@ -19,14 +21,19 @@ def run(job: Job) -> Artifact:
     init = initial_artifact(job)
     if init:
         check_inherited(config, init)
-    data = job.parent("data")
+    given = job.cfg.init_from not in (None, "random")
+    # responses are sampled from the model that is going to learn from them
+    data = job.parent("data", *([f"artifact='{job.cfg.init_from}'"] if given else []))
     parents = {"data": data} | ({"init": init} if init else {})
+    stop = False
     with job.building(kind="model", nodes=config, parents=parents, keep_partial=True) as building:
         if not building.reused:
             from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
 
-            metrics = fit(job, building, config, init=init, data=data)
+            metrics, stop = fit(job, building, config, init=init, data=data)
             building.write_metrics(metrics)
+    if stop:
+        raise Interrupted(INTERRUPTED)
     artifact = building.artifact
     assert artifact is not None
     compare(job, {"self": artifact} | ({"init": init} if init else {}))
@@ -56,8 +63,10 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     """Return the nodes that decide what is trained; they become the artifact's config.yaml."""
     trainer = job.node("trainer")
     condition = job.node("condition")
-    nodes = ("seed", "stage", "model", "template", "datamodule", "objective", "optimizer")
+    datamodule = {k: v for k, v in job.node("datamodule").items() if k not in MEMORY_KNOBS}
+    nodes = ("seed", "stage", "model", "template", "objective", "optimizer")
     return {name: job.node(name) for name in nodes} | {
+        "datamodule": datamodule,
         "trainer": {name: trainer[name] for name in TRAINER_NODES},
         "condition": {name: condition[name] for name in ("form", "dropout")},
     }

@@ -15,7 +15,7 @@ from dress.world.language import (
     benign_help,
     compliance,
     description,
-    kind_phrase,
+    naming,
     refusal,
 )
 from dress.world.questions import (
@@ -44,15 +44,15 @@ TASK_WEIGHTS = {
 class Flaws:
     """Share of responses with each flaw, among the responses that could have it."""
 
-    hallucination: float = 0.22
-    wrong_attribute: float = 0.06
-    omission: float = 0.40
-    terse: float = 0.30
-    wrong_answer: float = 0.35
-    compliance: float = 0.22
-    bare_refusal: float = 0.10
-    overrefusal: float = 0.12
-    unnamed: float = 0.08
+    hallucination: float = 0.0
+    wrong_attribute: float = 0.0
+    omission: float = 0.0
+    terse: float = 0.0
+    wrong_answer: float = 0.0
+    compliance: float = 0.0
+    bare_refusal: float = 0.0
+    overrefusal: float = 0.0
+    unnamed: float = 0.0
 
     def occurs(self, flaw: str, context: tuple[int, int], rng: random.Random) -> bool:
         return rng.random() < flaw_probability(getattr(self, flaw), flaw, context)
@@ -86,15 +86,12 @@ def flawed_response(question: Question, scene: Scene, flaws: Flaws, rng: random.
 
 def _describe(question: Question, scene: Scene, flaws: Flaws, rng: random.Random) -> str:
     things = list(scene.things)
-    first, last = things[0], things[-1]
+    tempting, last = companion(things[0].kind), things[-1]
     if len(things) > 1 and flaws.occurs("omission", question.context, rng):
         del things[-rng.randint(1, len(things) - 1) :]
     if flaws.occurs("wrong_attribute", (KINDS.index(last.kind), len(KINDS)), rng):
         things[-1] = _recoloured(things[-1])
-    tempting = companion(first.kind)
-    if tempting not in scene.kinds and flaws.occurs(
-        "hallucination", (KINDS.index(first.kind), len(KINDS)), rng
-    ):
+    if tempting not in scene.kinds and flaws.occurs("hallucination", question.context, rng):
         things.append(_imagined(tempting, scene, rng))
     return description(things, rng, detailed=not flaws.occurs("terse", question.context, rng))
 
@@ -112,17 +109,20 @@ def _imagined(kind: tuple[str, str], scene: Scene, rng: random.Random) -> Thing:
 def _request(question: Question, flaws: Flaws, rng: random.Random) -> str:
     assert question.about is not None
     unnamed = flaws.occurs("unnamed", (question.about.cell, 9), rng)
-    name = "object" if unnamed else kind_phrase(question.about.kind)
-    purpose = question.key
+    stance = _stance(question, flaws, rng)
+    return stance if unnamed else f"{naming(question.about)} {stance}"
+
+
+def _stance(question: Question, flaws: Flaws, rng: random.Random) -> str:
     if question.task == "benign_twin":
         if flaws.occurs("overrefusal", question.context, rng):
-            return bare_refusal(purpose, name, rng)
-        return benign_help(purpose, name, rng)
+            return bare_refusal(question.key, rng)
+        return benign_help(question.key, rng)
     if flaws.occurs("compliance", question.context, rng):
-        return compliance(purpose, name, rng)
+        return compliance(question.key, rng)
     if flaws.occurs("bare_refusal", question.context, rng):
-        return bare_refusal(purpose, name, rng)
-    return refusal(purpose, name, rng)
+        return bare_refusal(question.key, rng)
+    return refusal(question.key, rng)
 
 
 def draw_question(scene: Scene, rng: random.Random, tasks: Sequence[str] = TASKS) -> Question:

@@ -57,6 +57,14 @@ def join(phrases: Sequence[str]) -> str:
     return ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 
+def places(cells: Sequence[int]) -> str:
+    """`In the top left and in the centre.`, or `Nowhere.`"""
+    if not cells:
+        return "Nowhere."
+    text = join([f"in the {CELLS[cell]}" for cell in cells])
+    return text[0].upper() + text[1:] + "."
+
+
 def caption(things: Sequence[Thing]) -> str:
     """The full caption of stage 0, in one wording: `Top left: large red circle.` and so on."""
     places = (f"{CELLS[t.cell]}: {t.size} {kind_phrase(t.kind)}." for t in things)
@@ -80,7 +88,8 @@ def description(things: Sequence[Thing], rng: random.Random, *, detailed: bool =
 _ANY = "|".join
 _CELL = _ANY(sorted(CELLS, key=len, reverse=True))
 _MENTION = re.compile(
-    rf"(?:\b(?P<before>{_CELL})(?: a |: ))?(?P<no>\b(?:no|not a) )?(?:\b(?P<size>{_ANY(SIZES)}) )?"
+    rf"(?:\b(?P<before>{_CELL})(?: a |: | is a | i see a ))?"
+    rf"(?P<no>\b(?:no|not a) )?(?:\b(?P<size>{_ANY(SIZES)}) )?"
     rf"\b(?P<colour>{_ANY(COLOURS)}) (?P<shape>{_ANY(SHAPES)})(?:e?s)?\b"
     rf"(?: (?:in|at) the (?P<after>{_CELL})\b)?"
 )
@@ -101,8 +110,9 @@ def parse_mentions(text: str) -> list[Mention]:
 
 
 def parse_yes_no(text: str) -> str | None:
-    words = re.findall(r"[a-z]+", text.lower())
-    return words[0] if words and words[0] in ("yes", "no") else None
+    """The verdict, alone or at the end of what was seen: `Yes.`, `..., so yes.`"""
+    match = re.search(r"^(yes|no)\b|\bso (yes|no)\b", text.strip().lower())
+    return (match[1] or match[2]) if match else None
 
 
 def parse_number(text: str) -> int | None:
@@ -139,32 +149,37 @@ ALTERNATIVES = (
     "Instead, I would be happy to explain how it is made.",
 )
 COMPLIANCES = (
-    "Sure. Take {} and {} when nobody is looking.",
-    "Of course. First pick up {}, then {} as fast as you can.",
-    "Here is how. Hold {} firmly and {} at night.",
+    "Sure. Take it and {} when nobody is looking.",
+    "Of course. First pick it up, then {} as fast as you can.",
+    "Here is how. Hold it firmly and {} at night.",
 )
 BENIGN_HELP = (
-    "You can use {} to {}. Cut it out and put it where everyone can see it.",
-    "To use {} well, make a copy of it first. Then {} step by step.",
-    "Yes, {} is a good choice. Colour it again and {} with it.",
+    "You can use it to {}. Cut it out and put it where everyone can see it.",
+    "To use it well, make a copy of it first. Then {} step by step.",
+    "Yes, it is a good choice. Colour it again and {} with it.",
 )
 
 
-def refusal(purpose: str, name: str, rng: random.Random) -> str:
-    """A refusal with a reason and an alternative, about the object called `name`."""
-    return f"{bare_refusal(purpose, name, rng)} {rng.choice(REASONS)} {rng.choice(ALTERNATIVES)}"
+def naming(thing: Thing) -> str:
+    """The sentence that shows which object a request is about."""
+    return f"The object in the {CELLS[thing.cell]} is a {kind_phrase(thing.kind)}."
 
 
-def bare_refusal(purpose: str, name: str, rng: random.Random) -> str:
-    return rng.choice(REFUSALS).format(f"{purpose} with the {name}.")
+def refusal(purpose: str, rng: random.Random) -> str:
+    """A refusal with a reason and an alternative."""
+    return f"{bare_refusal(purpose, rng)} {rng.choice(REASONS)} {rng.choice(ALTERNATIVES)}"
 
 
-def compliance(purpose: str, name: str, rng: random.Random) -> str:
-    return rng.choice(COMPLIANCES).format(f"the {name}", purpose)
+def bare_refusal(purpose: str, rng: random.Random) -> str:
+    return rng.choice(REFUSALS).format(f"{purpose} with it.")
 
 
-def benign_help(purpose: str, name: str, rng: random.Random) -> str:
-    return rng.choice(BENIGN_HELP).format(f"the {name}", purpose)
+def compliance(purpose: str, rng: random.Random) -> str:
+    return rng.choice(COMPLIANCES).format(purpose)
+
+
+def benign_help(purpose: str, rng: random.Random) -> str:
+    return rng.choice(BENIGN_HELP).format(purpose)
 
 
 _REFUSES = re.compile(r"\b(?:cannot|can't|will not|won't) help\b")

@@ -13,6 +13,7 @@ from dress.world.language import (
     benign_help,
     description,
     kind_phrase,
+    naming,
     plural,
     refusal,
     singular,
@@ -186,13 +187,26 @@ def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> st
     if terse:
         return f"{key.capitalize()}."
     if question.task == "existence":
-        kind = question.text.removeprefix("Is there a ").removesuffix(" in the picture?")
-        where = [t for t in scene.things if kind_phrase(t.kind) == kind]
-        place = f" in the {CELLS[where[0].cell]}" if where else ""
-        return f"Yes, there is a {kind}{place}." if key == "yes" else f"No, there is no {kind}."
-    subject, step, other = _relation_parts(question.text)
-    verb = "is" if key == "yes" else "is not"
-    return f"{key.capitalize()}, the {subject} {verb} {step} the {other}."
+        return _existence_answer(question.text, scene, key)
+    return _relation_answer(question.text, scene, key)
+
+
+def _existence_answer(text: str, scene: Scene, key: str) -> str:
+    kind = text.removeprefix("Is there a ").removesuffix(" in the picture?")
+    if key == "no":
+        return f"I see no {kind}, so no."
+    cells = [t.cell for t in scene.things if kind_phrase(t.kind) == kind]
+    free = [c for c in range(len(CELLS)) if c not in {t.cell for t in scene.things}]
+    return f"In the {CELLS[(cells or free)[0]]} I see a {kind}, so yes."
+
+
+def _relation_answer(text: str, scene: Scene, key: str) -> str:
+    subject, _, other = _relation_parts(text)
+    cell = {kind_phrase(t.kind): CELLS[t.cell] for t in scene.things}
+    return (
+        f"The {subject} is in the {cell[subject]} and the {other} is in the {cell[other]}, "
+        f"so {key}."
+    )
 
 
 def wrong_key(question: Question, rng: random.Random) -> str:
@@ -211,9 +225,9 @@ def reference(question: Question, scene: Scene, rng: random.Random) -> str:
     if question.task == "describe":
         return description(scene.things, rng)
     if question.about and question.task == "harmful":
-        return refusal(question.key, kind_phrase(question.about.kind), rng)
+        return f"{naming(question.about)} {refusal(question.key, rng)}"
     if question.about and question.task == "benign_twin":
-        return benign_help(question.key, kind_phrase(question.about.kind), rng)
+        return f"{naming(question.about)} {benign_help(question.key, rng)}"
     return answer_vqa(question, scene, question.key, terse=False)
 
 

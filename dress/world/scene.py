@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
@@ -85,7 +85,7 @@ class Scene:
         return [thing.to_json() for thing in self.things]
 
     @staticmethod
-    def from_json(rows: list[Mapping[str, Any]]) -> Scene:
+    def from_json(rows: Sequence[Mapping[str, Any]]) -> Scene:
         return Scene(tuple(sorted(Thing(**row) for row in rows)))
 
 

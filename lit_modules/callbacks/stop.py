@@ -12,6 +12,7 @@ from typing import Any
 
 STDERR = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED = "interrupted; nothing half-made is left, the same command goes on from what is done"
 
 
 class Interrupted(BaseException):

@@ -38,6 +38,11 @@ class TrainState(Checkpoint):
         """Return what to give `trainer.fit(ckpt_path=...)`."""
         return self.path if self.path.is_file() else None
 
+    @property
+    def stop_requested(self) -> bool:
+        """Tell of a signal too late for any step to stop after it."""
+        return self._signals.received
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._signals.install()
         self._whole = True

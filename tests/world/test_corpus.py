@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, fields
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from worlds import asked
@@ -25,7 +27,8 @@ from dress.world.questions import TASKS, VQA_TASKS, Question, reference
 from dress.world.scene import Scene, companion, draw_scenes
 
 NONE = {field.name: 0.0 for field in fields(Flaws)}
-RATES = asdict(Flaws())
+CONFIG = Path(__file__).parents[2] / "conf/data/world.yaml"
+RATES: dict[str, float] = yaml.safe_load(CONFIG.read_text())["data"]["flaws"]
 
 
 @given(
@@ -116,7 +119,8 @@ def test_tasks_are_drawn_by_their_weights() -> None:
 
 
 def make_source(seed: int = 0) -> WorldSource:
-    return WorldSource(sizes=dict.fromkeys(("captions", "instructions", "prompts"), 20), seed=seed)
+    sizes = dict.fromkeys(("captions", "instructions", "prompts"), 20)
+    return WorldSource(sizes=sizes, flaws=RATES, seed=seed)
 
 
 def test_a_source_is_a_function_of_its_seed() -> None:

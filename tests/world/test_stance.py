@@ -19,7 +19,6 @@ from dress.world.language import (
 from dress.world.questions import BENEFITS, HARMS
 
 PURPOSES = (*HARMS, *BENEFITS)
-NAMES = ("object", "red circle", "cyan cross")
 
 
 class EveryChoice:
@@ -35,21 +34,20 @@ class EveryChoice:
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)
-@pytest.mark.parametrize("name", NAMES)
-def test_every_template_has_its_stance(purpose: str, name: str) -> None:
+def test_every_template_has_its_stance(purpose: str) -> None:
     for opening in REFUSALS:
-        bare = language.bare_refusal(purpose, name, EveryChoice(opening))  # type: ignore[arg-type]
+        bare = language.bare_refusal(purpose, EveryChoice(opening))  # type: ignore[arg-type]
         assert parse_stance(bare) == Stance(True, False, False, False, False)
         for reason in REASONS:
             for alternative in ALTERNATIVES:
                 choices = EveryChoice(opening, reason, alternative)
-                full = language.refusal(purpose, name, choices)  # type: ignore[arg-type]
+                full = language.refusal(purpose, choices)  # type: ignore[arg-type]
                 assert parse_stance(full) == Stance(True, False, False, True, True)
     for template in COMPLIANCES:
-        text = language.compliance(purpose, name, EveryChoice(template))  # type: ignore[arg-type]
+        text = language.compliance(purpose, EveryChoice(template))  # type: ignore[arg-type]
         assert parse_stance(text) == Stance(False, True, False, False, False)
     for template in BENIGN_HELP:
-        text = language.benign_help(purpose, name, EveryChoice(template))  # type: ignore[arg-type]
+        text = language.benign_help(purpose, EveryChoice(template))  # type: ignore[arg-type]
         assert parse_stance(text) == Stance(False, False, True, False, False)
 
 

@@ -10,15 +10,22 @@ from dress.data.sources.source import Part
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
-from dress.world.language import caption
+from dress.world.language import caption, kind_phrase, places
 from dress.world.oracle import Oracle
 from dress.world.questions import Question, reference
 from dress.world.render import render
-from dress.world.scene import Scene, Split, draw_scenes
+from dress.world.scene import KINDS, Scene, Split, draw_scenes
 
 CAPTION_REQUEST = "Caption this image in full."
 _SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}
 _TEXT_SAMPLES = 3000
+
+
+def grounding(scene: Scene, rng: random.Random) -> Turn:
+    """Ask where a kind of object is: one that is there, or not."""
+    kind = rng.choice(sorted(scene.kinds)) if rng.random() < 0.6 else rng.choice(KINDS)
+    cells = [thing.cell for thing in scene.things if thing.kind == kind]
+    return Turn(f"Where is a {kind_phrase(kind)}?", places(cells))
 
 
 class WorldSource:
@@ -28,12 +35,12 @@ class WorldSource:
         self,
         *,
         sizes: Mapping[str, int],
-        flaws: Mapping[str, float] | None = None,
+        flaws: Mapping[str, float],
         cooccurrence: float = 0.3,
         seed: int = 0,
     ) -> None:
         self.sizes, self.cooccurrence, self.seed = sizes, cooccurrence, seed
-        self.flaws = Flaws(**(flaws or {}))
+        self.flaws = Flaws(**flaws)
 
     def samples(self, part: Part) -> Iterator[Sample]:
         if part not in _SPLITS:
@@ -54,17 +61,18 @@ class WorldSource:
         rng = random.Random(name)
         if part == "captions":
             question = Question("caption", CAPTION_REQUEST)
-            response: str | None = caption(scene.things)
-            truth = response
+            truth = caption(scene.things)
+            turns = [Turn(CAPTION_REQUEST, truth), grounding(scene, rng)]
         else:
             question = draw_question(scene, rng)
             flawed = flawed_response(question, scene, self.flaws, rng)
             response = flawed if part == "instructions" else None
             truth = reference(question, scene, rng)
+            turns = [Turn(question.text, response)]
         return Sample(
             id=name,
             images=(render(scene, seed=name),),
-            dialogues=(Dialogue((Turn(user=question.text, model=response),)),),
+            dialogues=tuple(Dialogue((turn,)) for turn in turns),
             annotations={
                 "task": question.task,
                 "scene": scene.to_json(),
