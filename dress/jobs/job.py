@@ -48,7 +48,7 @@ class Job:
     cfg: DictConfig
     overrides: Sequence[str]
     is_parent: bool = False
-    # experiment and extra overrides -> artifact: parents of parents are often the same, and so are their overrides
+    # experiment and extra overrides -> artifact: parents of parents are often the same
     found: dict[str, Artifact] = field(default_factory=dict)
 
     def run(self) -> Artifact:

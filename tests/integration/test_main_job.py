@@ -232,3 +232,14 @@ def test_ten_lines_of_python(first: Done, sandbox: Sandbox) -> None:
 
 def test_nothing_tried_to_leave_the_machine(sandbox: Sandbox, first: Done, evaluated: Done) -> None:
     assert not sandbox.network_log.exists(), sandbox.network_log.read_text()
+
+
+def test_the_python_of_the_readme_runs(
+    sandbox: Sandbox, first: Done, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    image = sandbox.folder / "site" / "picture.jpg"
+    image.write_bytes(next(iter((sandbox.folder / "artifacts").rglob("images/*.jpg"))).read_bytes())
+    code = code.replace("artifacts/dress_stage2-<id>", str(first.artifact.path))
+    exec(code.replace("picture.jpg", str(image)), {})
+    assert len(capsys.readouterr().out.splitlines()) >= 2
