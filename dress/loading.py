@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from dress.artifact import Artifact
@@ -16,12 +19,13 @@ from dress.chat.condition import Condition
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
 from dress.errors import InputError
+from dress.files import read_json, write_json
 from dress.modeling.build import build_model, public_base
 from dress.modeling.checkpoint import MANIFEST, load_weights, save_weights
 from dress.modeling.lvlm import LVLM
 from dress.modeling.tokenizer import load_tokenizer
 
-WEIGHTS, TOKENIZER = "weights", "tokenizer"
+WEIGHTS, TOKENIZER, PREPROCESS = "weights", "tokenizer", "preprocess.json"
 
 
 def load(path: str | os.PathLike[str]) -> Assistant:
@@ -40,6 +44,7 @@ def load_artifact(artifact: Artifact) -> Assistant:
     model = build_model(spec, tokenizer=tokenizer, stored=stored)
     load_weights(model, artifact.path / WEIGHTS, base=public_base(spec), merge_adapters=True)
     model.requires_grad_(False).eval()
+    check_preprocess(artifact.path / PREPROCESS, model)
     return assemble(artifact.config, model=model, tokenizer=tokenizer)
 
 
@@ -66,6 +71,7 @@ def save(assistant: Assistant, directory: Path, *, spec: Mapping[str, Any]) -> N
     """Write what `load` needs besides the artifact's config.yaml."""
     save_weights(assistant.model, directory / WEIGHTS, base=public_base(spec))
     assistant.processor.tokenizer.save_pretrained(directory / TOKENIZER)
+    write_json(directory / PREPROCESS, {"probe": probe(assistant.model)})
 
 
 def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
@@ -75,3 +81,21 @@ def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
             "training run."
         )
     return load_tokenizer(str(artifact.path / TOKENIZER))
+
+
+def probe(model: LVLM) -> list[float]:
+    """What the tower's preprocessing makes of a fixed picture, coarsely: its visible identity."""
+    ramp = np.add.outer(np.arange(60) * 3, np.arange(80)).astype(np.uint8)
+    picture = Image.fromarray(np.stack([ramp, ramp[::-1], 255 - ramp], axis=-1))
+    pooled = torch.nn.functional.adaptive_avg_pool2d(model.vision.preprocess(picture), 4)
+    return [round(value, 4) for value in pooled.flatten().tolist()]
+
+
+def check_preprocess(path: Path, model: LVLM) -> None:
+    """Refuse a model whose images would be prepared otherwise than in its training."""
+    saved, here = read_json(path)["probe"], probe(model)
+    if len(saved) != len(here) or not np.allclose(saved, here, atol=0.02):
+        raise InputError(
+            f"{path}: images are prepared otherwise here (mean, std, size or resizing differ): "
+            "install the open_clip version that the artifact was trained with."
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from PIL import Image
 
 import dress
 from dress.artifact import Artifact
+from dress.errors import InputError
 from dress.world.questions import TASKS
 from dress.world.scene import COLOURS, SHAPES, SIZES
 
@@ -243,3 +245,14 @@ def test_the_python_of_the_readme_runs(
     code = code.replace("artifacts/dress_stage2-<id>", str(first.artifact.path))
     exec(code.replace("picture.jpg", str(image)), {})
     assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
+def test_a_model_refuses_images_prepared_otherwise(first: Done, tmp_path: Path) -> None:
+    copy = tmp_path / first.artifact.path.name
+    shutil.copytree(first.artifact.path, copy)
+    probe = json.loads((copy / "preprocess.json").read_text())["probe"]
+    darker = [round(value - 0.1, 3) for value in probe]  # another mean
+    text = json.dumps({"probe": darker})
+    (copy / "preprocess.json").write_text(text.ljust((copy / "preprocess.json").stat().st_size))
+    with pytest.raises(InputError, match="prepared otherwise"):
+        dress.load(copy)
