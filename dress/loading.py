@@ -93,7 +93,7 @@ def probe(model: LVLM) -> list[float]:
 
 def check_preprocess(path: Path, model: LVLM) -> None:
     """Refuse a model whose images would be prepared otherwise than in its training."""
-    saved, here = read_json(path)["probe"], probe(model)
+    saved, here = read_json(path).get("probe", []), probe(model)
     if len(saved) != len(here) or not np.allclose(saved, here, atol=0.02):
         raise InputError(
             f"{path}: images are prepared otherwise here (mean, std, size or resizing differ): "

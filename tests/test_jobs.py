@@ -58,7 +58,8 @@ def composed(*overrides: str) -> DictConfig:
         "debug=smoke",
         "trainer=gpu",
         "trainer.accelerator=cpu",
-        "trainer.devices=2",
+        "trainer.devices=1",
+        "template=vicuna",
         "trainer.precision=bf16-mixed",
     ],
 )
@@ -82,7 +83,6 @@ def test_what_parents_share(override: str) -> None:
         "init_from=random",
         "fresh=true",
         "name=mine",
-        "template=vicuna",
         "modelling=1",
         "seeds=1",
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ CHOICES: dict[str, Sequence[str]] = {
     "feedback.responses": ("sampled", "captions"),
     "logger.mode": ("auto", "online", "offline"),
     "trainer.accelerator": ("cpu", "gpu", "auto"),
+    "annotator.detail": ("hint", "reveal"),
+    "annotator.critique": ("objects", "kinds"),
     "trainer.precision": ("32-true", "bf16-mixed"),
     "trainer.matmul_precision": ("highest", "high", "medium"),
 }
@@ -29,6 +32,9 @@ LEAST_INTEGERS = {
     "data.sizes.prompts": 1,
     "datamodule.groups_per_step": 1,
     "datamodule.window": 1,
+    "datamodule.rows_per_batch": 1,
+    "datamodule.row_tokens": 1,
+    "datamodule.pad_to_multiple": 1,
     "datamodule.num_workers": 0,
     "feedback.samples": 1,
     "feedback.max_new_tokens": 1,
@@ -43,6 +49,8 @@ BOUNDS = {  # least and most, both allowed
     "generation.temperature": (0.0, float("inf")),
     "feedback.top_p": (0.0, 1.0),
     "condition.dropout": (0.0, 1.0),
+    "data.noise": (0.0, 1.0),
+    "data.cooccurrence": (0.0, 1.0),
     "data.validation_share": (0.0, 1.0),
     "data.max_rejects": (0.0, float("inf")),
     "optimizer.lr": (0.0, float("inf")),
@@ -67,7 +75,24 @@ def check(cfg: DictConfig) -> None:
         if value is not None and not (_is_number(value, int | float) and low <= value <= high):
             upto = "or more" if high == float("inf") else f"to {high:g}"
             raise InputError(f"{key} is {value!r}: give a number, {low:g} {upto}.")
+    check_compare(cfg)
+    check_devices(cfg)
     check_targets(cfg)
+
+
+def check_compare(cfg: DictConfig) -> None:
+    for entry in cfg.compare:
+        if set(entry) != {"label", "role", "target"} or entry.role not in ("self", "init"):
+            raise InputError("an entry of compare needs label, target and role (self or init).")
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Refuse several processes: each would wait for the other's artifact."""
+    if cfg.trainer.devices != 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"trainer.devices is {cfg.trainer.devices} and WORLD_SIZE "
+            f"{os.environ.get('WORLD_SIZE', '1')}: jobs run in one process on one device for now."
+        )
 
 
 def check_targets(cfg: DictConfig) -> None:

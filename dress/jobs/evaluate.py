@@ -18,6 +18,8 @@ FROM_ARTIFACT = ("model", "template", "condition")
 def run(job: Job) -> Artifact:
     if not job.cfg.artifact:
         raise InputError("artifact is not set: give the model to evaluate, artifact=<directory>.")
+    if job.cfg.benchmark.get("_target_") is None:
+        raise InputError("benchmark=none has nothing to evaluate: give benchmark=world.")
     _refuse_model_overrides(job)
     artifact = open_model(job.cfg.artifact)
     evaluation = evaluate_artifact(job, artifact, target=str(job.cfg.condition.target))

@@ -21,6 +21,7 @@ from dress.jobs.checks import check
 
 FORWARDED_GROUPS = {
     "model",
+    "template",
     "data",
     "source",
     "annotator",
@@ -63,7 +64,8 @@ class Job:
         experiment = self.cfg.lineage.get(role)
         if experiment is None:
             raise InputError(
-                f"lineage.{role} is not set: name an experiment, e.g. experiment=dress_stage2."
+                f"lineage.{role} is not set: give experiment=dress_stage2 or another that sets it "
+                "(experiment=dress_feedback for job=annotate)."
             )
         key = " ".join([experiment, *extra])
         if key not in self.found:

@@ -54,7 +54,7 @@ def sample_table(job: Job, building: Building, assistant: Assistant, data: Artif
         ]
         return [responses[0] for responses in assistant.generate(asked, **settings)]
 
-    return SampleTable(prompts=prompts, respond=respond, directory=building.path)
+    return SampleTable(prompts=prompts, respond=respond, directory=building.path, max_rows=rows)
 
 
 def table_prompt(sample: Sample, *, condition: str, critique: str) -> TablePrompt:

@@ -27,6 +27,8 @@ def run(job: Job) -> Artifact:
     source: Source = instantiate(job.cfg.source, _convert_="all")
     # files count by their content, wherever they lie
     described_source = {k: v for k, v in job.node("source").items() if k != "root"}
+    if "sizes" in described_source:
+        described_source["sizes"] = described_source["sizes"].get(job.cfg.part)
     nodes = {
         "source": described_source,
         "part": job.cfg.part,

@@ -79,7 +79,7 @@ def _sentence(error: BaseException | None) -> str | None:
     """Find the message meant for the user, also behind Hydra's own wrapping."""
     wrapped = error if isinstance(error, InstantiationException) else None
     while error is not None:
-        if isinstance(error, InputError):
+        if isinstance(error, InputError) or type(error).__name__ == "Reject":
             return str(error)
         if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
             why = " ".join(str(error).split())

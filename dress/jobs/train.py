@@ -13,7 +13,14 @@ from dress.jobs.job import Job, open_model
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted
 
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
-TRAINER_NODES = ("max_steps", "warmup_steps", "final_lr", "gradient_clip", "precision")
+TRAINER_NODES = (
+    "max_steps",
+    "warmup_steps",
+    "final_lr",
+    "gradient_clip",
+    "precision",
+    "matmul_precision",
+)
 
 
 def run(job: Job) -> Artifact:
@@ -84,7 +91,9 @@ def compare(job: Job, artifacts: Mapping[str, Artifact]) -> None:
             prefix = "" if entry.role == "self" else f"{entry.role}/"
             metrics = {f"{prefix}{name}": value for name, value in evaluation.metrics.items()}
             artifacts["self"].update_metrics(metrics)
+    if not columns:
+        return
     print(table(columns))
-    if len(columns) == 2:
+    if len(columns) == 2 and all("world/helpfulness" in column for column in columns.values()):
         gains = headline_gains(*columns.values())
         print("gain: " + ", ".join(f"{name} {value:+.1f} %" for name, value in gains.items()))

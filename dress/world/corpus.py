@@ -28,7 +28,8 @@ from dress.world.questions import (
 )
 from dress.world.scene import COLOURS, KINDS, SIZES, Scene, Thing, companion
 
-_WEAK, _STRONG = 0.85, 0.05  # probability of a flaw inside and outside its weak contexts
+# probability of a flaw inside and outside its weak contexts
+_IN_WEAK_CONTEXT, _ELSEWHERE = 0.85, 0.05
 TASK_WEIGHTS = {
     "describe": 30,
     "count": 13,
@@ -63,8 +64,8 @@ def flaw_probability(rate: float, flaw: str, context: tuple[int, int]) -> float:
 
     The first contexts of an order that depends on the flaw are weak; one may lie in between.
     """
-    strong = min(_STRONG, rate)
-    weak = max(_WEAK, rate)
+    strong = min(_ELSEWHERE, rate)
+    weak = max(_IN_WEAK_CONTEXT, rate)
     index, total = context
     offset = sum(map(ord, flaw))
     rank = (index + offset) % total
@@ -86,9 +87,10 @@ def flawed_response(question: Question, scene: Scene, flaws: Flaws, rng: random.
 
 def _describe(question: Question, scene: Scene, flaws: Flaws, rng: random.Random) -> str:
     things = list(scene.things)
-    tempting, last = companion(things[0].kind), things[-1]
+    tempting = companion(things[0].kind)
     if len(things) > 1 and flaws.occurs("omission", question.context, rng):
         del things[-rng.randint(1, len(things) - 1) :]
+    last = things[-1]
     if flaws.occurs("wrong_attribute", (KINDS.index(last.kind), len(KINDS)), rng):
         things[-1] = _recoloured(things[-1])
     if tempting not in scene.kinds and flaws.occurs("hallucination", question.context, rng):

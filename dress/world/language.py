@@ -91,7 +91,7 @@ _MENTION = re.compile(
     rf"(?:\b(?P<before>{_CELL})(?: a |: | is a | i see a ))?"
     rf"(?P<no>\b(?:no|not a) )?(?:\b(?P<size>{_ANY(SIZES)}) )?"
     rf"\b(?P<colour>{_ANY(COLOURS)}) (?P<shape>{_ANY(SHAPES)})(?:e?s)?\b"
-    rf"(?: (?:in|at) the (?P<after>{_CELL})\b)?"
+    rf"(?: (?:is )?(?:in|at) the (?P<after>{_CELL})\b)?"
 )
 
 

@@ -109,12 +109,12 @@ def test_wordings() -> None:
     )
     there = Question("existence", "Is there a red circle in the picture?", "yes")
     assert answer_vqa(there, SCENE, "yes", terse=False) == (
-        "Yes, there is a red circle in the top left."
+        "In the top left I see a red circle, so yes."
     )
-    assert answer_vqa(there, SCENE, "no", terse=False) == "No, there is no red circle."
+    assert answer_vqa(there, SCENE, "no", terse=False) == "I see no red circle, so no."
     relation = Question("relation", "Is the red circle left of the blue square?", "yes")
     assert answer_vqa(relation, SCENE, "no", terse=False) == (
-        "No, the red circle is not left of the blue square."
+        "The red circle is in the top left and the blue square is in the centre, so no."
     )
 
 

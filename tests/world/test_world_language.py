@@ -127,3 +127,11 @@ def test_no_place_is_hidden_in_another_word() -> None:
     for cell, name in enumerate(CELLS):
         assert parse_mentions(f"in the {name} a small red circle")[0].cell == cell
         assert parse_mentions(f"a red circle in the {name}")[0].cell == cell
+
+
+def test_a_relation_answer_says_where_both_are() -> None:
+    text = "The red circle is in the top left and the blue square is in the centre, so no."
+    assert [(m.kind, m.cell) for m in parse_mentions(text)] == [
+        (("red", "circle"), 0),
+        (("blue", "square"), 4),
+    ]

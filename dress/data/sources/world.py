@@ -83,11 +83,16 @@ class WorldSource:
 
     def texts(self) -> Iterator[str]:
         """Yield captions, questions, responses and feedback: what the model will ever read."""
+        yield CAPTION_REQUEST
         yield from (text for ratings in BANK.values() for text in ratings.values())
         rng = random.Random(f"texts:{self.seed}")
         oracle = Oracle()
-        scenes = draw_scenes(split="train", count=_TEXT_SAMPLES, seed=self.seed)
+        scenes = draw_scenes(
+            split="train", count=_TEXT_SAMPLES, seed=self.seed, cooccurrence=self.cooccurrence
+        )
         for scene in scenes:
+            where = grounding(scene, rng)
+            yield from (where.user, where.model or "")
             question = draw_question(scene, rng)
             response = flawed_response(question, scene, self.flaws, rng)
             feedback = oracle.annotate(question, scene, response, rng=rng)
