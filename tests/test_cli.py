@@ -133,7 +133,7 @@ def job(folder: Path, *overrides: str) -> Job:
         ("experiment=dress_stage2 init_from=/nowhere", "/nowhere does not exist"),
         ("experiment=dress_stage2 parents=require", "is missing and parents=require forbids"),
         ("experiment=dress_feedback feedback.responses=all", "choose sampled or captions"),
-        ("job=train", "lineage.init is not set: name an experiment"),
+        ("job=train", "lineage.init is not set: give experiment=dress_stage2"),
         ("job=evaluate", "artifact is not set"),
         ("job=evaluate artifact=/nowhere", "/nowhere does not exist"),
         ("job=evaluate artifact=conf", "conf is not an artifact"),
