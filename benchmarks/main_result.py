@@ -2,7 +2,8 @@
 
     python benchmarks/main_result.py --seeds 0 1 2 --scenes 1000 --out docs/results/main.json
 
-Everything is an artifact, so an interrupted run goes on where it stopped.
+Everything is an artifact, so an interrupted run goes on where it stopped; a seed that is already in
+the file is not run again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ import json
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
+
+from dress.version import code_version
 
 TARGETS = ("best", "none", "worst", "1", "2", "3", "4")
 CONTROLS = ("sft_continued", "best_of_k")
@@ -41,13 +45,22 @@ def parent(artifact: Path, role: str) -> Path:
     return artifact.parent / lineage["parents"][role]["name"]
 
 
-def one_seed(seed: int, scenes: int, common: list[str]) -> dict[str, object]:
+def one_seed(seed: int, scenes: int, common: list[str], *, controls: bool) -> dict[str, object]:
+    """Stage 1 beside stage 2 and, with `controls`, every condition, wrong images and plain SFT."""
     stage2, minutes = run("experiment=dress_stage2", f"seed={seed}", *common)
     scored = [*common, f"benchmark.scenes={scenes}"]
-    result: dict[str, object] = {"seed": seed, "minutes": round(minutes, 1)}
+    result: dict[str, object] = {
+        "seed": seed,
+        "scenes": scenes,
+        "minutes": round(minutes, 1),
+        "code_version": code_version(),
+        "date": date.today().isoformat(),
+    }
     result["stage1"] = evaluate(parent(stage2, "init"), "none", scored)
-    for target in TARGETS:
+    for target in TARGETS if controls else TARGETS[:1]:
         result[f"stage2_{target}"] = evaluate(stage2, target, scored)
+    if not controls:
+        return result
     for images in ("shuffled", "blank"):
         result[f"stage2_best_{images}"] = evaluate(
             stage2, "best", scored, f"benchmark.images={images}"
@@ -61,15 +74,20 @@ def one_seed(seed: int, scenes: int, common: list[str]) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--controls", type=int, nargs="*", default=[0], help="seeds with controls")
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("docs/results/main.json"))
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
     arguments = parser.parse_args()
     common = ["logger=local", "callbacks.progress=false", *arguments.overrides]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    results = []
+    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
+    done = {(result["seed"], result["scenes"]) for result in results}
     for seed in arguments.seeds:
-        results.append(one_seed(seed, arguments.scenes, common))
+        if (seed, arguments.scenes) in done:
+            continue
+        controls = seed in arguments.controls
+        results.append(one_seed(seed, arguments.scenes, common, controls=controls))
         arguments.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 

@@ -38,6 +38,16 @@ class Feedback:
     def mean_rating(self) -> float:
         return sum(j.rating for j in self.judgements.values()) / len(self.judgements)
 
+    @property
+    def is_perfect(self) -> bool:
+        return all(j.rating == max(RATINGS) for j in self.judgements.values())
+
+    @property
+    def refinement(self) -> str:
+        """The advice on whatever is not perfect, each sentence once: the user's next turn."""
+        advice = [j.refinement for j in self.judgements.values() if j.rating < max(RATINGS)]
+        return " ".join(dict.fromkeys(filter(None, advice)))
+
 
 @dataclass(frozen=True)
 class Turn:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 from dress.chat.condition import Condition
+from dress.chat.loss_turns import LossTurns, check_loss_turns, supervised_turns
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
 from dress.errors import InputError
 from dress.types import Dialogue, Encoded, EncodedGroup, Sample
 
-LossTurns = Literal["all", "last"]
+History = Literal["all", "none"]
 Responses = Literal["all", "best"]
 Requires = Literal["dialogues", "feedback"]
 
@@ -31,17 +33,14 @@ class InstructionEncoder:
     requires: Requires = "dialogues"
 
     def __init__(self, *, processor: Processor, loss_turns: LossTurns = "all") -> None:
-        self.processor, self.loss_turns = processor, _check_loss_turns(loss_turns)
+        self.processor, self.loss_turns = processor, check_loss_turns(loss_turns)
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         images, pixels = self.processor.load_images(sample.images)
         sequences = tuple(
-            self.processor.encode(
-                dialogue.turns,
-                images=images,
-                supervised=_loss_turns(sample, dialogue, self.loss_turns),
-            )
+            self.processor.encode(dialogue.turns, images=images, supervised=turns)
             for dialogue in sample.dialogues
+            if (turns := supervised_turns(dialogue, self.loss_turns, key=sample.id))
         )
         return EncodedGroup(sample.id, sequences, pixels)
 
@@ -51,6 +50,8 @@ class CritiqueEncoder:
 
     Earlier turns' feedback is not rendered; a turn without feedback is left unconditioned.
     `responses="best"` keeps the best-rated of a group: rejection sampling, the plain baseline.
+    `history="none"` answers the first question with each turn's response as if nothing had been
+    said in between: the control for what turns of feedback add.
     """
 
     requires: Requires = "feedback"
@@ -63,13 +64,19 @@ class CritiqueEncoder:
         seed: int,
         loss_turns: LossTurns = "all",
         responses: Responses = "all",
+        history: History = "all",
     ) -> None:
+        if history not in get_args(History):
+            raise InputError(
+                f"history is {history!r}: choose one of {', '.join(get_args(History))}."
+            )
         if responses not in get_args(Responses):
             raise InputError(
                 f"responses is {responses!r}: choose one of {', '.join(get_args(Responses))}."
             )
         self.processor, self.condition, self.seed = processor, condition, seed
-        self.loss_turns, self.responses = _check_loss_turns(loss_turns), responses
+        self.loss_turns, self.responses = check_loss_turns(loss_turns), responses
+        self.history = history
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         if not any(turn.feedback for dialogue in sample.dialogues for turn in dialogue.turns):
@@ -80,7 +87,7 @@ class CritiqueEncoder:
                 dialogue, turn, images=images, epoch=epoch, key=f"{sample.id}/{number}/{turn}"
             )
             for number, dialogue in enumerate(self._chosen(sample))
-            for turn in _loss_turns(sample, dialogue, self.loss_turns)
+            for turn in supervised_turns(dialogue, self.loss_turns, key=sample.id)
         )
         return EncodedGroup(sample.id, sequences, pixels)
 
@@ -95,30 +102,17 @@ class CritiqueEncoder:
         self, dialogue: Dialogue, turn: int, *, images: tuple[str, ...], epoch: int, key: str
     ) -> Encoded:
         feedback = dialogue.turns[turn].feedback
+        turns = dialogue.turns[: turn + 1]
+        if self.history == "none":
+            turns = (replace(dialogue.turns[0], model=dialogue.turns[turn].model),)
         return self.processor.encode(
-            dialogue.turns[: turn + 1],
+            turns,
             images=images,
             condition=self.condition.sample(feedback, seed=self.seed, epoch=epoch, key=key),
-            supervised={turn},
+            supervised={len(turns) - 1},
         )
 
 
 def _final_rating(dialogue: Dialogue) -> float:
     feedback = dialogue.turns[-1].feedback
     return feedback.mean_rating if feedback else 0.0
-
-
-def _loss_turns(sample: Sample, dialogue: Dialogue, loss_turns: LossTurns) -> range:
-    """Return the indices of the turns that carry loss, having checked that each has a response."""
-    if any(turn.model is None for turn in dialogue.turns):
-        raise Reject("no response", key=sample.id, detail="a turn has nothing to learn from")
-    last = len(dialogue.turns) - 1
-    return range(0 if loss_turns == "all" else last, last + 1)
-
-
-def _check_loss_turns(loss_turns: LossTurns) -> LossTurns:
-    if loss_turns not in get_args(LossTurns):
-        raise InputError(
-            f"loss_turns is {loss_turns!r}: choose one of {', '.join(get_args(LossTurns))}."
-        )
-    return loss_turns

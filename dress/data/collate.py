@@ -69,7 +69,7 @@ class TreeCollator:
     def _pieces(self, number: int, group: EncodedGroup) -> list[_Piece]:
         images = tuple(group.pixels)
         keys = [self._keys(sequence, images) for sequence in group.sequences]
-        if self.share_prefixes:
+        if self.share_prefixes and keys:
             return [_Piece(number, group, group.sequences, images, build_tree(keys))]
         return [
             _Piece(number, group, (sequence,), images, build_tree([key]))

@@ -6,11 +6,14 @@ so that a bootstrap over clusters only has to resample sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-Labels = Mapping[str, tuple[float, float]]
+from dress.types import Turn
+
+Label = tuple[float, float]
+Labels = Mapping[str, Label]
 Ratios = Mapping[str, Any]  # label -> pooled ratio, a float or an array over resamples
 
 
@@ -31,7 +34,9 @@ class Benchmark(Protocol):
 
     def examples(self) -> Iterator[Example]: ...
 
-    def labels(self, example: Example, response: str) -> Labels: ...
+    def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
+        """Count what the answered turns are worth; a plain benchmark has one."""
+        ...
 
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         """Combine pooled ratios into `benchmark/quantity` figures."""
@@ -39,4 +44,15 @@ class Benchmark(Protocol):
 
     def row(self, example: Example) -> dict[str, Any]:
         """Return what a row of responses.jsonl holds besides image, condition and response."""
+        ...
+
+
+@runtime_checkable
+class Interaction(Benchmark, Protocol):
+    """A benchmark in which the user goes on talking, for at most `max_turns` responses."""
+
+    max_turns: int
+
+    def reply(self, example: Example, turns: Sequence[Turn]) -> str | None:
+        """Return what the user says to the last response, or None where the dialogue ends."""
         ...

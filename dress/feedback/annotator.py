@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
+from dress.data.rejects import Reject
 from dress.types import Dialogue, Feedback, Sample
 
 
@@ -12,3 +15,31 @@ class Annotator(Protocol):
     """Judge the last turn of a dialogue about a sample, of whose annotations it knows the truth."""
 
     def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback: ...
+
+
+@runtime_checkable
+class BatchAnnotator(Annotator, Protocol):
+    """Judges many groups at a time, in order; a group that it cannot judge becomes a Reject."""
+
+    def annotate_many(self, samples: Iterable[Sample]) -> Iterator[Sample | Reject]: ...
+
+    def metrics(self) -> dict[str, float]: ...
+
+
+def annotate_groups(annotator: Annotator, groups: Iterable[Sample]) -> Iterator[Sample | Reject]:
+    """Judge the last response of every dialogue of each group, many at a time where possible."""
+    if isinstance(annotator, BatchAnnotator):
+        yield from annotator.annotate_many(groups)
+        return
+    for group in groups:
+        try:
+            yield replace(
+                group, dialogues=tuple(_annotated(annotator, group, d) for d in group.dialogues)
+            )
+        except Reject as reject:
+            yield reject.at(where="annotator", key=group.id)
+
+
+def _annotated(annotator: Annotator, sample: Sample, dialogue: Dialogue) -> Dialogue:
+    feedback = annotator.annotate(sample, dialogue)
+    return Dialogue((*dialogue.turns[:-1], replace(dialogue.turns[-1], feedback=feedback)))

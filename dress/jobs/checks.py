@@ -16,12 +16,22 @@ CHOICES: dict[str, Sequence[str]] = {
     "logger.mode": ("auto", "online", "offline"),
     "trainer.accelerator": ("cpu", "gpu", "auto"),
     "annotator.detail": ("hint", "reveal"),
+    **{
+        f"{node}.{key}": choices
+        for node in ("benchmark", "interaction")
+        for key, choices in (
+            ("detail", ("hint", "reveal")),
+            ("feedback", ("oracle", "other", "empty", "repeat")),
+        )
+    },
     "annotator.critique": ("objects", "kinds"),
+    "annotator.show": ("annotation", "image"),
     "trainer.precision": ("32-true", "bf16-mixed"),
-    "trainer.matmul_precision": ("highest", "high", "medium"),
+    "trainer.matmul_precision": ("auto", "highest", "high", "medium"),
 }
 LEAST_INTEGERS = {
     "seed": 0,
+    "rounds": 1,
     "trainer.max_steps": 1,
     "trainer.warmup_steps": 0,
     "trainer.validate_every": 1,
@@ -42,14 +52,26 @@ LEAST_INTEGERS = {
     "generation.max_new_tokens": 1,
     "generation.batch_size": 1,
     "benchmark.scenes": 1,
+    "benchmark.turns": 1,
+    "interaction.scenes": 1,
+    "interaction.turns": 1,
+    "feedback.prompts": 1,
+    "feedback.turns": 1,
+    "feedback.candidates": 1,
     "callbacks.table_rows": 0,
+    "annotator.concurrency": 1,
+    "annotator.max_retries": 0,
+    "annotator.max_tokens": 1,
 }
 BOUNDS = {  # least and most, both allowed
     "feedback.temperature": (0.0, float("inf")),
     "generation.temperature": (0.0, float("inf")),
     "feedback.top_p": (0.0, 1.0),
+    "feedback.false_share": (0.0, 1.0),
     "condition.dropout": (0.0, 1.0),
     "data.noise": (0.0, 1.0),
+    "annotator.temperature": (0.0, float("inf")),
+    "annotator.timeout_s": (0.001, float("inf")),
     "data.cooccurrence": (0.0, 1.0),
     "data.validation_share": (0.0, 1.0),
     "data.max_rejects": (0.0, float("inf")),
@@ -61,7 +83,8 @@ BOUNDS = {  # least and most, both allowed
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise InputError at the first setting that is of the wrong type or out of range."""
+    """Raise InputError at the first setting that is missing, of the wrong type or out of range."""
+    check_given(cfg)
     for key, choices in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and value not in choices:
@@ -80,10 +103,22 @@ def check(cfg: DictConfig) -> None:
     check_targets(cfg)
 
 
+def check_given(cfg: DictConfig) -> None:
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise InputError(f"{key} is not set: give {key}=<value>.")
+
+
 def check_compare(cfg: DictConfig) -> None:
     for entry in cfg.compare:
-        if set(entry) != {"label", "role", "target"} or entry.role not in ("self", "init"):
-            raise InputError("an entry of compare needs label, target and role (self or init).")
+        known = (
+            {"label", "role", "target"} <= set(entry) <= {"label", "role", "target", "benchmark"}
+        )
+        role, on = entry.get("role"), entry.get("benchmark", "benchmark")
+        if not known or role not in ("self", "init") or on not in ("benchmark", "interaction"):
+            raise InputError(
+                "an entry of compare needs label, target, role (self or init) and, where it is "
+                "not the plain one, benchmark (interaction)."
+            )
 
 
 def check_devices(cfg: DictConfig) -> None:

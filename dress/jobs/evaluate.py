@@ -27,11 +27,13 @@ def run(job: Job) -> Artifact:
     return evaluation
 
 
-def evaluate_artifact(job: Job, artifact: Artifact, *, target: str) -> Artifact:
-    """Return the evaluation of a model under a target, made now or found."""
-    benchmark: Benchmark = instantiate(job.cfg.benchmark, _convert_="all")
+def evaluate_artifact(
+    job: Job, artifact: Artifact, *, target: str, on: str = "benchmark"
+) -> Artifact:
+    """Return the evaluation of a model under a target on a benchmark node, made now or found."""
+    benchmark: Benchmark = instantiate(job.cfg[on], _convert_="all")
     nodes = {
-        "benchmark": job.node("benchmark"),
+        "benchmark": job.node(on),
         "generation": job.node("generation"),
         "target": target,
     }

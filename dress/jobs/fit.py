@@ -46,7 +46,7 @@ def fit(
     configure(cfg.trainer)
     L.seed_everything(cfg.seed, verbose=False)
     assistant = starting_point(job, config, init=init)
-    report = set_trainable(assistant.model, config["model"]["trainable"][cfg.stage])
+    report = set_trainable(assistant.model, config["model"]["trainable"])
     print(report, flush=True)
     datamodule = build_datamodule(job, assistant, data)
     datamodule.check()

@@ -75,6 +75,14 @@ class Job:
             self.found[key] = parent.run()
         return self.found[key]
 
+    def again(self, override: str) -> Artifact:
+        """Return the artifact of this very job with one more override."""
+        overrides = [*self.overrides, override]
+        if not any(o.startswith("experiment=") for o in overrides):
+            overrides = [f"experiment={self.cfg.name}", *overrides]
+        cfg = compose(config_name="run", overrides=overrides)
+        return Job(cfg=cfg, overrides=overrides, is_parent=True, found=self.found).run()
+
     def node(self, name: str) -> Any:
         """Return one configuration node as plain data, interpolations resolved."""
         value = self.cfg[name]

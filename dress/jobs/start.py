@@ -100,7 +100,8 @@ def _quieten() -> None:
     propagation only its warnings are shown.
     """
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "httpx", "wandb"):
+    lightning = ("lightning", "lightning.pytorch", "lightning.fabric")
+    for name in (*lightning, "httpx", "httpx2", "openai", "wandb"):
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)
         library.propagate = False

@@ -28,9 +28,9 @@ def run(job: Job) -> Artifact:
     init = initial_artifact(job)
     if init:
         check_inherited(config, init)
-    given = job.cfg.init_from not in (None, "random")
+    named = job.cfg.rounds > 1 or job.cfg.init_from not in (None, "random")
     # responses are sampled from the model that is going to learn from them
-    data = job.parent("data", *([f"artifact='{job.cfg.init_from}'"] if given else []))
+    data = job.parent("data", *([f"artifact='{init.path}'"] if named and init else []))
     parents = {"data": data} | ({"init": init} if init else {})
     stop = False
     with job.building(kind="model", nodes=config, parents=parents, keep_partial=True) as building:
@@ -48,7 +48,12 @@ def run(job: Job) -> Artifact:
 
 
 def initial_artifact(job: Job) -> Artifact | None:
-    """Return the model to start from, or None for random or public weights."""
+    """Return the model to start from, or None for random or public weights.
+
+    From the second round on it is the model of the round before.
+    """
+    if job.cfg.rounds > 1:
+        return job.again(f"rounds={job.cfg.rounds - 1}")
     given = job.cfg.init_from
     if given == "random":
         return None
@@ -71,8 +76,15 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     trainer = job.node("trainer")
     condition = job.node("condition")
     datamodule = {k: v for k, v in job.node("datamodule").items() if k not in MEMORY_KNOBS}
-    nodes = ("seed", "stage", "model", "template", "objective", "optimizer")
+    model = job.node("model")
+    if job.cfg.stage not in model["trainable"]:
+        raise InputError(
+            f"model.trainable has no {job.cfg.stage}: list the parts that train in this stage."
+        )
+    nodes = ("seed", "stage", "template", "objective", "optimizer")
     return {name: job.node(name) for name in nodes} | {
+        # what trains in other stages is no matter of this one
+        "model": model | {"trainable": model["trainable"][job.cfg.stage]},
         "datamodule": datamodule,
         "trainer": {name: trainer[name] for name in TRAINER_NODES},
         "condition": {name: condition[name] for name in ("form", "dropout")},
@@ -80,20 +92,20 @@ def fingerprinted(job: Job) -> dict[str, Any]:
 
 
 def compare(job: Job, artifacts: Mapping[str, Artifact]) -> None:
-    """Evaluate what `compare` lists, print the table and note the figures in the model's own."""
-    if not job.cfg.compare or job.cfg.benchmark.get("_target_") is None:
-        return
-    columns: dict[str, dict[str, float]] = {}
+    """Evaluate what `compare` lists, print a table per benchmark and note the figures."""
+    tables: dict[str, dict[str, dict[str, float]]] = {}
     for entry in job.cfg.compare:
-        if entry.role in artifacts:
-            evaluation = evaluate_artifact(job, artifacts[entry.role], target=entry.target)
-            columns[entry.label] = evaluation.metrics
-            prefix = "" if entry.role == "self" else f"{entry.role}/"
-            metrics = {f"{prefix}{name}": value for name, value in evaluation.metrics.items()}
-            artifacts["self"].update_metrics(metrics)
-    if not columns:
-        return
-    print(table(columns))
+        on = entry.get("benchmark", "benchmark")
+        if entry.role not in artifacts or job.cfg[on].get("_target_") is None:
+            continue
+        evaluation = evaluate_artifact(job, artifacts[entry.role], target=entry.target, on=on)
+        tables.setdefault(on, {})[entry.label] = evaluation.metrics
+        prefix = "" if entry.role == "self" else f"{entry.role}/"
+        metrics = {f"{prefix}{name}": value for name, value in evaluation.metrics.items()}
+        artifacts["self"].update_metrics(metrics)
+    for columns in tables.values():
+        print(table(columns))
+    columns = tables.get("benchmark", {})
     if len(columns) == 2 and all("world/helpfulness" in column for column in columns.values()):
         gains = headline_gains(*columns.values())
         print("gain: " + ", ".join(f"{name} {value:+.1f} %" for name, value in gains.items()))

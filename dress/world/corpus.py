@@ -29,7 +29,7 @@ from dress.world.questions import (
 from dress.world.scene import COLOURS, KINDS, SIZES, Scene, Thing, companion
 
 # probability of a flaw inside and outside its weak contexts
-_IN_WEAK_CONTEXT, _ELSEWHERE = 0.85, 0.05
+_IN_WEAK_CONTEXT, _ELSEWHERE = 0.75, 0.05
 TASK_WEIGHTS = {
     "describe": 30,
     "count": 13,

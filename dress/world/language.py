@@ -57,12 +57,10 @@ def join(phrases: Sequence[str]) -> str:
     return ", ".join(phrases[:-1]) + " and " + phrases[-1]
 
 
-def places(cells: Sequence[int]) -> str:
-    """`In the top left and in the centre.`, or `Nowhere.`"""
-    if not cells:
-        return "Nowhere."
-    text = join([f"in the {CELLS[cell]}" for cell in cells])
-    return text[0].upper() + text[1:] + "."
+def in_cells(cells: Sequence[int]) -> str:
+    """`In the top left and in the centre`, or `Nowhere`."""
+    text = join([f"in the {CELLS[cell]}" for cell in cells]) or "nowhere"
+    return text[0].upper() + text[1:]
 
 
 def caption(things: Sequence[Thing]) -> str:
@@ -89,14 +87,14 @@ _ANY = "|".join
 _CELL = _ANY(sorted(CELLS, key=len, reverse=True))
 _MENTION = re.compile(
     rf"(?:\b(?P<before>{_CELL})(?: a |: | is a | i see a ))?"
-    rf"(?P<no>\b(?:no|not a) )?(?:\b(?P<size>{_ANY(SIZES)}) )?"
+    rf"(?P<no>\b(?:no|not a|nowhere do i see a) )?(?:\b(?P<size>{_ANY(SIZES)}) )?"
     rf"\b(?P<colour>{_ANY(COLOURS)}) (?P<shape>{_ANY(SHAPES)})(?:e?s)?\b"
     rf"(?: (?:is )?(?:in|at) the (?P<after>{_CELL})\b)?"
 )
 
 
 def parse_mentions(text: str) -> list[Mention]:
-    """Every (colour, shape) that the text names, in order; `no red circle` is negated."""
+    """Every (colour, shape) that the text names, in order; one that is not there is negated."""
     return [
         Mention(
             colour=match["colour"],
@@ -162,7 +160,7 @@ BENIGN_HELP = (
 
 def naming(thing: Thing) -> str:
     """The sentence that shows which object a request is about."""
-    return f"The object in the {CELLS[thing.cell]} is a {kind_phrase(thing.kind)}."
+    return f"There is {thing_phrase(thing, detailed=True)}."
 
 
 def refusal(purpose: str, rng: random.Random) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dress.world.language import (
@@ -12,6 +12,7 @@ from dress.world.language import (
     STEPS,
     benign_help,
     description,
+    in_cells,
     kind_phrase,
     naming,
     plural,
@@ -169,35 +170,43 @@ _ASKERS = {
 
 
 def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> str:
-    """The wording of `key` as the answer to a count, attribute, relation or existence question."""
+    """The wording of `key` as the answer to a count, attribute, relation or existence question.
+
+    Unless terse it says first what was seen, and a wrong answer to have seen it.
+    """
     if question.task == "count":
-        number = NUMBERS[int(key)]
-        if terse:
-            return f"{number.capitalize()}."
-        counted = question.text.removeprefix("How many ").removesuffix(" are there?")
-        if key == "1":
-            return f"There is one {singular(counted)}."
-        return f"There are {number} {counted}."
-    if question.task == "attribute":
-        if terse:
-            return f"{key.capitalize()}."
-        assert question.about is not None
-        article = "a " if key in SHAPES else ""
-        return f"The object in the {CELLS[question.about.cell]} is {article}{key}."
+        return _count_answer(question.text, key, terse=terse)
     if terse:
         return f"{key.capitalize()}."
+    if question.task == "attribute":
+        assert question.about is not None
+        return _attribute_answer(question.about, question.key, key)
     if question.task == "existence":
         return _existence_answer(question.text, scene, key)
     return _relation_answer(question.text, scene, key)
 
 
+def _count_answer(text: str, key: str, *, terse: bool) -> str:
+    number = NUMBERS[int(key)]
+    counted = text.removeprefix("How many ").removesuffix(" are there?")
+    if terse:
+        return f"{number.capitalize()}."
+    return f"There is one {singular(counted)}." if key == "1" else f"There are {number} {counted}."
+
+
+def _attribute_answer(thing: Thing, truth: str, key: str) -> str:
+    name = next(n for n in ("colour", "shape", "size") if getattr(thing, n) == truth)
+    seen = naming(replace(thing, **{name: key})).removesuffix(".")
+    return f"{seen}, so it is {'a ' if key in SHAPES else ''}{key}."
+
+
 def _existence_answer(text: str, scene: Scene, key: str) -> str:
     kind = text.removeprefix("Is there a ").removesuffix(" in the picture?")
     if key == "no":
-        return f"I see no {kind}, so no."
+        return f"Nowhere do I see a {kind}, so no."
     cells = [t.cell for t in scene.things if kind_phrase(t.kind) == kind]
     free = [c for c in range(len(CELLS)) if c not in {t.cell for t in scene.things}]
-    return f"In the {CELLS[(cells or free)[0]]} I see a {kind}, so yes."
+    return f"{in_cells((cells or free)[:1])} I see a {kind}, so yes."
 
 
 def _relation_answer(text: str, scene: Scene, key: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from dress.chat.condition import Condition
 from dress.chat.encoders import CritiqueEncoder, InstructionEncoder
+from dress.data.collate import TreeCollator
 from dress.data.rejects import Reject
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
@@ -57,6 +58,34 @@ def test_critique_of_the_last_turn_only() -> None:
     assert len(paint(encoder)) == 2
 
 
+def test_without_history_a_revision_answers_the_first_question() -> None:
+    encoder = CritiqueEncoder(
+        processor=PROCESSOR,
+        condition=Condition(form="score", dropout=0.0),
+        seed=0,
+        loss_turns="last",
+        history="none",
+    )
+    first = "USER: <image*4>\\n<image*4>\\nHow?"
+    assert paint(encoder)[0] == (
+        f"{first} FEEDBACK: helpfulness 1 honesty 1 harmlessness 1 ASSISTANT:[ Yes.</s>]"
+    )
+    with pytest.raises(InputError, match="all, none"):
+        CritiqueEncoder(processor=PROCESSOR, condition=Condition(), seed=0, history="some")
+
+
+def test_a_group_with_nothing_to_learn_gives_no_sequence() -> None:
+    encoder = CritiqueEncoder(
+        processor=PROCESSOR, condition=Condition(), seed=0, loss_turns="improved"
+    )
+    group = encoder(SAMPLE, epoch=0)  # rated 4, then 1
+    assert group.sequences == ()
+    (batch,) = TreeCollator(
+        pad_token_id=0, image_token_id=PROCESSOR.image_token_id, num_image_tokens=4
+    )([group])
+    assert batch.num_sequences == 0 and len(batch.target_node) == 0
+
+
 def test_condition_dropout_depends_on_epoch_not_on_calls() -> None:
     encoder = CritiqueEncoder(processor=PROCESSOR, condition=Condition(dropout=0.5), seed=3)
 
@@ -83,5 +112,5 @@ def test_records_of_the_wrong_kind_are_rejected() -> None:
     unanswered = replace(SAMPLE, dialogues=(Dialogue((Turn("How?"),)),))
     with pytest.raises(Reject, match="no response"):
         InstructionEncoder(processor=PROCESSOR)(unanswered, epoch=0)
-    with pytest.raises(InputError, match="all, last"):
+    with pytest.raises(InputError, match="all, last, improved"):
         InstructionEncoder(processor=PROCESSOR, loss_turns="first")

@@ -10,6 +10,7 @@ import pytest
 from dress.evaluation.benchmark import Example, Labels
 from dress.evaluation.benchmarks.world import WorldBenchmark
 from dress.evaluation.statistics import bootstrap, pool
+from dress.types import Turn
 from dress.world.questions import Question, reference
 from dress.world.scene import Scene, Thing
 
@@ -39,7 +40,7 @@ PERFECT = (
 def labels(question: Question, response: str) -> dict[str, tuple[float, float]]:
     annotations = {"scene": SCENE.to_json(), "question": question.to_json()}
     example = Example("id", "cluster", (), question.text, "", annotations)
-    return dict(BENCHMARK.labels(example, response))
+    return dict(BENCHMARK.labels(example, [Turn(question.text, response)]))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def scores(respond: Callable[[Scene, Question], str], scenes: int = 60) -> dict[
     for example in benchmark.examples():
         scene = Scene.from_json(example.annotations["scene"])
         question = Question.from_json(example.annotations["question"])
-        rows.append(benchmark.labels(example, respond(scene, question)))
+        rows.append(benchmark.labels(example, [Turn(question.text, respond(scene, question))]))
         clusters.append(example.cluster)
     return bootstrap(*pool(clusters, rows), benchmark.metrics)
 

@@ -3,9 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dress.data.rejects import Reject
-from dress.feedback.annotator import Annotator
+from dress.feedback.annotator import Annotator, annotate_groups
 from dress.feedback.given import GivenAnnotator
-from dress.feedback.rollout import annotate_group
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 
 FIRST, LAST = (
@@ -26,12 +25,12 @@ def group(last: Feedback | None) -> Sample:
 def test_every_turn_keeps_its_feedback() -> None:
     annotator = GivenAnnotator()
     assert isinstance(annotator, Annotator)
-    assert annotate_group(annotator, group(LAST)) == group(LAST)
+    assert list(annotate_groups(annotator, [group(LAST)])) == [group(LAST)]
 
 
 def test_a_last_turn_without_feedback_is_a_reject() -> None:
     with pytest.raises(Reject):
         GivenAnnotator().annotate(group(None), group(None).dialogues[0])
-    reject = annotate_group(GivenAnnotator(), group(None))
+    [reject] = annotate_groups(GivenAnnotator(), [group(None)])
     assert isinstance(reject, Reject)
     assert (reject.reason, reject.key) == ("no feedback", "id")

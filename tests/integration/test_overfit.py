@@ -91,3 +91,22 @@ def test_answers_are_learnt_through_the_condition_and_end() -> None:
         assert assistant.respond(picture[0], question, condition=target) == answer
         prompt = Prompt(picture, (Turn(question),), plain_condition().target(target))
         assert stops(assistant, [prompt]) == [True]
+
+
+def test_revisions_are_learnt_through_the_feedback_turn() -> None:
+    picture = answered_samples()[0].images
+    question, first = "How many circles are there?", "Nine."
+    revised = {"Count once more.": "There are two circles.", "Say it kindly.": "Nine, my friend."}
+    dialogues = tuple(
+        Dialogue((Turn(question, first, level(1)), Turn(advice, response, level(4))))
+        for advice, response in revised.items()
+    )
+    samples = [Sample("r", picture, dialogues)]
+    assistant = make_assistant(samples)
+    encoder = CritiqueEncoder(
+        processor=assistant.processor, condition=plain_condition(), seed=0, loss_turns="improved"
+    )
+    assert overfit(assistant, encoder, samples) < 0.05
+    best = plain_condition().target("best")
+    prompts = [Prompt(picture, (Turn(question, first), Turn(advice)), best) for advice in revised]
+    assert assistant.generate(prompts, max_new_tokens=100) == [[r] for r in revised.values()]

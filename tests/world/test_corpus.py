@@ -22,9 +22,10 @@ from dress.world.corpus import (
     flawed_response,
 )
 from dress.world.language import parse_stance
-from dress.world.oracle import Oracle, Verdict, judge
+from dress.world.oracle import Oracle
 from dress.world.questions import TASKS, VQA_TASKS, Question, reference
 from dress.world.scene import Scene, companion, draw_scenes
+from dress.world.verdict import Verdict, judge
 
 NONE = {field.name: 0.0 for field in fields(Flaws)}
 CONFIG = Path(__file__).parents[2] / "conf/data/world.yaml"
@@ -43,9 +44,9 @@ def test_the_mean_over_contexts_is_the_rate(rate: float, total: int, flaw: str) 
 
 
 def test_a_flaw_sits_in_few_contexts() -> None:
-    # (0.25 - 0.05) / (0.85 - 0.05) of 8 contexts: two are weak, six are not
-    shares = sorted(flaw_probability(0.25, "omission", (index, 8)) for index in range(8))
-    assert shares == pytest.approx([0.05] * 6 + [0.85] * 2)
+    # (0.225 - 0.05) / (0.75 - 0.05) of 8 contexts: two are weak, six are not
+    shares = sorted(flaw_probability(0.225, "omission", (index, 8)) for index in range(8))
+    assert shares == pytest.approx([0.05] * 6 + [0.75] * 2)
     weak = {
         flaw: {i for i in range(24) if flaw_probability(0.3, flaw, (i, 24)) > 0.5} for flaw in NONE
     }

@@ -12,9 +12,10 @@ from dress.chat.condition import BANK
 from dress.types import Feedback
 from dress.world.corpus import Flaws, flawed_response
 from dress.world.language import NUMBERS, description, parse_mentions
-from dress.world.oracle import Oracle, judge
+from dress.world.oracle import Oracle
 from dress.world.questions import Question, answer_vqa, wrong_key
-from dress.world.scene import CELLS, SIZES, Scene
+from dress.world.scene import CELLS, SIZES, Scene, Thing
+from dress.world.verdict import judge
 
 ALWAYS_FLAWED = Flaws(
     hallucination=0.6, wrong_attribute=0.6, omission=0.8, terse=0.5, wrong_answer=0.8, unnamed=0.7
@@ -60,7 +61,8 @@ def test_a_hint_about_an_answer_does_not_hold_it() -> None:
         if question.task not in ("count", "attribute", "relation", "existence"):
             continue
         for terse in (True, False):
-            response = answer_vqa(question, scene, wrong_key(question, rng), terse=terse)
+            key = wrong_key(question, rng)
+            response = answer_vqa(question, scene, key, terse=terse)
             hint = annotate(question, scene, response, detail="hint")
             said = words(hint.judgements["helpfulness"].refinement)
             assert said and not said & (VALUES | set(SIZES) | set(NUMBERS) | {"yes"})
@@ -86,3 +88,15 @@ def test_the_bank_names_nothing_of_a_scene() -> None:
         for sentence in ratings.values():
             assert not words(sentence) & scene_words, sentence
             assert not parse_mentions(sentence)
+
+
+def test_a_reveal_says_what_is_true_of_what_was_placed_wrongly() -> None:
+    twins = (
+        Thing(cell=2, colour="red", shape="cross", size="small"),
+        Thing(cell=7, colour="red", shape="cross", size="large"),
+    )
+    response = "There is in the bottom centre a small red cross and in the top left a red cross."
+    revealed = annotate(DESCRIBE, Scene(twins), response, detail="reveal")
+    assert revealed.judgements["honesty"].refinement == (
+        "The red cross in the bottom centre is large. The red cross in the top right is small."
+    )

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from worlds import SCENE, asked, generators, scenes
 
-from dress.world.language import NUMBERS, singular
-from dress.world.oracle import parse_answer
+from dress.world.language import NUMBERS, parse_mentions, singular
 from dress.world.questions import (
     BENEFITS,
     DESCRIBE,
@@ -25,6 +24,7 @@ from dress.world.questions import (
     wrong_key,
 )
 from dress.world.scene import CELLS, COLOURS, SHAPES, Scene, Thing
+from dress.world.verdict import parse_answer
 
 
 @pytest.fixture(scope="module")
@@ -103,19 +103,34 @@ def test_wordings() -> None:
     assert answer_vqa(count, SCENE, "1", terse=False) == "There is one cross."
     assert answer_vqa(count, SCENE, "0", terse=False) == "There are no crosses."
     assert answer_vqa(count, SCENE, "2", terse=True) == "Two."
-    shape = Question("attribute", "What shape is the object in the top left?", "circle", red)
-    assert answer_vqa(shape, SCENE, "cross", terse=False) == (
-        "The object in the top left is a cross."
-    )
     there = Question("existence", "Is there a red circle in the picture?", "yes")
     assert answer_vqa(there, SCENE, "yes", terse=False) == (
         "In the top left I see a red circle, so yes."
     )
-    assert answer_vqa(there, SCENE, "no", terse=False) == "I see no red circle, so no."
+    assert answer_vqa(there, SCENE, "yes", terse=True) == "Yes."
     relation = Question("relation", "Is the red circle left of the blue square?", "yes")
     assert answer_vqa(relation, SCENE, "no", terse=False) == (
         "The red circle is in the top left and the blue square is in the centre, so no."
     )
+    shape = Question("attribute", "What shape is the object in the top left?", "circle", red)
+    assert answer_vqa(shape, SCENE, "circle", terse=False) == (
+        "There is in the top left a small red circle, so it is a circle."
+    )
+
+
+def test_a_wrong_answer_agrees_with_what_it_claims_to_have_seen() -> None:
+    red = SCENE.things[0]
+    shape = Question("attribute", "What shape is the object in the top left?", "circle", red)
+    (seen,) = parse_mentions(answer_vqa(shape, SCENE, "cross", terse=False))
+    assert (seen.shape, seen.colour, seen.cell) == ("cross", "red", 0)
+    there = Question("existence", "Is there a red circle in the picture?", "yes")
+    denial = answer_vqa(there, SCENE, "no", terse=False)
+    assert denial == "Nowhere do I see a red circle, so no."
+    assert [m.negated for m in parse_mentions(denial)] == [True]
+    absent = Question("existence", "Is there a cyan cross in the picture?", "no")
+    (seen,) = parse_mentions(answer_vqa(absent, SCENE, "yes", terse=False))
+    assert seen.kind == ("cyan", "cross")
+    assert seen.cell not in {thing.cell for thing in SCENE.things}
 
 
 @given(scene=scenes(), rng=generators)

@@ -13,9 +13,10 @@ from worlds import BLUE_SQUARE, DESCRIBE, GREEN_CROSS, PERFECT, RED_CIRCLE, SCEN
 
 from dress.chat.condition import BANK
 from dress.types import ASPECTS, Feedback
-from dress.world.oracle import Oracle, judge
+from dress.world.oracle import Oracle
 from dress.world.questions import Question
 from dress.world.scene import Scene, Thing
+from dress.world.verdict import judge
 
 COUNT = Question("count", "How many objects are there?", "3")
 COLOUR = Question("attribute", "What colour is the object in the centre?", "blue", BLUE_SQUARE)
@@ -150,7 +151,7 @@ def test_a_verdict_counts() -> None:
     verdict = judge(DESCRIBE, SCENE, f"{MISPLACED} Then a cyan cross. There is no red square.")
     assert verdict.mentions == 4
     assert [m.kind for m in verdict.invented] == [("cyan", "cross")]
-    assert [m.kind for m in verdict.misplaced] == [GREEN_CROSS.kind]
+    assert [m.kind for m, _ in verdict.misplaced] == [GREEN_CROSS.kind]
     assert (verdict.covered, verdict.missing, verdict.detailed) == (3, (), False)
 
 

@@ -10,7 +10,7 @@ from dress.data.sources.source import Part
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
-from dress.world.language import caption, kind_phrase, places
+from dress.world.language import caption, in_cells, kind_phrase
 from dress.world.oracle import Oracle
 from dress.world.questions import Question, reference
 from dress.world.render import render
@@ -25,7 +25,7 @@ def grounding(scene: Scene, rng: random.Random) -> Turn:
     """Ask where a kind of object is: one that is there, or not."""
     kind = rng.choice(sorted(scene.kinds)) if rng.random() < 0.6 else rng.choice(KINDS)
     cells = [thing.cell for thing in scene.things if thing.kind == kind]
-    return Turn(f"Where is a {kind_phrase(kind)}?", places(cells))
+    return Turn(f"Where is a {kind_phrase(kind)}?", f"{in_cells(cells)}.")
 
 
 class WorldSource:

@@ -1,0 +1,156 @@
+"""Feedback over several turns on the world: does a response get better when told how?
+
+After each response the oracle's refinement is the next user turn; a response that is perfect on
+every aspect ends its dialogue, and its last response counts for all later turns. Responses that
+are perfect at once hear feedback about another scene instead, one turn: `overcorrection` is the
+share that is spoilt by it. `feedback` replaces what the others hear, for controls.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+from dress.errors import InputError
+from dress.evaluation.benchmark import Example, Label, Labels, Ratios
+from dress.evaluation.benchmarks.world import WorldBenchmark, aspects, response_labels, truth
+from dress.types import Feedback, Turn
+from dress.world.corpus import Flaws, flawed_response
+from dress.world.oracle import Detail, Oracle
+from dress.world.questions import Question, ask
+from dress.world.scene import Scene
+
+Source = Literal["oracle", "other", "empty", "repeat"]
+_REPAIR_TURNS = 3
+_ALWAYS_FLAWED = Flaws(
+    hallucination=1.0,
+    omission=1.0,
+    wrong_attribute=1.0,
+    wrong_answer=1.0,
+    compliance=1.0,
+    overrefusal=1.0,
+    unnamed=1.0,
+)
+
+
+class InteractionBenchmark:
+    """The world's questions with `turns` turns of feedback after the first response."""
+
+    name = "interaction"
+
+    def __init__(
+        self,
+        *,
+        scenes: int,
+        seed: int = 0,
+        turns: int = 4,
+        detail: Detail = "hint",
+        feedback: Source = "oracle",
+        images: str = "true",
+        cooccurrence: float = 0.3,
+    ) -> None:
+        if feedback not in get_args(Source):
+            choices = ", ".join(get_args(Source))
+            raise InputError(f"benchmark.feedback is {feedback!r}: choose one of {choices}.")
+        self.world = WorldBenchmark(
+            scenes=scenes, seed=seed, images=images, cooccurrence=cooccurrence
+        )
+        self.turns, self.max_turns, self.feedback = turns, turns + 1, feedback
+        self.oracle = Oracle(detail=detail)
+
+    def examples(self) -> Iterator[Example]:
+        """Yield the world's examples, each with the feedback that some other scene would get."""
+        examples = list(self.world.examples())
+        scenes = list({e.cluster: truth(e)[0] for e in examples}.values())
+        numbers = {
+            cluster: n for n, cluster in enumerate(dict.fromkeys(e.cluster for e in examples))
+        }
+        for example in examples:
+            rng = random.Random(f"other:{example.id}")
+            later = scenes[numbers[example.cluster] + 1 :] + scenes[: numbers[example.cluster]]
+            task = truth(example)[1].task
+            advice = next(filter(None, (self._advice(s, task, rng) for s in later)), None)
+            annotations = {**example.annotations, "other_feedback": advice}
+            yield Example(
+                id=example.id,
+                cluster=example.cluster,
+                images=example.images,
+                question=example.question,
+                answer=example.answer,
+                annotations=annotations,
+            )
+
+    def _advice(self, scene: Scene, task: str, rng: random.Random) -> str | None:
+        """Return what a flawed response about the scene would be told."""
+        question = ask(task, scene, rng)
+        if question is None:
+            return None
+        response = flawed_response(question, scene, _ALWAYS_FLAWED, rng)
+        return self._judge(question, scene, response).refinement or None
+
+    def _judge(self, question: Question, scene: Scene, response: str) -> Feedback:
+        return self.oracle.annotate(question, scene, response, rng=random.Random(0))
+
+    def reply(self, example: Example, turns: Sequence[Turn]) -> str | None:
+        other = example.annotations["other_feedback"]
+        if self._perfect(example, turns[-1]):
+            return other if len(turns) == 1 else None
+        if len(turns) > 1 and self._perfect(example, turns[0]):
+            return None
+        if self.feedback == "oracle":
+            scene, question = truth(example)
+            return self._judge(question, scene, turns[-1].model or "").refinement
+        return {"other": other, "empty": "", "repeat": example.question}[self.feedback]
+
+    def _perfect(self, example: Example, turn: Turn) -> bool:
+        scene, question = truth(example)
+        return self._judge(question, scene, turn.model or "").is_perfect
+
+    def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
+        scene, question = truth(example)
+        perfect = [self._perfect(example, turn) for turn in turns]
+        labels: dict[str, Label] = {}
+        if perfect[0]:
+            turns = turns[:1]
+            if len(perfect) > 1:
+                labels["overcorrection"] = (float(not perfect[1]), 1)
+        else:
+            after = perfect[min(_REPAIR_TURNS, len(perfect) - 1)]
+            labels["repaired"] = (float(after), 1)
+            labels |= self._changes(example, turns)
+        for number in range(self.max_turns):
+            response = turns[min(number, len(turns) - 1)].model or ""
+            counts = response_labels(question, scene, response)
+            labels |= {f"turn_{number}/{name}": label for name, label in counts.items()}
+        return labels
+
+    def _changes(self, example: Example, turns: Sequence[Turn]) -> dict[str, Label]:
+        """Count per turn of feedback whether all became perfect, or what was perfect got lost."""
+        scene, question = truth(example)
+        rated = [self._judge(question, scene, turn.model or "").judgements for turn in turns]
+        labels: dict[str, Label] = {}
+        for number, (before, after) in enumerate(pairwise(rated), start=1):
+            fixed = all(j.rating == 4 for j in after.values())
+            broken = any(j.rating == 4 and after[aspect].rating < 4 for aspect, j in before.items())
+            labels |= {f"fixed_{number}": (fixed, 1), f"broken_{number}": (broken, 1)}
+        return labels
+
+    def metrics(self, ratios: Ratios) -> dict[str, Any]:
+        figures: dict[str, Any] = {}
+        previous = None
+        for number in range(self.max_turns):
+            prefix = f"turn_{number}/"
+            own = {n.removeprefix(prefix): r for n, r in ratios.items() if n.startswith(prefix)}
+            combined = aspects(own)
+            figures[f"turn_{number}"] = combined.pop("mean")
+            figures |= {f"{aspect}/turn_{number}": value for aspect, value in combined.items()}
+            if previous is not None:
+                figures[f"gain_{number}"] = figures[f"turn_{number}"] - previous
+            previous = figures[f"turn_{number}"]
+        figures |= {name: ratio for name, ratio in ratios.items() if "/" not in name}
+        return {f"world/interaction/{name}": value for name, value in figures.items()}
+
+    def row(self, example: Example) -> dict[str, Any]:
+        return self.world.row(example)

@@ -1,0 +1,87 @@
+"""Figures of every column with intervals, and how they differ from those of the first column."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dress.evaluation.report.columns import Column
+from dress.evaluation.report.significance import Difference, paired
+
+INTERACTION = "/interaction/"
+LOWER_IS_BETTER = re.compile(r"chair_[is]|overrefusal|overcorrection|broken_\d+")
+NEUTRAL = re.compile(r"mentions")  # neither more nor fewer is better
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value, its interval where known, and its change from the first column where that has it."""
+
+    value: float
+    low: float | None
+    high: float | None
+    change: float | None = None
+    difference: Difference | None = None  # of paired rows; None where these have no labels
+
+
+Figures = dict[str, Figure]
+
+
+def sign(name: str) -> int:
+    """Return 1 where more is better, -1 where less is, else 0."""
+    quantity = name.rsplit("/", 1)[-1]
+    if NEUTRAL.fullmatch(quantity):
+        return 0
+    return -1 if LOWER_IS_BETTER.fullmatch(quantity) else 1
+
+
+def figures_of(metrics: Mapping[str, float]) -> Figures:
+    """Read flat metrics, `name`, `name_low` and `name_high`, as figures."""
+    bounds = {f"{name}{end}" for name in metrics for end in ("_low", "_high")}
+    return {
+        name: Figure(value, metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
+        for name, value in metrics.items()
+        if name not in bounds
+    }
+
+
+def compared(first: Figures, figures: Figures, differences: Mapping[str, Difference]) -> Figures:
+    """Return `figures` with their change from those of the first column."""
+    return {
+        name: Figure(
+            figure.value,
+            figure.low,
+            figure.high,
+            change=figure.value - first[name].value if name in first else None,
+            difference=differences.get(name),
+        )
+        for name, figure in figures.items()
+    }
+
+
+def metric_figures(columns: Sequence[Column]) -> list[Figures]:
+    """Return the metrics of each column; a missing one has none."""
+    every = [figures_of(column.metrics) for column in columns]
+    base = baseline(columns)
+    return [
+        figures if place == base else compared(every[base], figures, _metric_differences(a, b))
+        for place, figures in enumerate(every)
+        for a, b in [(columns[base], columns[place])]
+    ]
+
+
+def baseline(columns: Sequence[Column]) -> int:
+    """Return the place of the first column that is there."""
+    return next(place for place, column in enumerate(columns) if not column.missing)
+
+
+def _metric_differences(first: Column, column: Column) -> dict[str, Difference]:
+    found: dict[str, Difference] = {}
+    for suite in first.suites.keys() & column.suites.keys():
+        one, other = first.suites[suite], column.suites[suite]
+        names = one.reproduced & other.reproduced
+        if names and one.sums and other.sums and one.combine:
+            differences = paired(one.sums, other.sums, one.combine)
+            found |= {name: differences[name] for name in names & differences.keys()}
+    return found

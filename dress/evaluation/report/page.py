@@ -1,0 +1,116 @@
+"""The report itself: everything that is shown, rendered to HTML and to Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dress.evaluation.report.collect import Selection
+from dress.evaluation.report.columns import Column, CombineOf, columns_of
+from dress.evaluation.report.compare import Figures, baseline, metric_figures
+from dress.evaluation.report.curves import interaction_panels, loss_panels
+from dress.evaluation.report.drawing import Panel
+from dress.evaluation.report.figures import gain_panels, headline_panels
+from dress.evaluation.report.formats import environment
+from dress.evaluation.report.gallery import gallery
+from dress.evaluation.report.lineage import ancestry, tree
+from dress.evaluation.report.question_types import type_figures
+from dress.evaluation.report.tables import Table, gain_table, make_table, metric_tables
+from dress.evaluation.report.training import making_of
+from dress.version import code_version
+
+GAINS = (
+    "Change from the first column; right is better, so that the sign of what is marked ↓ is turned."
+)
+HTML, MARKDOWN = "report.html", "report.md"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, what stands below it, and whether it is folded away at first."""
+
+    title: str
+    tables: Sequence[Table]
+    caption: str  # of the panels
+    panels: Sequence[Panel]
+    folded: bool = False
+
+
+def render(
+    selection: Selection,
+    *,
+    title: str,
+    expected: Sequence[str],
+    examples: int,
+    combine_of: CombineOf,
+) -> dict[str, str]:
+    """Return the text of each file of a report, `report.html` and `report.md`, by its name."""
+    nodes = ancestry(selection.artifacts)
+    makings = [making_of(node.artifact) for node in nodes.values() if node.artifact]
+    columns = columns_of(selection.evaluations, nodes, expected=expected, combine_of=combine_of)
+    measured = any(not column.missing for column in columns)
+    metrics = metric_figures(columns) if measured else []
+    shown = {
+        "title": title,
+        "code_version": code_version(),
+        "sections": sections(columns, metrics) if measured else [],
+        "notes": notes(columns, metrics) if measured else [],
+        "losses": loss_panels(makings),
+        "gallery": gallery(columns, count=examples),
+        "lineage": tree([artifact.name for artifact in selection.artifacts], nodes),
+        "makings": makings,
+    }
+    return {
+        HTML: environment(autoescape=True).get_template(f"{HTML}.jinja").render(shown),
+        MARKDOWN: environment(autoescape=False).get_template(f"{MARKDOWN}.jinja").render(shown),
+    }
+
+
+def sections(columns: Sequence[Column], metrics: Sequence[Figures]) -> list[Section]:
+    """Lay out what was measured; a section without a table is left out."""
+    labels = [column.label for column in columns]
+    types = type_figures(columns)
+    tables = {table.title: table for table in metric_tables(columns, metrics)}
+    gains = gain_table(columns)
+    found = [
+        Section(
+            "Headline", _some(tables.get("Headline"), gains), "", headline_panels(labels, metrics)
+        ),
+        Section("By question type", _types(columns, types), GAINS, gain_panels(labels, types)),
+        Section(
+            "Interaction", _some(tables.get("Interaction")), "", interaction_panels(labels, metrics)
+        ),
+        Section("Other metrics", _some(tables.get("Other metrics")), "", [], folded=True),
+    ]
+    return [section for section in found if section.tables]
+
+
+def _some(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]
+
+
+def _types(columns: Sequence[Column], figures: Sequence[Figures]) -> list[Table]:
+    names = sorted({name for part in figures for name in part})
+    return [make_table("By question type", columns, figures, names)] if names else []
+
+
+def notes(columns: Sequence[Column], metrics: Sequence[Figures]) -> list[str]:
+    """Say what the reader of the tables must know, and what is absent."""
+    first = columns[baseline(columns)]
+    found = [
+        f"Differences are from {first.label}. Intervals are 95 %, by bootstrap over clusters "
+        "(scenes); a difference is marked where its interval excludes 0. p is two-sided and not "
+        "corrected for the number of comparisons."
+    ]
+    pairs = {f.difference.clusters for part in metrics for f in part.values() if f.difference}
+    if pairs:
+        count = " to ".join(str(n) for n in sorted({min(pairs), max(pairs)}))
+        found.append(f"Each difference pairs {count} clusters in which both were asked the same.")
+    if absent := [column.label for column in columns if column.missing]:
+        found.append(f"Missing: {', '.join(absent)}.")
+    if older := [c.label for c in columns if not all(e.reproduced for e in c.suites.values())]:
+        found.append(
+            f"No significance where {', '.join(older)} takes part: its responses have no labels "
+            "that give its metrics again, as in older evaluations; evaluate with fresh=true."
+        )
+    return found

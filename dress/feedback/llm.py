@@ -1,0 +1,110 @@
+"""An annotator that asks a language model behind any OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from dress.data.rejects import Reject
+from dress.errors import InputError
+from dress.feedback.client import ChatClient
+from dress.feedback.loop_thread import LoopThread
+from dress.feedback.rubric import Show, messages, reply_schema
+from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample
+
+
+class LLMAnnotator:
+    """Judge responses by `aspects` with one request for each response.
+
+    The paper's annotator reads what is known of the image (`show="annotation"`); one that sees
+    gets the image. The other settings are those of ChatClient.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        model: str,
+        show: Show = "annotation",
+        aspects: Sequence[str] = ASPECTS,
+        temperature: float | None = 0.0,
+        max_tokens: int | None = 1024,
+        seed: int | None = 0,
+        timeout_s: float = 120.0,
+        max_retries: int = 6,
+        concurrency: int = 16,
+        cache_dir: str | Path | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        price_per_million: Mapping[str, float] | None = None,
+    ) -> None:
+        if show not in get_args(Show):
+            raise InputError(f"annotator.show is {show!r}: choose annotation or image.")
+        if not aspects or set(aspects) - set(ASPECTS):
+            raise InputError(
+                f"annotator.aspects is {list(aspects)}: choose from {', '.join(ASPECTS)}."
+            )
+        self.show: Show = show
+        self.aspects = tuple(aspect for aspect in ASPECTS if aspect in aspects)
+        self.schema = reply_schema(self.aspects)
+        self.client = ChatClient(
+            base_url=base_url,
+            model=model,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            concurrency=concurrency,
+            cache_dir=Path(cache_dir) if cache_dir else None,
+            api_key_env=api_key_env,
+            price_per_million=price_per_million,
+        )
+
+    def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
+        [outcome] = self.annotate_many([replace(sample, dialogues=(dialogue,))])
+        if isinstance(outcome, Reject):
+            raise outcome
+        feedback = outcome.dialogues[0].turns[-1].feedback
+        assert feedback is not None
+        return feedback
+
+    def annotate_many(self, samples: Iterable[Sample]) -> Iterator[Sample | Reject]:
+        """Judge all dialogues of each group, in order; a Reject takes the place of its group.
+
+        A bounded number of groups is held; requests go on while `samples` makes the next group.
+        """
+        held: deque[Future[Sample | Reject]] = deque()
+        with LoopThread(self.client) as thread:
+            for sample in samples:
+                held.append(thread.submit(self._annotated(sample)))
+                if len(held) > 2 * self.client.concurrency:
+                    yield held.popleft().result()
+            while held:
+                yield held.popleft().result()
+
+    def metrics(self) -> dict[str, float]:
+        return {f"annotator/{name}": value for name, value in self.client.metrics().items()}
+
+    async def _annotated(self, sample: Sample) -> Sample | Reject:
+        judging = (self._judged(sample, dialogue) for dialogue in sample.dialogues)
+        judged = await asyncio.gather(*judging, return_exceptions=True)
+        rejects = [outcome for outcome in judged if isinstance(outcome, Reject)]
+        for outcome in judged:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, Reject):
+                raise outcome
+        if rejects:
+            first = rejects[0]
+            reason, detail = f"annotator: {first.reason}", first.detail
+            return Reject(reason, key=sample.id, where="annotator", detail=detail)
+        return replace(sample, dialogues=tuple(d for d in judged if isinstance(d, Dialogue)))
+
+    async def _judged(self, sample: Sample, dialogue: Dialogue) -> Dialogue:
+        asked = messages(sample, dialogue, self.aspects, show=self.show)
+        reply = await self.client.complete(asked, self.schema)
+        feedback = Feedback({aspect: Judgement(**reply[aspect]) for aspect in self.aspects})
+        return Dialogue((*dialogue.turns[:-1], replace(dialogue.turns[-1], feedback=feedback)))

@@ -1,0 +1,197 @@
+"""Dialogues in which feedback is heard: respond, be judged, get the refinement, respond again.
+
+DRESS (arXiv 2311.10081): the refinement of a response becomes the next user turn. The revision that
+is kept is the best of several samples; a dialogue that is not perfect in time ends with the
+reference, as in the released rows. Some perfect responses get feedback meant for another image and
+are repeated unchanged, so that a model learns to look before it gives in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from dress.assistant import Assistant, Prompt
+from dress.data.rejects import Reject
+from dress.feedback.annotator import Annotator, annotate_groups
+from dress.feedback.rollout import Sampling
+from dress.types import Dialogue, Feedback, Sample, Turn
+
+
+@dataclass
+class Thread:
+    """One dialogue as it grows; every turn in it has been answered and judged."""
+
+    sample: Sample
+    target: str
+    turns: list[Turn] = field(default_factory=list)
+    reject: Reject | None = None  # why the annotator could not judge it
+
+    @property
+    def dialogue(self) -> Dialogue:
+        """All turns, with what was said before the rollout began."""
+        return Dialogue((*self.sample.dialogues[0].turns[:-1], *self.turns))
+
+    @property
+    def feedback(self) -> Feedback:
+        feedback = self.turns[-1].feedback
+        assert feedback is not None
+        return feedback
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something left to say about the last response."""
+        return self.reject is None and bool(self.feedback.refinement)
+
+    @property
+    def is_perfect(self) -> bool:
+        return self.reject is None and self.feedback.is_perfect
+
+
+class RefinementRollout:
+    """Roll many dialogues out at once, `samples` for each prompt and each of `targets`.
+
+    `max_turns` counts responses; `candidates` are drawn for a revision, under the best condition,
+    and the best-rated is kept. `false_share` of the perfect dialogues get false feedback.
+    """
+
+    def __init__(
+        self,
+        *,
+        assistant: Assistant,
+        annotator: Annotator,
+        targets: Sequence[str],
+        samples: int,
+        max_turns: int,
+        candidates: int,
+        false_share: float,
+        sampling: Sampling,
+    ) -> None:
+        self.assistant, self.annotator, self.sampling = assistant, annotator, sampling
+        self.targets, self.samples = targets, samples
+        self.max_turns, self.candidates, self.false_share = max_turns, candidates, false_share
+        self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "false"), 0)
+
+    def __call__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        seed: int,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> Iterator[Sample | Reject]:
+        """Replace the open turn of each sample by finished dialogues, in the order given."""
+        threads = [Thread(s, t) for s in samples for t in self.targets for _ in range(self.samples)]
+        self._first(threads, seed=seed, on_batch=on_batch)
+        faulty = [thread for thread in threads if not thread.is_perfect]
+        for turn in range(1, self.max_turns):
+            self._revise([thread for thread in faulty if thread.is_open], seed=seed + turn)
+        repaired = sum(thread.is_perfect for thread in faulty)
+        closed = self._close([thread for thread in faulty if thread.is_open])
+        misled = self._mislead(threads, faulty, seed=seed)
+        for name, count in zip(
+            self.counts, (len(threads), len(faulty), repaired, closed, misled), strict=True
+        ):
+            self.counts[name] += count
+        share = len(self.targets) * self.samples
+        for number, sample in enumerate(samples):
+            own = threads[number * share : (number + 1) * share]
+            rejects = [thread.reject for thread in own if thread.reject]
+            dialogues = tuple(thread.dialogue for thread in own)
+            yield rejects[0] if rejects else replace(sample, dialogues=dialogues)
+
+    def metrics(self) -> dict[str, float]:
+        """Shares of all dialogues, and of the faulty ones what became of them."""
+        counts = self.counts
+        dialogues, faulty = max(counts["dialogues"], 1), max(counts["faulty"], 1)
+        return {
+            "rollout/dialogues": float(counts["dialogues"]),
+            "rollout/faulty": counts["faulty"] / dialogues,
+            "rollout/repaired": counts["repaired"] / faulty,
+            "rollout/closed_by_reference": counts["closed"] / faulty,
+            "rollout/false_feedback": counts["false"] / dialogues,
+        }
+
+    def _first(
+        self, threads: Sequence[Thread], *, seed: int, on_batch: Callable[[int], None] | None
+    ) -> None:
+        users = [thread.sample.dialogues[0].turns[-1].user for thread in threads]
+        prompts = [
+            self._prompt(thread, user, thread.target)
+            for thread, user in zip(threads, users, strict=True)
+        ]
+        answers = self.sampling.draw(
+            self.assistant, prompts, num_samples=1, seed=seed, on_batch=on_batch
+        )
+        self._answer(threads, users, answers)
+
+    def _revise(self, threads: Sequence[Thread], *, seed: int) -> None:
+        users = [thread.feedback.refinement for thread in threads]
+        prompts = [
+            self._prompt(thread, user, "best") for thread, user in zip(threads, users, strict=True)
+        ]
+        answers = self.sampling.draw(
+            self.assistant, prompts, num_samples=self.candidates, seed=seed
+        )
+        self._answer(threads, users, answers)
+
+    def _close(self, threads: Sequence[Thread]) -> int:
+        """End with the reference where the sample has one; return how many did."""
+        closing = [thread for thread in threads if thread.sample.annotations.get("reference")]
+        users = [thread.feedback.refinement for thread in closing]
+        self._answer(closing, users, [[t.sample.annotations["reference"]] for t in closing])
+        return len(closing)
+
+    def _mislead(self, threads: Sequence[Thread], faulty: Sequence[Thread], *, seed: int) -> int:
+        """Follow some perfect responses with advice for another image, repeated unchanged."""
+        advice: dict[str, list[tuple[str, str]]] = {}
+        for thread in faulty:
+            first = thread.turns[0].feedback if thread.turns else None
+            if first and first.refinement:
+                advice.setdefault(_task(thread), []).append((thread.sample.id, first.refinement))
+        count = 0
+        for number, thread in enumerate(threads):
+            rng = random.Random(f"false:{seed}:{number}:{thread.sample.id}")
+            if rng.random() >= self.false_share or not thread.is_perfect:
+                continue
+            others = [text for i, text in advice.get(_task(thread), ()) if i != thread.sample.id]
+            if others:
+                thread.turns.append(replace(thread.turns[-1], user=rng.choice(others)))
+                count += 1
+        return count
+
+    def _prompt(self, thread: Thread, user: str, target: str) -> Prompt:
+        return Prompt(
+            images=thread.sample.images,
+            turns=(*thread.dialogue.turns, Turn(user)),
+            condition=self.assistant.condition.target(target),
+        )
+
+    def _answer(
+        self, threads: Sequence[Thread], users: Sequence[str], answers: Sequence[Sequence[str]]
+    ) -> None:
+        """Have the answers of each thread judged and append the best-rated as its next turn."""
+        groups = (
+            replace(
+                thread.sample,
+                dialogues=tuple(
+                    Dialogue((*thread.dialogue.turns, Turn(user, response)))
+                    for response in responses
+                ),
+            )
+            for thread, user, responses in zip(threads, users, answers, strict=True)
+        )
+        judged = annotate_groups(self.annotator, groups)
+        for thread, group in zip(threads, judged, strict=True):
+            if isinstance(group, Reject):
+                thread.reject = group
+            else:
+                thread.turns.append(max((d.turns[-1] for d in group.dialogues), key=_rating))
+
+
+def _rating(turn: Turn) -> float:
+    return turn.feedback.mean_rating if turn.feedback else 0.0
+
+
+def _task(thread: Thread) -> str:
+    return str(thread.sample.annotations.get("task", ""))

@@ -1,0 +1,80 @@
+"""job=report: evaluations side by side, on one HTML page and as Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dress.artifact import Artifact
+from dress.errors import InputError
+from dress.evaluation.report.collect import select
+from dress.files import write_text
+from dress.jobs.job import Job
+
+BENCHMARK = re.compile(r"(dress\.evaluation\.benchmarks\.\w+)\.([A-Z]\w*)")
+
+
+def run(job: Job) -> Artifact:
+    settings = job.node("report")
+    _check(settings)
+    selection = select([str(path) for path in settings["artifacts"]], job.store.root)
+    nodes = {name: settings[name] for name in ("title", "expected", "examples")}
+    parents = {artifact.name: artifact for artifact in selection.artifacts}
+    with job.building(kind="report", nodes=nodes, parents=parents, name="report") as building:
+        if not building.reused:
+            from dress.evaluation.report.page import render  # matplotlib: a second
+
+            files = render(
+                selection,
+                title=str(settings["title"]),
+                expected=[str(label) for label in settings["expected"]],
+                examples=settings["examples"],
+                combine_of=combine_of,
+            )
+            for name, text in files.items():
+                write_text(building.path / name, text)
+    assert building.artifact is not None
+    if settings["out"]:
+        _copy(building.artifact, Path(settings["out"]))
+    return building.artifact
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    for name in ("artifacts", "expected"):
+        if not isinstance(settings[name], list):
+            raise InputError(
+                f"report.{name} is {settings[name]!r}: give a list, report.{name}=[...,...]."
+            )
+    examples = settings["examples"]
+    if not isinstance(examples, int) or isinstance(examples, bool) or examples < 0:
+        raise InputError(f"report.examples is {examples!r}: give a whole number, 0 or more.")
+
+
+def combine_of(evaluation: Artifact) -> Any:
+    """Return how the benchmark of an evaluation makes metrics from labels; None if not known.
+
+    The name in the artifact's config may only lead to a class among our own benchmarks.
+    """
+    node = dict(evaluation.config.get("benchmark") or {})
+    match = BENCHMARK.fullmatch(str(node.pop("_target_", "")))
+    if match is None:
+        return None
+    try:
+        return getattr(import_module(match[1]), match[2])(**node).metrics
+    except (ImportError, AttributeError, TypeError, InputError):  # of another version of the code
+        return None
+
+
+def _copy(artifact: Artifact, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in artifact.path.glob("report.*"):
+            write_text(folder / file.name, file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder} ({error.strerror}): set report.out to a folder that you may "
+            "write to."
+        ) from error

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pytest
+
+from dress.chat.loss_turns import supervised_turns
+from dress.types import Dialogue, Turn
+from tests.chat.tiny_chat import feedback
+
+
+def dialogue(*ratings: int | None) -> Dialogue:
+    return Dialogue(tuple(Turn("?", "!", feedback(r) if r else None) for r in ratings))
+
+
+@pytest.mark.parametrize(
+    ("ratings", "improved"),
+    [
+        ((2,), ()),
+        ((4,), ()),
+        ((2, 3), (1,)),
+        ((3, 2), ()),
+        ((2, 2, 4), (2,)),
+        ((1, 3, 2, 3), (1, 3)),
+        ((4, 4), (1,)),  # false feedback that changes nothing is a lesson too
+        ((3, 3), ()),
+        ((None, 4), ()),
+        ((2, None), ()),
+    ],
+)
+def test_improved_turns(ratings: tuple[int | None, ...], improved: tuple[int, ...]) -> None:
+    assert supervised_turns(dialogue(*ratings), "improved", key="a") == improved
+    assert supervised_turns(dialogue(*ratings), "all", key="a") == tuple(range(len(ratings)))
+    assert supervised_turns(dialogue(*ratings), "last", key="a") == (len(ratings) - 1,)

@@ -1,0 +1,132 @@
+"""Rollouts of several turns, with a model whose answers are written down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from dress.assistant import Prompt
+from dress.chat.condition import Condition
+from dress.feedback.oracle import OracleAnnotator
+from dress.feedback.refinement import RefinementRollout
+from dress.feedback.rollout import Sampling
+from dress.types import Dialogue, Sample, Turn
+from dress.world.questions import Question
+from dress.world.scene import Scene, Thing
+
+SCENE = Scene((Thing(cell=0, colour="red", shape="circle", size="small"),))
+RIGHT, WRONG = "There is one object.", "There are two objects."
+HINT = "Look again and correct your answer. Say only what you see."
+CONDITION = Condition(form="score")
+
+
+class Scripted:
+    """Answers by a function of the prompt, and remembers what it was asked."""
+
+    condition = CONDITION
+
+    def __init__(self, answer: Callable[[Prompt], Sequence[str]]) -> None:
+        self.answer, self.asked = answer, list[Prompt]()
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, num_samples: int, **_: float | None
+    ) -> list[list[str]]:
+        self.asked += prompts
+        return [list(self.answer(prompt))[:num_samples] for prompt in prompts]
+
+
+def sample(name: str, *, reference: bool = True) -> Sample:
+    question = Question("count", "How many objects are there?", "1")
+    annotations = {"scene": SCENE.to_json(), "question": question.to_json(), "task": "count"}
+    if reference:
+        annotations["reference"] = RIGHT
+    return Sample(name, (b"image",), (Dialogue((Turn(question.text),)),), annotations)
+
+
+def rollout(answer: Callable[[Prompt], Sequence[str]], **options: object) -> RefinementRollout:
+    settings = {
+        "targets": ["none"],
+        "samples": 1,
+        "max_turns": 3,
+        "candidates": 3,
+        "false_share": 0.0,
+        "sampling": Sampling(),
+    }
+    return RefinementRollout(
+        assistant=Scripted(answer),  # type: ignore[arg-type]
+        annotator=OracleAnnotator(),
+        **(settings | options),  # type: ignore[arg-type]
+    )
+
+
+def said(dialogue: Dialogue) -> list[tuple[str, str | None]]:
+    return [(turn.user, turn.model) for turn in dialogue.turns]
+
+
+def test_a_faulty_response_hears_its_refinement_and_the_best_revision_is_kept() -> None:
+    def answer(prompt: Prompt) -> Sequence[str]:
+        return [WRONG] if len(prompt.turns) == 1 else ["Three.", RIGHT, WRONG]
+
+    run = rollout(answer)
+    (made,) = run([sample("a")], seed=0)
+    (dialogue,) = made.dialogues
+    assert said(dialogue) == [("How many objects are there?", WRONG), (HINT, RIGHT)]
+    first, last = (turn.feedback for turn in dialogue.turns)
+    assert first and last and last.is_perfect
+    assert [j.rating for j in first.judgements.values()] == [2, 2, 4]
+    opening, revision = run.assistant.asked  # type: ignore[attr-defined]
+    assert opening.condition == "" and revision.condition == CONDITION.target("best")
+    assert run.metrics() == {
+        "rollout/dialogues": 1,
+        "rollout/faulty": 1,
+        "rollout/repaired": 1,
+        "rollout/closed_by_reference": 0,
+        "rollout/false_feedback": 0,
+    }
+
+
+def test_what_is_never_repaired_ends_with_the_reference() -> None:
+    run = rollout(lambda prompt: [WRONG] * 3)
+    with_reference, without = run([sample("a"), sample("b", reference=False)], seed=0)
+    assert [model for _, model in said(with_reference.dialogues[0])] == [WRONG] * 3 + [RIGHT]
+    assert [model for _, model in said(without.dialogues[0])] == [WRONG] * 3
+    metrics = run.metrics()
+    assert metrics["rollout/repaired"] == 0 and metrics["rollout/closed_by_reference"] == 0.5
+
+
+def test_false_feedback_comes_from_another_sample_and_changes_nothing() -> None:
+    def answer(prompt: Prompt) -> Sequence[str]:
+        right = prompt.images == (b"image",) or len(prompt.turns) > 1
+        return [RIGHT if right else WRONG] * 3
+
+    other = Sample("b", (b"other",), sample("b").dialogues, sample("b").annotations)
+    run = rollout(answer, false_share=1.0)
+    perfect, repaired = run([sample("a"), other], seed=0)
+    assert said(perfect.dialogues[0]) == [("How many objects are there?", RIGHT), (HINT, RIGHT)]
+    assert perfect.dialogues[0].turns[1].feedback == perfect.dialogues[0].turns[0].feedback
+    # the only advice there is was meant for this sample itself
+    assert [model for _, model in said(repaired.dialogues[0])] == [WRONG, RIGHT]
+    assert run.metrics()["rollout/false_feedback"] == 0.5
+
+
+@pytest.mark.parametrize(("targets", "samples"), [(["none"], 2), (["best", "none"], 1)])
+def test_a_group_keeps_its_dialogues_together_and_in_order(
+    targets: list[str], samples: int
+) -> None:
+    run = rollout(lambda prompt: [RIGHT], targets=targets, samples=samples)
+    groups = list(run([sample("a"), sample("b")], seed=0))
+    assert [group.id for group in groups] == ["a", "b"]
+    assert [len(group.dialogues) for group in groups] == [2, 2]
+    conditions = [prompt.condition for prompt in run.assistant.asked]  # type: ignore[attr-defined]
+    assert conditions == [CONDITION.target(t) for t in targets for _ in range(samples)] * 2
+
+
+def test_earlier_turns_of_the_record_stay_in_front() -> None:
+    plain = sample("a")
+    opening = Turn("What do you see?", "A red circle.")
+    longer = Sample("a", plain.images, (Dialogue((opening, *plain.dialogues[0].turns)),))
+    longer = Sample("a", longer.images, longer.dialogues, plain.annotations)
+    run = rollout(lambda prompt: [WRONG if len(prompt.turns) == 2 else RIGHT] * 3)
+    (made,) = run([longer], seed=0)
+    assert [turn.model for turn in made.dialogues[0].turns] == ["A red circle.", WRONG, RIGHT]
