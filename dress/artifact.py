@@ -20,7 +20,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from dress.errors import InputError
-from dress.files import append_line, read_json, replace_durably, write_json, write_text
+from dress.files import read_json, replace_durably, write_json, write_text
 from dress.fingerprint import artifact_name, content_hash, fingerprint
 from dress.version import code_version
 
@@ -134,11 +134,6 @@ class Building:
         """Add final figures."""
         assert not self.reused
         write_json(self.path / METRICS, read_json(self.path / METRICS) | check_metrics(metrics))
-
-    def append_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Add a line to the history."""
-        assert not self.reused
-        append_line(self.path / HISTORY, check_metrics(metrics))
 
 
 @dataclass(frozen=True)

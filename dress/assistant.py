@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dress.chat.condition import Condition
 from dress.chat.processor import Processor
+from dress.data.rejects import Reject
 from dress.modeling.lvlm import LVLM
 from dress.types import Encoded, Turn
 
@@ -79,14 +80,16 @@ class Assistant:
         batch_size: int = 128,
         seed: int = 0,
         on_batch: Callable[[int], None] | None = None,
+        rejects: dict[int, Reject] | None = None,
     ) -> list[list[str]]:
         """Return `num_samples` responses per prompt; `on_batch` hears how many prompts are done.
 
-        Raises Reject for a prompt longer than the context or an unreadable image.
+        A prompt longer than the context or with an unreadable image raises Reject, or, where
+        `rejects` is given, is noted there by its number and gets no response.
         """
-        encoded, pixels = self._encode(prompts)
+        encoded, pixels = self._encode(prompts, rejects=rejects)
         responses: list[list[str]] = [[] for _ in prompts]
-        order = sorted(range(len(prompts)), key=lambda i: len(encoded[i].input_ids))
+        order = sorted(encoded, key=lambda i: len(encoded[i].input_ids))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             batch = self._collate([encoded[i] for i in rows], pixels)
@@ -108,16 +111,21 @@ class Assistant:
                 on_batch(len(rows))
         return responses
 
-    def _encode(self, prompts: Sequence[Prompt]) -> tuple[list[Encoded], dict[str, Tensor]]:
-        encoded, pixels = [], {}
-        for prompt in prompts:
-            names, loaded = self.processor.load_images(prompt.images)
-            pixels.update(loaded)
-            encoded.append(
-                self.processor.encode(
+    def _encode(
+        self, prompts: Sequence[Prompt], *, rejects: dict[int, Reject] | None = None
+    ) -> tuple[dict[int, Encoded], dict[str, Tensor]]:
+        encoded, pixels = {}, {}
+        for number, prompt in enumerate(prompts):
+            try:
+                names, loaded = self.processor.load_images(prompt.images)
+                encoded[number] = self.processor.encode(
                     prompt.turns, images=names, condition=prompt.condition, prompt_only=True
                 )
-            )
+                pixels.update(loaded)
+            except Reject as reject:
+                if rejects is None:
+                    raise
+                rejects[number] = reject
         return encoded, pixels
 
     def _collate(self, rows: Sequence[Encoded], pixels: dict[str, Tensor]) -> PromptBatch:

@@ -95,7 +95,7 @@ def test_a_build_is_published_whole_and_then_reused(tmp_path):
         (building.path / "sub").mkdir()
         (building.path / "sub" / "model").write_bytes(b"12345")
         (building.scratch / "last.ckpt").write_bytes(b"state")
-        building.append_metrics({"train/loss": 2.0})
+        (building.path / "metrics.jsonl").write_text('{"train/loss": 2.0}\n')
         building.write_metrics({"val/loss": 1.5})
     made = building.artifact
     assert listing(store.root) == ["exp-0123456789ab"]

@@ -250,7 +250,7 @@ def test_progress_is_lines_in_a_file_and_a_bar_on_a_terminal(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    with progress.bar("sampling", 100) as shown:
+    with progress.Bar("sampling", 100) as shown:
         for _ in range(7):
             now += 10.0
             shown.update(10, "loss 1.5")

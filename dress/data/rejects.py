@@ -67,15 +67,6 @@ class Rejects:
                 f"{self.first}: repair the data or raise data.max_rejects (now {self.max_rejects})."
             )
 
-    def summary(self) -> dict[str, object]:
-        return {
-            "seen": self.groups_seen,
-            "rejected": self.count,
-            "by_reason": dict(self.by_reason),
-            "by_file": dict(self.by_file),
-            "first": str(self.first) if self.first else None,
-        }
-
 
 def _rebuild(reason: str, key: str, where: str, detail: str) -> Reject:
     return Reject(reason, key=key, where=where, detail=detail)

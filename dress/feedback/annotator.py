@@ -19,19 +19,27 @@ class Annotator(Protocol):
 
 @runtime_checkable
 class BatchAnnotator(Annotator, Protocol):
-    """Judges many groups at a time, in order; a group that it cannot judge becomes a Reject."""
+    """Judges many groups at a time, in order.
 
-    def annotate_many(self, samples: Iterable[Sample]) -> Iterator[Sample | Reject]: ...
+    A group that it cannot judge becomes a Reject; one that is a Reject already is passed on.
+    """
+
+    def annotate_many(self, samples: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]: ...
 
     def metrics(self) -> dict[str, float]: ...
 
 
-def annotate_groups(annotator: Annotator, groups: Iterable[Sample]) -> Iterator[Sample | Reject]:
+def annotate_groups(
+    annotator: Annotator, groups: Iterable[Sample | Reject]
+) -> Iterator[Sample | Reject]:
     """Judge the last response of every dialogue of each group, many at a time where possible."""
     if isinstance(annotator, BatchAnnotator):
         yield from annotator.annotate_many(groups)
         return
     for group in groups:
+        if isinstance(group, Reject):
+            yield group
+            continue
         try:
             yield replace(
                 group, dialogues=tuple(_annotated(annotator, group, d) for d in group.dialogues)

@@ -73,7 +73,7 @@ class LLMAnnotator:
         assert feedback is not None
         return feedback
 
-    def annotate_many(self, samples: Iterable[Sample]) -> Iterator[Sample | Reject]:
+    def annotate_many(self, samples: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]:
         """Judge all dialogues of each group, in order; a Reject takes the place of its group.
 
         A bounded number of groups is held; requests go on while `samples` makes the next group.
@@ -90,7 +90,9 @@ class LLMAnnotator:
     def metrics(self) -> dict[str, float]:
         return {f"annotator/{name}": value for name, value in self.client.metrics().items()}
 
-    async def _annotated(self, sample: Sample) -> Sample | Reject:
+    async def _annotated(self, sample: Sample | Reject) -> Sample | Reject:
+        if isinstance(sample, Reject):
+            return sample
         judging = (self._judged(sample, dialogue) for dialogue in sample.dialogues)
         judged = await asyncio.gather(*judging, return_exceptions=True)
         rejects = [outcome for outcome in judged if isinstance(outcome, Reject)]

@@ -83,7 +83,7 @@ class RefinementRollout:
         """Replace the open turn of each sample by finished dialogues, in the order given."""
         threads = [Thread(s, t) for s in samples for t in self.targets for _ in range(self.samples)]
         self._first(threads, seed=seed, on_batch=on_batch)
-        faulty = [thread for thread in threads if not thread.is_perfect]
+        faulty = [t for t in threads if t.reject is None and not t.is_perfect]
         for turn in range(1, self.max_turns):
             self._revise([thread for thread in faulty if thread.is_open], seed=seed + turn)
         repaired = sum(thread.is_perfect for thread in faulty)
@@ -120,20 +120,42 @@ class RefinementRollout:
             self._prompt(thread, user, thread.target)
             for thread, user in zip(threads, users, strict=True)
         ]
-        answers = self.sampling.draw(
-            self.assistant, prompts, num_samples=1, seed=seed, on_batch=on_batch
-        )
-        self._answer(threads, users, answers)
+        self._respond(threads, prompts, candidates=1, seed=seed, on_batch=on_batch)
 
     def _revise(self, threads: Sequence[Thread], *, seed: int) -> None:
         users = [thread.feedback.refinement for thread in threads]
         prompts = [
             self._prompt(thread, user, "best") for thread, user in zip(threads, users, strict=True)
         ]
+        self._respond(threads, prompts, candidates=self.candidates, seed=seed)
+
+    def _respond(
+        self,
+        threads: Sequence[Thread],
+        prompts: Sequence[Prompt],
+        *,
+        candidates: int,
+        seed: int,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
+        """Sample responses and keep the best-rated; a prompt that is too long ends its thread."""
+        rejects: dict[int, Reject] = {}
         answers = self.sampling.draw(
-            self.assistant, prompts, num_samples=self.candidates, seed=seed
+            self.assistant,
+            prompts,
+            num_samples=candidates,
+            seed=seed,
+            rejects=rejects,
+            on_batch=on_batch,
         )
-        self._answer(threads, users, answers)
+        for number, reject in rejects.items():
+            threads[number].reject = reject.at(where="prompts", key=threads[number].sample.id)
+        kept = [number for number in range(len(threads)) if number not in rejects]
+        self._answer(
+            [threads[n] for n in kept],
+            [prompts[n].turns[-1].user for n in kept],
+            [answers[n] for n in kept],
+        )
 
     def _close(self, threads: Sequence[Thread]) -> int:
         """End with the reference where the sample has one; return how many did."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from dress.assistant import Assistant, Prompt
+from dress.data.rejects import Reject
 from dress.types import Dialogue, Sample, Turn
 
 
@@ -26,9 +27,10 @@ class Sampling:
         *,
         num_samples: int,
         seed: int,
+        rejects: dict[int, Reject],
         on_batch: Callable[[int], None] | None = None,
     ) -> list[list[str]]:
-        """Return `num_samples` responses to each prompt."""
+        """Return `num_samples` responses to each prompt, none to those noted in `rejects`."""
         return assistant.generate(
             prompts,
             num_samples=num_samples,
@@ -38,6 +40,7 @@ class Sampling:
             batch_size=self.batch_size,
             seed=seed,
             on_batch=on_batch,
+            rejects=rejects,
         )
 
 
@@ -50,7 +53,7 @@ def sample_responses(
     sampling: Sampling,
     seed: int,
     on_batch: Callable[[int], None] | None = None,
-) -> Iterator[Sample]:
+) -> Iterator[Sample | Reject]:
     """Replace the open turn of each sample by `num_samples` answered dialogues for each target.
 
     Equal responses to one prompt are kept once each time they were drawn: their number is the
@@ -63,11 +66,15 @@ def sample_responses(
         for sample, turns in zip(samples, openings, strict=True)
         for condition in conditions
     ]
+    rejects: dict[int, Reject] = {}
     answers = sampling.draw(
-        assistant, prompts, num_samples=num_samples, seed=seed, on_batch=on_batch
+        assistant, prompts, num_samples=num_samples, seed=seed, rejects=rejects, on_batch=on_batch
     )
     for number, (sample, turns) in enumerate(zip(samples, openings, strict=True)):
         first = number * len(conditions)
+        if first in rejects:
+            yield rejects[first].at(where="prompts", key=sample.id)
+            continue
         dialogues = tuple(
             Dialogue((*turns[:-1], Turn(user=turns[-1].user, model=response)))
             for response in chain.from_iterable(answers[first : first + len(conditions)])

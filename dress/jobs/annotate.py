@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 
 from dress.artifact import Artifact
+from dress.data.lvlm_nlf_writer import FOLDER, LvlmNlfWriter
 from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.errors import InputError
 from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
+from dress.feedback.tally import Tally
 from dress.jobs.backend import configure
 from dress.jobs.job import Job, open_model
-from dress.jobs.progress import bar, progress
+from dress.jobs.progress import Bar, progress
 from dress.jobs.shards import SPLITS, described, write_split
-from dress.types import ASPECTS, Sample
+from dress.types import Sample
 
 if TYPE_CHECKING:
     from dress.assistant import Assistant
 
+_OF_READY_RESPONSES = ("responses", "prompts", "chunk", "parts", "part", "jsonl")
 _SAME_JUDGEMENTS = {  # settings of an annotator that change none
     "api_key_env",
     "base_url",
@@ -31,7 +36,6 @@ _SAME_JUDGEMENTS = {  # settings of an annotator that change none
     "price_per_million",
     "timeout_s",
 }
-_CHUNK = 1024  # groups sampled at a time: memory does not grow with their number
 
 
 def run(job: Job) -> Artifact:
@@ -40,37 +44,68 @@ def run(job: Job) -> Artifact:
         raise InputError(
             f"feedback.responses is {feedback['responses']!r}: choose sampled or captions."
         )
+    if feedback["parts"] > 1 and feedback["part"] is None:
+        return _merged(job, feedback["parts"])
     sampled = feedback["responses"] == "sampled"
     parents = _sampling_parents(job) if sampled else {"candidates": job.parent("candidates")}
     judging = {k: v for k, v in job.node("annotator").items() if k not in _SAME_JUDGEMENTS}
     nodes = {"annotator": judging, "seed": job.cfg.seed}
-    nodes["feedback"] = feedback if sampled else {"responses": "captions"}
+    nodes["feedback"] = feedback if sampled else {k: feedback[k] for k in _OF_READY_RESPONSES}
     with job.building(kind="shards", nodes=nodes, parents=parents) as building:
         if not building.reused:
             annotator: Annotator = instantiate(job.cfg.annotator, _convert_="all")
-            tally, figures = Tally(), dict[str, float]()
+            figures: dict[str, float] = {}
             if not sampled:
-                groups = _judged(annotator, _stored(parents["candidates"]))
+                stored = chain.from_iterable(c for _, c in _chunks(job, parents["candidates"]))
+                groups = _judged(annotator, stored)
             elif feedback["turns"] == 1:
                 groups = _judged(annotator, _responses(job, parents))
             else:
                 groups = _rollouts(job, parents, annotator, figures)
-            rejects = Rejects(max_rejects=job.cfg.data.max_rejects)
-            counts = write_split(
-                (tally.add(group) for group in groups),
-                building.path,
-                validation_share=job.cfg.data.validation_share,
-                rejects=rejects,
-            )
-            metrics = (
-                tally.metrics() | figures | {f"shards/{s}": float(n) for s, n in counts.items()}
-            )
+            building.write_metrics(_write(job, building.path, groups) | figures)
             if isinstance(annotator, BatchAnnotator):
-                metrics |= annotator.metrics()
-            print(described(counts, rejects), flush=True)
-            building.write_metrics(metrics)
+                building.write_metrics(annotator.metrics())
     assert building.artifact is not None
     return building.artifact
+
+
+def _merged(job: Job, parts: int) -> Artifact:
+    """Join the parts of `feedback.parts`, made elsewhere or here and now."""
+    parents = {f"part_{part}": job.again(f"feedback.part={part}") for part in range(parts)}
+    with job.building(kind="shards", nodes={"parts": parts}, parents=parents) as building:
+        if not building.reused:
+            groups = chain.from_iterable(_stored(part) for part in parents.values())
+            building.write_metrics(_write(job, building.path, groups))
+    assert building.artifact is not None
+    return building.artifact
+
+
+def _write(job: Job, directory: Path, groups: Iterable[Sample | Reject]) -> dict[str, float]:
+    """Write shards of both splits, and LVLM_NLF's format if asked; return what was counted."""
+    tally = Tally()
+    rejects = Rejects(max_rejects=job.cfg.data.max_rejects)
+    with ExitStack() as stack:
+        watching = [tally.add]
+        if job.cfg.feedback.jsonl:
+            watching.append(stack.enter_context(LvlmNlfWriter(directory / FOLDER)).add)
+        counts = write_split(
+            _watched(groups, watching),
+            directory,
+            validation_share=job.cfg.data.validation_share,
+            rejects=rejects,
+        )
+    print(described(counts, rejects), flush=True)
+    return tally.metrics() | {f"shards/{split}": float(n) for split, n in counts.items()}
+
+
+def _watched(
+    groups: Iterable[Sample | Reject], watching: Sequence[Callable[[Sample], None]]
+) -> Iterator[Sample | Reject]:
+    for group in groups:
+        if isinstance(group, Sample):
+            for watch in watching:
+                watch(group)
+        yield group
 
 
 def _sampling_parents(job: Job) -> dict[str, Artifact]:
@@ -90,13 +125,13 @@ def _stored(artifact: Artifact) -> Iterator[Sample]:
                 yield sample
 
 
-def _judged(annotator: Annotator, groups: Iterable[Sample]) -> Iterator[Sample | Reject]:
+def _judged(annotator: Annotator, groups: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]:
     judged = annotate_groups(annotator, groups)
     # who judges many at a time takes long enough for a bar of its own
     return progress(judged, "annotating") if isinstance(annotator, BatchAnnotator) else judged
 
 
-def _responses(job: Job, parents: Mapping[str, Artifact]) -> Iterator[Sample]:
+def _responses(job: Job, parents: Mapping[str, Artifact]) -> Iterator[Sample | Reject]:
     """Sample single responses to every prompt."""
     from dress.feedback.rollout import Sampling, sample_responses  # transformers: seconds
 
@@ -149,41 +184,22 @@ def _prompts(
 
     configure(job.cfg.trainer)
     assistant = load_artifact(parents["model"])
-    settings = job.cfg.feedback
     total = int(sum(parents["prompts"].metrics[f"shards/{split}"] for split in SPLITS))
-    total = min(total, settings.prompts or total)
-    prompts = islice(_stored(parents["prompts"]), total)
-    per_prompt = len(settings.targets)
-    with bar(title, total * per_prompt) as shown:
-        start = 0
-        while chunk := list(islice(prompts, _CHUNK)):
+    total = min(total, job.cfg.feedback.prompts or total) // job.cfg.feedback.parts
+    with Bar(title, total * len(job.cfg.feedback.targets)) as shown:
+        for start, chunk in _chunks(job, parents["prompts"]):
             yield assistant, chunk, job.cfg.seed * 1_000_003 + start, shown.update
-            start += len(chunk)
 
 
-class Tally:
-    """Mean rating per aspect and the share of each rating, over all responses."""
+def _chunks(job: Job, artifact: Artifact) -> Iterator[tuple[int, list[Sample]]]:
+    """Yield what is worked on at a time and the number of its first group.
 
-    def __init__(self) -> None:
-        self.counts = {(aspect, rating): 0 for aspect in ASPECTS for rating in (1, 2, 3, 4)}
-        self.responses = 0
-
-    def add(self, sample: Sample | Reject) -> Sample | Reject:
-        if isinstance(sample, Sample):
-            for dialogue in sample.dialogues:
-                feedback = dialogue.turns[-1].feedback
-                assert feedback is not None
-                self.responses += 1
-                for aspect, judgement in feedback.judgements.items():
-                    self.counts[aspect, judgement.rating] += 1
-        return sample
-
-    def metrics(self) -> dict[str, float]:
-        figures = {"feedback/responses": float(self.responses)}
-        for aspect in ASPECTS:
-            shares = {rating: self.counts[aspect, rating] for rating in (1, 2, 3, 4)}
-            if total := sum(shares.values()):
-                mean = sum(rating * n for rating, n in shares.items()) / total
-                figures[f"feedback/{aspect}"] = mean
-                figures |= {f"feedback/{aspect}_{r}": n / total for r, n in shares.items()}
-        return figures
+    Part i of n takes every n-th chunk from the i-th on, so that parts make what one run would.
+    """
+    settings = job.cfg.feedback
+    stored = islice(_stored(artifact), settings.prompts)
+    number = 0
+    while chunk := list(islice(stored, settings.chunk)):
+        if number % settings.parts == (settings.part or 0):
+            yield number * settings.chunk, chunk
+        number += 1

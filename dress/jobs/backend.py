@@ -7,8 +7,9 @@ from omegaconf import DictConfig
 
 
 def configure(trainer: DictConfig) -> None:
-    """Choose the matrix precision (auto: bf16 products where units for them exist) and, on CPU, attention by plain matrix products.
+    """Choose the matrix precision and, on CPU, attention by plain matrix products.
 
+    Precision `auto` takes bf16 products where there are units for them: elsewhere they cost more.
     CPU flash attention was 3-4 times slower than matrix products on the short rows of image
     patches and sequences that models of this size see (docs/results.md).
     """

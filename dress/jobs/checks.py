@@ -56,6 +56,9 @@ LEAST_INTEGERS = {
     "interaction.scenes": 1,
     "interaction.turns": 1,
     "feedback.prompts": 1,
+    "feedback.chunk": 1,
+    "feedback.parts": 1,
+    "feedback.part": 0,
     "feedback.turns": 1,
     "feedback.candidates": 1,
     "callbacks.table_rows": 0,
@@ -98,6 +101,11 @@ def check(cfg: DictConfig) -> None:
         if value is not None and not (_is_number(value, int | float) and low <= value <= high):
             upto = "or more" if high == float("inf") else f"to {high:g}"
             raise InputError(f"{key} is {value!r}: give a number, {low:g} {upto}.")
+    if (cfg.feedback.part or 0) >= cfg.feedback.parts:
+        raise InputError(
+            f"feedback.part is {cfg.feedback.part}: there are feedback.parts={cfg.feedback.parts}, "
+            "counted from 0."
+        )
     check_compare(cfg)
     check_devices(cfg)
     check_targets(cfg)

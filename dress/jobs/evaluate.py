@@ -10,7 +10,7 @@ from dress.evaluation.benchmark import Benchmark
 from dress.evaluation.table import table
 from dress.jobs.backend import configure
 from dress.jobs.job import Job, open_model
-from dress.jobs.progress import bar
+from dress.jobs.progress import Bar
 
 FROM_ARTIFACT = ("model", "template", "condition")
 
@@ -48,7 +48,7 @@ def evaluate_artifact(
             assistant = load_artifact(artifact)
             assistant.condition.target(target)
             total = sum(1 for _ in benchmark.examples())
-            with bar(f"evaluating {artifact.name} ({target})", total) as shown:
+            with Bar(f"evaluating {artifact.name} ({target})", total) as shown:
                 metrics = evaluate(
                     assistant,
                     benchmark,

@@ -13,7 +13,7 @@ from dress.assistant import Assistant, Prompt
 from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.jobs.job import Job
-from dress.jobs.progress import bar
+from dress.jobs.progress import Bar
 from dress.types import Sample, Turn
 from lit_modules.callbacks.progress import TrainingProgress
 from lit_modules.callbacks.sample_table import SampleTable, TablePrompt
@@ -26,7 +26,7 @@ def callbacks(
     settings = job.cfg.callbacks
     chosen: list[L.Callback] = []
     if settings.progress:
-        chosen.append(TrainingProgress(counter=partial(bar, f"training {job.cfg.name}")))
+        chosen.append(TrainingProgress(counter=partial(Bar, f"training {job.cfg.name}")))
     if settings.throughput:
         chosen.append(Throughput())
     if settings.table_rows:

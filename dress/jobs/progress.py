@@ -63,10 +63,6 @@ class Bar:
         return f"{self.title}: {self.count}{of} after {seconds:.0f} s{note}"
 
 
-def bar(title: str, total: int | None = None) -> Bar:
-    return Bar(title, total)
-
-
 def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
     """Pass `items` on, one count each."""
     with Bar(title, total) as shown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dress.world.language import (
@@ -195,9 +195,12 @@ def _count_answer(text: str, key: str, *, terse: bool) -> str:
 
 
 def _attribute_answer(thing: Thing, truth: str, key: str) -> str:
-    name = next(n for n in ("colour", "shape", "size") if getattr(thing, n) == truth)
-    seen = naming(replace(thing, **{name: key})).removesuffix(".")
-    return f"{seen}, so it is {'a ' if key in SHAPES else ''}{key}."
+    seen = {
+        word: key if word == truth else word for word in (thing.colour, thing.shape, thing.size)
+    }
+    claimed = Thing(thing.cell, seen[thing.colour], seen[thing.shape], seen[thing.size])
+    article = "a " if key in SHAPES else ""
+    return f"{naming(claimed).removesuffix('.')}, so it is {article}{key}."
 
 
 def _existence_answer(text: str, scene: Scene, key: str) -> str:

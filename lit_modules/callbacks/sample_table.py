@@ -44,22 +44,16 @@ class SampleTable(L.Callback):
         prompts: Sequence[TablePrompt],
         respond: Callable[[Sequence[TablePrompt]], list[str]],
         directory: str | os.PathLike[str],
-        every_validation: bool = True,
         max_rows: int = 16,
     ) -> None:
         self.prompts = tuple(prompts)[:max_rows]
         self.respond = respond
         self.directory = Path(directory)
-        self.every_validation = every_validation
         self._thumbnails = [thumbnail(prompt.image) for prompt in self.prompts]
         self._wandb_table: Any = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.every_validation and not trainer.sanity_checking:
-            self._write(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self.every_validation:
+        if not trainer.sanity_checking:
             self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:

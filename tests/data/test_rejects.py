@@ -20,10 +20,9 @@ def test_a_count() -> None:
     rejects.seen(10)
     rejects.add("a", "1", "too long")
     rejects.add("b", "2", "no feedback")
-    summary = rejects.summary()
-    assert summary["rejected"] == 2 and summary["seen"] == 10
-    assert summary["by_reason"] == {"too long": 1, "no feedback": 1}
-    assert summary["by_file"] == {"a": 1, "b": 1}
+    assert rejects.count == 2 and rejects.groups_seen == 10
+    assert rejects.by_reason == {"too long": 1, "no feedback": 1}
+    assert rejects.by_file == {"a": 1, "b": 1}
     with pytest.raises(InputError, match=r"3 of 10 groups .* a, key 1: too long"):
         rejects.add("b", "3", "too long")
 

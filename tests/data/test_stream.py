@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -168,9 +167,8 @@ def test_rejects_are_counted_here_whatever_the_workers(damaged: Path, workers: i
     steps = make_steps(stream, stop=len(stream))
     rejects = Rejects(max_rejects=1)
     assert len(list(StepLoader(steps=steps, rejects=rejects, num_workers=workers))) == 3
-    summary = rejects.summary()
-    assert summary["seen"] == 12 and summary["by_reason"] == {"damaged tar": 1}
-    assert Counter(summary["by_file"]) == {str(damaged / "shard-000001.tar"): 1}
+    assert rejects.groups_seen == 12 and rejects.by_reason == {"damaged tar": 1}
+    assert rejects.by_file == {str(damaged / "shard-000001.tar"): 1}
     with pytest.raises(InputError) as error:
         list(StepLoader(steps=steps, rejects=Rejects(), num_workers=workers))
     assert "shard-000001.tar" in str(error.value) and "\n" not in str(error.value)

@@ -8,6 +8,7 @@ import pytest
 
 from dress.assistant import Prompt
 from dress.chat.condition import Condition
+from dress.data.rejects import Reject
 from dress.feedback.oracle import OracleAnnotator
 from dress.feedback.refinement import RefinementRollout
 from dress.feedback.rollout import Sampling
@@ -130,3 +131,22 @@ def test_earlier_turns_of_the_record_stay_in_front() -> None:
     run = rollout(lambda prompt: [WRONG if len(prompt.turns) == 2 else RIGHT] * 3)
     (made,) = run([longer], seed=0)
     assert [turn.model for turn in made.dialogues[0].turns] == ["A red circle.", WRONG, RIGHT]
+
+
+def test_a_prompt_that_is_too_long_rejects_its_group_alone() -> None:
+    class Short(Scripted):
+        def generate(self, prompts, *, rejects, **rest):  # type: ignore[no-untyped-def, override]
+            for number, prompt in enumerate(prompts):
+                if prompt.images == (b"long",):
+                    rejects[number] = Reject("too long")
+            answers = super().generate(prompts, **rest)
+            return [[] if n in rejects else answer for n, answer in enumerate(answers)]
+
+    run = rollout(lambda prompt: [RIGHT])
+    run.assistant = Short(lambda prompt: [RIGHT])  # type: ignore[assignment]
+    plain = sample("a")
+    long = Sample("b", (b"long",), plain.dialogues, plain.annotations)
+    kept, reject = run([plain, long], seed=0)
+    assert isinstance(kept, Sample) and isinstance(reject, Reject)
+    assert (reject.where, reject.key, reject.reason) == ("prompts", "b", "too long")
+    assert run.metrics()["rollout/faulty"] == 0

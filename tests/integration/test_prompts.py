@@ -34,7 +34,8 @@ def test_rollout_prompt_is_the_training_prompt(sample: Sample, conditioned: bool
         )
         for dialogue in sample.dialogues
     ]
-    asked, pixels = ASSISTANT._encode(prompts)
+    encoded, pixels = ASSISTANT._encode(prompts)
+    asked = list(encoded.values())
     assert len(trained) == len(asked) == len(sample.dialogues)
     for sequence, prompt, dialogue in zip(trained, asked, sample.dialogues, strict=True):
         first = int(np.flatnonzero(sequence.loss_mask)[0])
@@ -51,7 +52,8 @@ def test_padding_on_the_left_hides_nothing_and_points_to_the_right_patches() -> 
         Prompt(images=s.images, turns=(*s.dialogues[0].turns[:-1], Turn("And now?")))
         for s in (SAMPLES[0], SAMPLES[-1])
     ]
-    encoded, pixels = ASSISTANT._encode(prompts)
+    by_number, pixels = ASSISTANT._encode(prompts)
+    encoded = list(by_number.values())
     batch = ASSISTANT._collate(encoded, pixels)
     patches = ASSISTANT.processor.num_image_tokens
     for row, sequence in enumerate(encoded):

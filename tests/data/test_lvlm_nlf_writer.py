@@ -1,0 +1,79 @@
+"""What is written in LVLM_NLF's format is what its reader reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dress.data.lvlm_nlf_writer import LvlmNlfWriter, interaction_of
+from dress.data.sources.lvlm_nlf import LVLMNLFSource
+from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample, Turn
+from dress.world.render import render
+from dress.world.scene import Scene, Thing
+
+PICTURE = render(Scene((Thing(0, "red", "circle", "small"),)), seed="a")
+
+
+def feedback(rating: int, refinement: str = "", *, aspects: tuple[str, ...] = ASPECTS) -> Feedback:
+    return Feedback({a: Judgement(rating, f"{a} is {rating}.", refinement) for a in aspects})
+
+
+DIALOGUE = Dialogue(
+    (
+        Turn("What is it?", "A dog.", feedback(1, "Look again.")),
+        Turn("Look again.", "A red circle.", feedback(4)),
+    )
+)
+SHORT = Dialogue((Turn("What is it?", "A cat.", feedback(2)),))
+
+
+def test_dialogues_come_back_from_every_file(tmp_path: Path) -> None:
+    with LvlmNlfWriter(tmp_path) as writer:
+        writer.add(Sample("a-1", (PICTURE,), (DIALOGUE, SHORT), {"captions": ["A circle."]}))
+    for aspect in ASPECTS:
+        source = LVLMNLFSource(root=str(tmp_path), files=[f"{aspect}_nlf.jsonl"], images="images")
+        samples = list(source.samples("candidates"))
+        assert [s.dialogues[0] for s in samples if isinstance(s, Sample)] == [
+            Dialogue(
+                tuple(
+                    Turn(t.user, t.model, Feedback({aspect: t.feedback.judgements[aspect]}))
+                    for t in dialogue.turns
+                    if t.feedback
+                )
+            )
+            for dialogue in (DIALOGUE, SHORT)
+        ]
+        for sample in samples:
+            assert isinstance(sample, Sample)
+            assert sample.images == (PICTURE,)
+            assert sample.annotations["captions"] == ["A circle."]
+
+
+def test_rows_are_those_of_the_released_files(tmp_path: Path) -> None:
+    with LvlmNlfWriter(tmp_path) as writer:
+        writer.add(Sample("a", (PICTURE,), (SHORT,)))
+    (row,) = map(json.loads, (tmp_path / "honesty_nlf.jsonl").read_text().splitlines())
+    assert row == {
+        "image_id": "a.jpg",
+        "caption": "",
+        "interaction": [
+            {
+                "user": "What is it?",
+                "model": "A cat.",
+                "rating": "2",
+                "critique NLF": "honesty is 2.",
+            }
+        ],
+    }
+
+
+def test_what_the_format_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    silent = Dialogue((Turn("What is it?", "", feedback(1)),))
+    partly = Dialogue((Turn("What is it?", "A dog.", feedback(1, aspects=("honesty",))),))
+    assert interaction_of(silent, "honesty") == []
+    assert interaction_of(partly, "helpfulness") == [] != interaction_of(partly, "honesty")
+    with LvlmNlfWriter(tmp_path) as writer:
+        writer.add(Sample("a", (), (SHORT,)))
+        writer.add(Sample("b", (PICTURE,), (silent,)))
+    assert not any((tmp_path / f"{aspect}_nlf.jsonl").read_text() for aspect in ASPECTS)
+    assert not list((tmp_path / "images").iterdir())

@@ -1,0 +1,46 @@
+"""Annotation split over processes: the union equals the single run."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from test_main_job import TINY, Done, Sandbox
+
+from dress.data.shard_index import ShardIndex
+from dress.types import Sample
+
+SPLIT = ["experiment=dress_feedback", *TINY, "feedback.chunk=10"]
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    box = Sandbox(tmp_path_factory.mktemp("parts"))
+    box.prepare()
+    return box
+
+
+def records(done: Done, split: str) -> dict[str, Sample]:
+    index = ShardIndex.open(done.artifact.path / split)
+    groups = [g for shard, n in enumerate(index.groups) for g in index.read_groups(shard, 0, n)]
+    return {group.id: group for group in groups if isinstance(group, Sample)}
+
+
+def test_two_processes_make_what_one_makes(sandbox: Sandbox) -> None:
+    whole = sandbox.run(*SPLIT)  # 40 prompts, four chunks
+    with ThreadPoolExecutor() as pool:
+        parts = [
+            pool.submit(sandbox.run, *SPLIT, "feedback.parts=2", f"feedback.part={part}")
+            for part in (0, 1)
+        ]
+        first, second = (part.result() for part in parts)
+    assert len(records(first, "train")) < len(records(whole, "train"))
+    joined = sandbox.run(*SPLIT, "feedback.parts=2")
+    assert "sampling responses" not in joined.output
+    assert set(joined.artifact.lineage["parents"]) == {"part_0", "part_1"}
+    for split in ("train", "validation"):
+        assert records(joined, split) == records(whole, split)
+    everything = [records(done, "train") | records(done, "validation") for done in (first, second)]
+    assert not set(everything[0]) & set(everything[1])
+    assert everything[0] | everything[1] == records(whole, "train") | records(whole, "validation")
+    assert joined.artifact.metrics == whole.artifact.metrics
