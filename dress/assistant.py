@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from dress.chat.condition import Condition
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
+from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.types import Encoded, Turn
 
@@ -78,6 +79,8 @@ class Assistant:
         top_p: float = 1.0,
         num_samples: int = 1,
         batch_size: int = 128,
+        guidance: float = 0.0,
+        contrast: str = "",
         seed: int = 0,
         on_batch: Callable[[int], None] | None = None,
         rejects: dict[int, Reject] | None = None,
@@ -85,14 +88,21 @@ class Assistant:
         """Return `num_samples` responses per prompt; `on_batch` hears how many prompts are done.
 
         A prompt longer than the context or with an unreadable image raises Reject, or, where
-        `rejects` is given, is noted there by its number and gets no response.
+        `rejects` is given, is noted there by its number and gets no response. With `guidance`
+        greedy decoding moves away from what the prompt under the condition `contrast` suggests.
         """
+        if guidance and temperature > 0:
+            raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
         encoded, pixels = self._encode(prompts, rejects=rejects)
+        contrasts: dict[int, Encoded] = {}
+        if guidance:
+            contrasts, _ = self._encode([replace(p, condition=contrast) for p in prompts])
         responses: list[list[str]] = [[] for _ in prompts]
         order = sorted(encoded, key=lambda i: len(encoded[i].input_ids))
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            batch = self._collate([encoded[i] for i in rows], pixels)
+            contrasted = [contrasts[i] for i in rows] if guidance else []
+            batch = self._collate([*(encoded[i] for i in rows), *contrasted], pixels)
             tokens = self.model.generate(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
@@ -102,6 +112,7 @@ class Assistant:
                 temperature=temperature,
                 top_p=top_p,
                 num_return_sequences=num_samples,
+                guidance=guidance,
                 seed=seed + start,
             )
             texts = [self.processor.decode(row) for row in tokens.tolist()]

@@ -138,6 +138,14 @@ def job(folder: Path, *overrides: str) -> Job:
         ("job=evaluate artifact=/nowhere", "/nowhere does not exist"),
         ("job=evaluate artifact=conf", "conf is not an artifact"),
         ("job=evaluate artifact=x template=vicuna", "template cannot be given with job=evaluate"),
+        (
+            "experiment=dress_feedback artifact=x model=tiny",
+            "model cannot be given with job=annotate",
+        ),
+        ("experiment=dress_feedback feedback.parts=2 feedback.part=2", "feedback.part is 2"),
+        ("experiment=dress_stage3 interaction.feedback=loud", "interaction.feedback is 'loud'"),
+        ("experiment=dress_stage2 generation.contrast=bad", "condition.target is 'bad'"),
+        ("experiment=dress_stage2 rounds=0", "rounds is 0"),
         ("job=evaluate artifact=x condition=score", "condition cannot be given with job=evaluate"),
     ],
 )

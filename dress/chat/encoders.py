@@ -11,10 +11,11 @@ from dress.chat.loss_turns import LossTurns, check_loss_turns, supervised_turns
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
 from dress.errors import InputError
-from dress.types import Dialogue, Encoded, EncodedGroup, Sample
+from dress.types import Dialogue, Encoded, EncodedGroup, Feedback, Sample
 
 History = Literal["all", "none"]
 Responses = Literal["all", "best"]
+FeedbackOf = Literal["own", "other"]
 Requires = Literal["dialogues", "feedback"]
 
 
@@ -51,7 +52,8 @@ class CritiqueEncoder:
     Earlier turns' feedback is not rendered; a turn without feedback is left unconditioned.
     `responses="best"` keeps the best-rated of a group: rejection sampling, the plain baseline.
     `history="none"` answers the first question with each turn's response as if nothing had been
-    said in between: the control for what turns of feedback add.
+    said in between: the control for what turns of feedback add. `feedback_of="other"` gives each
+    response the feedback on the next one of its group: the control for what feedback says.
     """
 
     requires: Requires = "feedback"
@@ -65,28 +67,34 @@ class CritiqueEncoder:
         loss_turns: LossTurns = "all",
         responses: Responses = "all",
         history: History = "all",
+        feedback_of: FeedbackOf = "own",
     ) -> None:
-        if history not in get_args(History):
-            raise InputError(
-                f"history is {history!r}: choose one of {', '.join(get_args(History))}."
-            )
-        if responses not in get_args(Responses):
-            raise InputError(
-                f"responses is {responses!r}: choose one of {', '.join(get_args(Responses))}."
-            )
+        for name, value, choices in (
+            ("responses", responses, get_args(Responses)),
+            ("history", history, get_args(History)),
+            ("feedback_of", feedback_of, get_args(FeedbackOf)),
+        ):
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
         self.processor, self.condition, self.seed = processor, condition, seed
         self.loss_turns, self.responses = check_loss_turns(loss_turns), responses
-        self.history = history
+        self.history, self.feedback_of = history, feedback_of
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         if not any(turn.feedback for dialogue in sample.dialogues for turn in dialogue.turns):
             raise Reject("no feedback", key=sample.id, detail="critiques condition on feedback")
         images, pixels = self.processor.load_images(sample.images)
+        dialogues = self._chosen(sample)
         sequences = tuple(
             self._encode_turn(
-                dialogue, turn, images=images, epoch=epoch, key=f"{sample.id}/{number}/{turn}"
+                dialogue,
+                turn,
+                feedback=self._feedback(dialogues, number, turn),
+                images=images,
+                epoch=epoch,
+                key=f"{sample.id}/{number}/{turn}",
             )
-            for number, dialogue in enumerate(self._chosen(sample))
+            for number, dialogue in enumerate(dialogues)
             for turn in supervised_turns(dialogue, self.loss_turns, key=sample.id)
         )
         return EncodedGroup(sample.id, sequences, pixels)
@@ -98,10 +106,22 @@ class CritiqueEncoder:
         ratings = [_final_rating(dialogue) for dialogue in sample.dialogues]
         return [d for d, r in zip(sample.dialogues, ratings, strict=True) if r == max(ratings)]
 
+    def _feedback(self, dialogues: Sequence[Dialogue], number: int, turn: int) -> Feedback | None:
+        if self.feedback_of == "other":
+            other = dialogues[(number + 1) % len(dialogues)].turns
+            return other[min(turn, len(other) - 1)].feedback
+        return dialogues[number].turns[turn].feedback
+
     def _encode_turn(
-        self, dialogue: Dialogue, turn: int, *, images: tuple[str, ...], epoch: int, key: str
+        self,
+        dialogue: Dialogue,
+        turn: int,
+        *,
+        feedback: Feedback | None,
+        images: tuple[str, ...],
+        epoch: int,
+        key: str,
     ) -> Encoded:
-        feedback = dialogue.turns[turn].feedback
         turns = dialogue.turns[: turn + 1]
         if self.history == "none":
             turns = (replace(dialogue.turns[0], model=dialogue.turns[turn].model),)

@@ -28,6 +28,8 @@ def evaluate(
     max_new_tokens: int,
     temperature: float,
     batch_size: int,
+    guidance: float = 0.0,
+    contrast: str = "worst",
     on_batch: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Write `responses.jsonl` and `images/` to `directory`; return metrics with 95 % intervals."""
@@ -40,6 +42,8 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         batch_size=batch_size,
+        guidance=guidance,
+        contrast=assistant.condition.target(contrast),
     )
     condition = assistant.condition.target(target)
     for chunk in _chunks(benchmark.examples()):

@@ -110,6 +110,8 @@ def _watched(
 
 def _sampling_parents(job: Job) -> dict[str, Artifact]:
     given = job.cfg.artifact
+    if given and not job.is_parent:  # a parent shares the overrides of what is trained
+        job.refuse_model_overrides("only feedback.*, annotator.* and data.* can")
     model = open_model(given) if given else job.parent("model")
     return {"model": model, "prompts": job.parent("prompts")}
 

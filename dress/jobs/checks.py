@@ -67,6 +67,7 @@ LEAST_INTEGERS = {
     "annotator.max_tokens": 1,
 }
 BOUNDS = {  # least and most, both allowed
+    "generation.guidance": (0.0, float("inf")),
     "feedback.temperature": (0.0, float("inf")),
     "generation.temperature": (0.0, float("inf")),
     "feedback.top_p": (0.0, 1.0),
@@ -142,7 +143,11 @@ def check_targets(cfg: DictConfig) -> None:
     """Refuse a wrong target now, not when a model is there to be asked."""
     from dress.chat.condition import Condition  # imports torch
 
-    for target in (cfg.condition.target, *(entry.target for entry in cfg.compare)):
+    for target in (
+        cfg.condition.target,
+        cfg.generation.contrast,
+        *(entry.target for entry in cfg.compare),
+    ):
         Condition(form=cfg.condition.form).target(str(target))
 
 

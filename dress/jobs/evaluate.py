@@ -12,15 +12,13 @@ from dress.jobs.backend import configure
 from dress.jobs.job import Job, open_model
 from dress.jobs.progress import Bar
 
-FROM_ARTIFACT = ("model", "template", "condition")
-
 
 def run(job: Job) -> Artifact:
     if not job.cfg.artifact:
         raise InputError("artifact is not set: give the model to evaluate, artifact=<directory>.")
     if job.cfg.benchmark.get("_target_") is None:
         raise InputError("benchmark=none has nothing to evaluate: give benchmark=world.")
-    _refuse_model_overrides(job)
+    job.refuse_model_overrides("only condition.target, benchmark.* and generation.* can")
     artifact = open_model(job.cfg.artifact)
     evaluation = evaluate_artifact(job, artifact, target=str(job.cfg.condition.target))
     print(table({str(job.cfg.condition.target): evaluation.metrics}))
@@ -60,14 +58,3 @@ def evaluate_artifact(
             building.write_metrics(metrics)
     assert building.artifact is not None
     return building.artifact
-
-
-def _refuse_model_overrides(job: Job) -> None:
-    """The model, its template and the form of its condition come from the artifact."""
-    for override in job.overrides:
-        key = override.lstrip("+~").split("=", 1)[0]
-        if key.replace("/", ".").split(".")[0] in FROM_ARTIFACT and key != "condition.target":
-            raise InputError(
-                f"{key} cannot be given with job={job.cfg.job.name}: it comes from the artifact; "
-                "only condition.target, benchmark.* and generation.* can."
-            )

@@ -40,6 +40,7 @@ FORWARDED_KEYS = {
     "trainer.precision",
     "trainer.matmul_precision",
 }
+FROM_ARTIFACT = ("model", "template", "condition")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ class Job:
             overrides = [f"experiment={self.cfg.name}", *overrides]
         cfg = compose(config_name="run", overrides=overrides)
         return Job(cfg=cfg, overrides=overrides, is_parent=True, found=self.found).run()
+
+    def refuse_model_overrides(self, instead: str) -> None:
+        """The model, its template and the form of its condition come from the artifact."""
+        for override in self.overrides:
+            key = override.lstrip("+~").split("=", 1)[0]
+            if key.replace("/", ".").split(".")[0] in FROM_ARTIFACT and key != "condition.target":
+                raise InputError(
+                    f"{key} cannot be given with job={self.cfg.job.name}: it comes from the "
+                    f"artifact; {instead}."
+                )
 
     def node(self, name: str) -> Any:
         """Return one configuration node as plain data, interpolations resolved."""

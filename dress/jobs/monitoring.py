@@ -45,7 +45,8 @@ def sample_table(job: Job, building: Building, assistant: Assistant, data: Artif
         for sample in index.read_groups(0, 0, min(rows, int(index.groups[0])))
         if not isinstance(sample, Reject)
     ]
-    settings: dict[str, Any] = job.node("generation")
+    decoding = ("max_new_tokens", "temperature", "batch_size")
+    settings: dict[str, Any] = {name: job.cfg.generation[name] for name in decoding}
 
     def respond(prompts: Sequence[TablePrompt]) -> list[str]:
         asked = [

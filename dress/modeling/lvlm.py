@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from dress.errors import InputError
+from dress.modeling.guidance import ContrastGuidance
 from dress.modeling.language import LanguageModel, token_embedding
 from dress.modeling.tokenizer import IMAGE_TOKEN
 from dress.modeling.tree_attention import sequence_mask, tree_attention, tree_supported
@@ -118,12 +119,14 @@ class LVLM(nn.Module):
         temperature: float = 0.0,
         top_p: float = 1.0,
         num_return_sequences: int = 1,
+        guidance: float = 0.0,
         seed: int | None = None,
     ) -> Int[Tensor, "row_times_k new"]:
         """Continue left-padded prompts: greedily at temperature 0, otherwise by sampling.
 
         A row ends with the end token and is padded after it; the K answers of a prompt are
-        neighbours. With `seed` the same call gives the same tokens, whatever ran before.
+        neighbours. With `seed` the same call gives the same tokens, whatever ran before. With
+        `guidance` the second half of the rows are the contrasts of the first (guidance.py).
         """
         sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
         config = GenerationConfig(
@@ -142,6 +145,7 @@ class LVLM(nn.Module):
                     inputs_embeds=self.embed(input_ids, image_slot, pixels),
                     attention_mask=attention_mask.long(),
                     generation_config=config,
+                    logits_processor=[ContrastGuidance(guidance)] if guidance else None,
                 )
         finally:
             self.train(was_training)

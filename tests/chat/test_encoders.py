@@ -74,6 +74,22 @@ def test_without_history_a_revision_answers_the_first_question() -> None:
         CritiqueEncoder(processor=PROCESSOR, condition=Condition(), seed=0, history="some")
 
 
+def test_feedback_of_another_response_is_that_of_the_next() -> None:
+    encoder = CritiqueEncoder(
+        processor=PROCESSOR,
+        condition=Condition(form="score", dropout=0.0),
+        seed=0,
+        feedback_of="other",
+    )
+    dialogues = tuple(
+        Dialogue((Turn("How?", text, feedback(rating)),))
+        for text, rating in (("Two.", 4), ("Three.", 1))
+    )
+    painted = paint(encoder, replace(SAMPLE, dialogues=dialogues))
+    assert "helpfulness 1" in painted[0] and painted[0].endswith("[ Two.</s>]")
+    assert "helpfulness 4" in painted[1] and painted[1].endswith("[ Three.</s>]")
+
+
 def test_a_group_with_nothing_to_learn_gives_no_sequence() -> None:
     encoder = CritiqueEncoder(
         processor=PROCESSOR, condition=Condition(), seed=0, loss_turns="improved"

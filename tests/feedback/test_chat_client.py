@@ -136,7 +136,8 @@ def test_a_lasting_fault_is_a_reject(
     answer: Answer, reason: str, requests: int, tmp_path: Path
 ) -> None:
     with LLMServer(usual=lambda _: answer) as server:
-        [reject] = ask(client(server, timeout_s=0.1, cache_dir=tmp_path), QUESTION)
+        timeout = 0.1 if answer.delay else 10.0
+        [reject] = ask(client(server, timeout_s=timeout, cache_dir=tmp_path), QUESTION)
     assert isinstance(reject, Reject), reject
     assert reject.reason == reason
     assert len(server.bodies) == requests

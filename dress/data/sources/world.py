@@ -10,37 +10,45 @@ from dress.data.sources.source import Part
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
-from dress.world.language import caption, in_cells, kind_phrase
+from dress.world.language import caption
 from dress.world.oracle import Oracle
 from dress.world.questions import Question, reference
 from dress.world.render import render
-from dress.world.scene import KINDS, Scene, Split, draw_scenes
+from dress.world.scene import CELLS, Scene, Split, draw_scenes
 
 CAPTION_REQUEST = "Caption this image in full."
 _SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}
 _TEXT_SAMPLES = 3000
 
 
-def grounding(scene: Scene, rng: random.Random) -> Turn:
-    """Ask where a kind of object is: one that is there, or not."""
-    kind = rng.choice(sorted(scene.kinds)) if rng.random() < 0.6 else rng.choice(KINDS)
-    cells = [thing.cell for thing in scene.things if thing.kind == kind]
-    return Turn(f"Where is a {kind_phrase(kind)}?", f"{in_cells(cells)}.")
+def lookup(scene: Scene, rng: random.Random) -> Turn:
+    """Ask what is in a place, most often one that is not empty."""
+    occupied = {thing.cell: thing for thing in scene.things}
+    empty = [cell for cell in range(len(CELLS)) if cell not in occupied]
+    cell = rng.choice(empty if empty and rng.random() < 0.25 else sorted(occupied))
+    seen = (
+        caption([occupied[cell]]) if cell in occupied else f"{CELLS[cell].capitalize()}: nothing."
+    )
+    return Turn(f"What is in the {CELLS[cell]}?", seen)
 
 
 class WorldSource:
-    """Generate `sizes[part]` samples; the same seed gives the same samples."""
+    """Generate `sizes[part]` samples; the same seed gives the same samples.
+
+    `flaws` are the rates of the SFT corpus (dress/world/corpus.py), all times `flaw_scale`.
+    """
 
     def __init__(
         self,
         *,
         sizes: Mapping[str, int],
         flaws: Mapping[str, float],
+        flaw_scale: float = 1.0,
         cooccurrence: float = 0.3,
         seed: int = 0,
     ) -> None:
         self.sizes, self.cooccurrence, self.seed = sizes, cooccurrence, seed
-        self.flaws = Flaws(**flaws)
+        self.flaws = Flaws(**{name: min(1.0, flaw_scale * rate) for name, rate in flaws.items()})
 
     def samples(self, part: Part) -> Iterator[Sample]:
         if part not in _SPLITS:
@@ -62,7 +70,7 @@ class WorldSource:
         if part == "captions":
             question = Question("caption", CAPTION_REQUEST)
             truth = caption(scene.things)
-            turns = [Turn(CAPTION_REQUEST, truth), grounding(scene, rng)]
+            turns = [Turn(CAPTION_REQUEST, truth), lookup(scene, rng)]
         else:
             question = draw_question(scene, rng)
             flawed = flawed_response(question, scene, self.flaws, rng)
@@ -91,8 +99,8 @@ class WorldSource:
             split="train", count=_TEXT_SAMPLES, seed=self.seed, cooccurrence=self.cooccurrence
         )
         for scene in scenes:
-            where = grounding(scene, rng)
-            yield from (where.user, where.model or "")
+            place = lookup(scene, rng)
+            yield from (place.user, place.model or "")
             question = draw_question(scene, rng)
             response = flawed_response(question, scene, self.flaws, rng)
             feedback = oracle.annotate(question, scene, response, rng=rng)

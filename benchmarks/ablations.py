@@ -1,0 +1,115 @@
+"""What carries the gain: arms of stage 2 on the small world, each one setting off the default.
+
+    python benchmarks/ablations.py --out docs/results/ablations [overrides]
+    python benchmarks/ablations.py --out docs/results/ablations --table
+
+A finished arm is a JSON file under --out and is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from dress.version import code_version
+
+STAGE_2 = ("experiment=dress_stage2", "data=world_mini")
+ARMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "condition": {
+        "none": ("experiment=sft_continued", "data=world_mini"),
+        "score": (*STAGE_2, "condition=score"),
+        "critique": (*STAGE_2, "condition=critique"),
+        "both": STAGE_2,
+        "feedback of another response": (*STAGE_2, "datamodule.encoder.feedback_of=other"),
+    },
+    "dropout of the condition": {
+        "0": (*STAGE_2, "condition.dropout=0"),
+        "0.1": STAGE_2,
+        "0.5": (*STAGE_2, "condition.dropout=0.5"),
+    },
+    "annotator noise": {
+        "0": STAGE_2,
+        "0.1": (*STAGE_2, "data.noise=0.1"),
+        "0.3": (*STAGE_2, "data.noise=0.3"),
+    },
+    "flaws of the SFT corpus": {
+        "half": (*STAGE_2, "data.flaw_scale=0.5"),
+        "default": STAGE_2,
+        "1.5 times": (*STAGE_2, "data.flaw_scale=1.5"),
+    },
+    "prompts": {
+        "0.1": (*STAGE_2, "feedback.prompts=80"),
+        "0.3": (*STAGE_2, "feedback.prompts=240"),
+        "1": STAGE_2,
+    },
+    "responses per prompt": {
+        "1": (*STAGE_2, "data.samples=1"),
+        "2": (*STAGE_2, "data.samples=2"),
+        "4": STAGE_2,
+        "8": (*STAGE_2, "data.samples=8"),
+    },
+    "critiques name": {
+        "objects": STAGE_2,
+        "kinds of fault": (*STAGE_2, "annotator.critique=kinds"),
+    },
+    "rounds": {"1": STAGE_2, "2": (*STAGE_2, "rounds=2")},
+}
+FIGURES = ("helpfulness", "honesty", "harmlessness", "mean")
+
+
+def arm_file(folder: Path, overrides: tuple[str, ...]) -> Path:
+    name = "+".join(o.replace("datamodule.encoder.", "") for o in overrides)
+    return folder / f"{name.replace('experiment=', '').replace('=', '-')}.json"
+
+
+def run(overrides: tuple[str, ...], common: list[str], path: Path) -> None:
+    command = [sys.executable, "run.py", *overrides, *common]
+    print("$ python", *command[1:], flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    artifact = Path(done.stdout.strip().splitlines()[-1].removeprefix("artifact: "))
+    metrics = json.loads((artifact / "metrics.json").read_text())
+    kept = {name: value for name, value in metrics.items() if "world/" in name}
+    record = {"overrides": overrides, "code_version": code_version(), "metrics": kept}
+    path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def cell(metrics: Mapping[str, float], name: str) -> str:
+    return f"{metrics[name]:.3f} [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
+
+
+def table(folder: Path) -> str:
+    lines = [f"| ablation | arm | {' | '.join(FIGURES)} | stage 1, mean |", "|---" * 7 + "|"]
+    for ablation, arms in ARMS.items():
+        for arm, overrides in arms.items():
+            path = arm_file(folder, overrides)
+            if path.exists():
+                metrics = json.loads(path.read_text())["metrics"]
+                cells = [cell(metrics, f"world/{figure}") for figure in FIGURES]
+                cells.append(f"{metrics['init/world/mean']:.3f}")
+            else:
+                cells = ["missing"] * 5
+            lines.append(f"| {ablation} | {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/ablations"))
+    parser.add_argument("--table", action="store_true", help="print the table of what is there")
+    parser.add_argument("overrides", nargs="*", help="passed on to every job")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    common = ["logger=local", "callbacks.progress=false", *arguments.overrides]
+    for overrides in dict.fromkeys(o for arms in ARMS.values() for o in arms.values()):
+        path = arm_file(arguments.out, overrides)
+        if not arguments.table and not path.exists():
+            run(overrides, common, path)
+    print(table(arguments.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The scripts in benchmarks/ ask for what exists, and print what they were given."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from dress.jobs.checks import check
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def configurations() -> Iterator[None]:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        yield
+
+
+def test_every_arm_of_the_ablations_composes(configurations: None) -> None:
+    ablations = script("ablations")
+    arms = {overrides for group in ablations.ARMS.values() for overrides in group.values()}
+    files = {ablations.arm_file(Path(), overrides) for overrides in arms}
+    assert len(files) == len(arms) > 15
+    for overrides in arms:
+        cfg = compose("run", list(overrides))
+        check(cfg)
+        assert cfg.data.name == "world_mini" and cfg.stage == "stage2"
+
+
+def test_missing_arms_are_marked(tmp_path: Path) -> None:
+    ablations = script("ablations")
+    figures = ("helpfulness", "honesty", "harmlessness", "mean")
+    ends = {"": 0.8, "_low": 0.7, "_high": 0.9}
+    metrics = {f"world/{f}{end}": value for f in figures for end, value in ends.items()}
+    done = ablations.arm_file(tmp_path, ablations.STAGE_2)
+    done.write_text(json.dumps({"metrics": metrics | {"init/world/mean": 0.5}}))
+    rows = ablations.table(tmp_path).splitlines()[2:]
+    assert len(rows) == sum(len(arms) for arms in ablations.ARMS.values())
+    both = next(row for row in rows if row.startswith("| condition | both |"))
+    assert both.count("0.800 [0.700, 0.900]") == 4 and both.endswith("| 0.500 |")
+    assert next(r for r in rows if r.startswith("| condition | none |")).count("missing") == 5
+
+
+def test_gains_and_distances_by_hand() -> None:
+    def figures(value: float) -> dict[str, float]:
+        names = ("helpfulness", "honesty", "harmlessness", "mean", "safety", "persuasiveness")
+        low = {"world/chair_i": 1 - value, "world/chair_s": 1 - value}
+        return {f"world/{name}": value for name in names} | low
+
+    table = script("main_table").gains(
+        [{"seed": 3, "stage1": figures(0.5), "stage2_best": figures(0.8)}]
+    )
+    # 0.8 / 0.5 = 1.6; what is missing falls from 0.5 to 0.2, by 60 %
+    assert "| helpful, % | +60.0 | +60.0 |" in table
+    assert "| honest, % | +60.0 | +60.0 |" in table
+    assert "| harmlessness: distance closed, % | 60 | 60 |" in table
