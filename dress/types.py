@@ -45,7 +45,8 @@ class Feedback:
     @property
     def refinement(self) -> str:
         """The advice on whatever is not perfect, each sentence once: the user's next turn."""
-        advice = [j.refinement for j in self.judgements.values() if j.rating < max(RATINGS)]
+        judged = (self.judgements[aspect] for aspect in ASPECTS if aspect in self.judgements)
+        advice = [j.refinement for j in judged if j.rating < max(RATINGS)]
         return " ".join(dict.fromkeys(filter(None, advice)))
 
 
