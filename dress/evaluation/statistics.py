@@ -35,7 +35,7 @@ def bootstrap(
     seed: int = 0,
 ) -> dict[str, float]:
     """Return each metric with its 95 % interval as `name`, `name_low`, `name_high`."""
-    point = metrics(_ratios(names, sums.sum(axis=0)))
+    point = metrics(pooled_ratios(names, sums.sum(axis=0)))
     rng = np.random.default_rng(seed)
     clusters = len(sums)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in point}
@@ -43,7 +43,7 @@ def bootstrap(
         size = min(_CHUNK, resamples - start)
         weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size)
         totals = np.einsum("rc,clt->rlt", weights.astype(np.float64), sums)
-        for name, values in metrics(_ratios(names, totals)).items():
+        for name, values in metrics(pooled_ratios(names, totals)).items():
             drawn[name].append(np.broadcast_to(np.asarray(values, np.float64), (size,)))
     result: dict[str, float] = {}
     for name, value in point.items():
@@ -52,7 +52,10 @@ def bootstrap(
     return result
 
 
-def _ratios(names: Sequence[str], totals: Float[np.ndarray, "... label two"]) -> Mapping[str, Any]:
+def pooled_ratios(
+    names: Sequence[str], totals: Float[np.ndarray, "... label two"]
+) -> Mapping[str, Any]:
+    """Divide numerators by denominators; not finite where nothing was counted."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = totals[..., 0] / totals[..., 1]
     return {name: ratios[..., i] for i, name in enumerate(names)}

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dress.evaluation.benchmark import Labels, Ratios
-from dress.evaluation.statistics import pool
+from dress.evaluation.statistics import pool, pooled_ratios
 
 Combine = Callable[[Ratios], dict[str, Any]]
 _CHUNK = 100  # resamples at a time
@@ -60,9 +60,7 @@ class Sums:
         return self.sums[[place[cluster] for cluster in clusters]]
 
     def ratios(self, totals: Float[np.ndarray, "... label two"]) -> Mapping[str, Any]:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            pooled = totals[..., 0] / totals[..., 1]
-        return {name: pooled[..., i] for i, name in enumerate(self.names)}
+        return pooled_ratios(self.names, totals)
 
 
 def paired(
