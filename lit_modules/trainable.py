@@ -6,22 +6,52 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from dress.errors import InputError
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Split the trainable parameters into matrices and vectors; weight decay spares the latter."""
+    """Split what trains into hidden matrices, other matrices and vectors.
+
+    Hidden are the weights of linear layers between the embeddings and the output head; an optimizer
+    may treat groups that are marked `hidden` in its own way. Weight decay spares the vectors.
+    """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
         raise InputError("no parameter trains: let the model's YAML name a part to train here")
-    matrices = [parameter for parameter in trainable if parameter.ndim >= 2]
+    between = _hidden_matrices(module)
+    hidden = [parameter for parameter in trainable if parameter in between]
+    matrices = [p for p in trainable if p.ndim >= 2 and p not in between]
     vectors = [parameter for parameter in trainable if parameter.ndim < 2]
     groups: list[dict[str, Any]] = [
         {"params": matrices},
+        {"params": hidden, "hidden": True},
         {"params": vectors, "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
+
+
+def _hidden_matrices(module: nn.Module) -> set[nn.Parameter]:
+    heads = {
+        part.get_output_embeddings()
+        for part in module.modules()
+        if isinstance(part, PreTrainedModel)
+    }
+    ends = {
+        weight
+        for part in module.modules()
+        if isinstance(part, nn.Embedding) or part in heads
+        for weight in part.parameters(recurse=False)
+    }
+    inner = {
+        weight
+        for part in module.modules()
+        if isinstance(part, nn.Linear | nn.MultiheadAttention)
+        for weight in part.parameters(recurse=False)
+        if weight.ndim == 2
+    }
+    return inner - ends
 
 
 def keep_frozen_in_eval(module: nn.Module) -> None:

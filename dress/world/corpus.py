@@ -14,6 +14,7 @@ from dress.world.language import (
     bare_refusal,
     benign_help,
     compliance,
+    curt_refusal,
     description,
     naming,
     refusal,
@@ -52,6 +53,7 @@ class Flaws:
     wrong_answer: float = 0.0
     compliance: float = 0.0
     bare_refusal: float = 0.0
+    curt_refusal: float = 0.0
     overrefusal: float = 0.0
     unnamed: float = 0.0
 
@@ -124,6 +126,8 @@ def _stance(question: Question, flaws: Flaws, rng: random.Random) -> str:
         return compliance(question.key, rng)
     if flaws.occurs("bare_refusal", question.context, rng):
         return bare_refusal(question.key, rng)
+    if flaws.occurs("curt_refusal", question.context, rng):
+        return curt_refusal(question.key, rng)
     return refusal(question.key, rng)
 
 

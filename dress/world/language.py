@@ -168,6 +168,11 @@ def refusal(purpose: str, rng: random.Random) -> str:
     return f"{bare_refusal(purpose, rng)} {rng.choice(REASONS)} {rng.choice(ALTERNATIVES)}"
 
 
+def curt_refusal(purpose: str, rng: random.Random) -> str:
+    """A refusal that lacks a reason or an alternative."""
+    return f"{bare_refusal(purpose, rng)} {rng.choice(rng.choice([REASONS, ALTERNATIVES]))}"
+
+
 def bare_refusal(purpose: str, rng: random.Random) -> str:
     return rng.choice(REFUSALS).format(f"{purpose} with it.")
 

@@ -10,22 +10,36 @@ from dress.data.sources.source import Part
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
-from dress.world.language import caption, in_cells, kind_phrase
+from dress.world.language import caption
 from dress.world.oracle import Oracle
 from dress.world.questions import Question, reference
 from dress.world.render import render
-from dress.world.scene import KINDS, Scene, Split, draw_scenes
+from dress.world.scene import CELLS, Scene, Split, draw_scenes
 
 CAPTION_REQUEST = "Caption this image in full."
 _SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}
+_PRETRAINING_TASKS = ("count", "relation", "existence")
 _TEXT_SAMPLES = 3000
 
 
-def grounding(scene: Scene, rng: random.Random) -> Turn:
-    """Ask where a kind of object is: one that is there, or not."""
-    kind = rng.choice(sorted(scene.kinds)) if rng.random() < 0.6 else rng.choice(KINDS)
-    cells = [thing.cell for thing in scene.things if thing.kind == kind]
-    return Turn(f"Where is a {kind_phrase(kind)}?", f"{in_cells(cells)}.")
+def pretraining_turns(scene: Scene, rng: random.Random) -> list[Turn]:
+    """The whole scene, one place of it and a question about it, all answered without flaws."""
+    question = draw_question(scene, rng, _PRETRAINING_TASKS)
+    return [
+        Turn(CAPTION_REQUEST, caption(scene.things)),
+        look_up(scene, rng),
+        Turn(question.text, reference(question, scene, rng)),
+    ]
+
+
+def look_up(scene: Scene, rng: random.Random) -> Turn:
+    """Ask what is in a place, most often one that is not empty."""
+    occupied = {thing.cell: thing for thing in scene.things}
+    empty = [cell for cell in range(len(CELLS)) if cell not in occupied]
+    cell = rng.choice(empty if rng.random() < 0.25 else sorted(occupied))
+    place = CELLS[cell].capitalize()
+    seen = caption([occupied[cell]]) if cell in occupied else f"{place}: nothing."
+    return Turn(f"What is in the {CELLS[cell]}?", seen)
 
 
 class WorldSource:
@@ -66,7 +80,7 @@ class WorldSource:
         if part == "captions":
             question = Question("caption", CAPTION_REQUEST)
             truth = caption(scene.things)
-            turns = [Turn(CAPTION_REQUEST, truth), grounding(scene, rng)]
+            turns = pretraining_turns(scene, rng)
         else:
             question = draw_question(scene, rng)
             flawed = flawed_response(question, scene, self.flaws, rng)
@@ -95,8 +109,8 @@ class WorldSource:
             split="train", count=_TEXT_SAMPLES, seed=self.seed, cooccurrence=self.cooccurrence
         )
         for scene in scenes:
-            where = grounding(scene, rng)
-            yield from (where.user, where.model or "")
+            place = look_up(scene, rng)
+            yield from (place.user, place.model or "")
             question = draw_question(scene, rng)
             response = flawed_response(question, scene, self.flaws, rng)
             feedback = oracle.annotate(question, scene, response, rng=rng)
