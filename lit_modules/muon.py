@@ -13,7 +13,7 @@ class MuonAdamW(Optimizer):
     """Orthogonalise the momentum of groups marked `hidden`; AdamW updates the other groups.
 
     The update of a hidden matrix has spectral norm `muon_scale * lr`, times sqrt(rows / columns)
-    where it has more rows than columns. Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
+    where it has more rows than columns. Source: https://kellerjordan.github.io/posts/muon (2024).
     """
 
     def __init__(

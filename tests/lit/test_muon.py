@@ -60,9 +60,7 @@ def test_hidden_are_the_linear_layers_between_embedding_and_head(tied):
 
 
 def test_attention_of_the_tower_is_hidden_and_its_patches_are_not():
-    tower = nn.ModuleDict(
-        {"patches": nn.Conv2d(3, 8, 4), "attention": nn.MultiheadAttention(8, 2)}
-    )
+    tower = nn.ModuleDict({"patches": nn.Conv2d(3, 8, 4), "attention": nn.MultiheadAttention(8, 2)})
     matrices, hidden, _ = parameter_groups(tower)
     assert names(tower, matrices) == {"patches.weight"}
     assert names(tower, hidden) == {"attention.in_proj_weight", "attention.out_proj.weight"}
