@@ -11,6 +11,7 @@ from dress.world.scene import CELLS, COLOURS, SHAPES, SIZES, Thing
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LEADS = ("There is", "The picture shows", "I can see", "The image contains")
+COLUMNS, ROWS = ("left", "middle", "right"), ("top", "middle", "bottom")
 STEPS = ("left of", "right of", "above", "below")
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dress.world.language import (
+    COLUMNS,
     NUMBERS,
+    ROWS,
     STEPS,
     benign_help,
     description,
@@ -172,7 +174,7 @@ _ASKERS = {
 def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> str:
     """The wording of `key` as the answer to a count, attribute, relation or existence question.
 
-    Unless terse it says first what was seen, and a wrong answer to have seen it.
+    Unless terse it says first what was seen; a wrong answer claims to have seen what it concludes.
     """
     if question.task == "count":
         return _count_answer(question.text, key, terse=terse)
@@ -183,7 +185,7 @@ def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> st
         return _attribute_answer(question.about, question.key, key)
     if question.task == "existence":
         return _existence_answer(question.text, scene, key)
-    return _relation_answer(question.text, scene, key)
+    return _relation_answer(question, scene, key)
 
 
 def _count_answer(text: str, key: str, *, terse: bool) -> str:
@@ -212,13 +214,18 @@ def _existence_answer(text: str, scene: Scene, key: str) -> str:
     return f"{in_cells((cells or free)[:1])} I see a {kind}, so yes."
 
 
-def _relation_answer(text: str, scene: Scene, key: str) -> str:
-    subject, _, other = _relation_parts(text)
-    cell = {kind_phrase(t.kind): CELLS[t.cell] for t in scene.things}
-    return (
-        f"The {subject} is in the {cell[subject]} and the {other} is in the {cell[other]}, "
-        f"so {key}."
-    )
+def _relation_answer(question: Question, scene: Scene, key: str) -> str:
+    """Say in which line each of the two is; who answers wrongly has them the wrong way round."""
+    subject, step, other = _relation_parts(question.text)
+    things = {kind_phrase(thing.kind): thing for thing in scene.things}
+    seen = [things[subject], things[other]]
+    if key != question.key:
+        seen.reverse()
+    if step in ("left of", "right of"):
+        lines = [f"{COLUMNS[thing.column]} column" for thing in seen]
+    else:
+        lines = [f"{ROWS[thing.row]} row" for thing in seen]
+    return f"The {subject} is in the {lines[0]} and the {other} is in the {lines[1]}, so {key}."
 
 
 def wrong_key(question: Question, rng: random.Random) -> str:

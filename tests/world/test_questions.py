@@ -109,8 +109,15 @@ def test_wordings() -> None:
     )
     assert answer_vqa(there, SCENE, "yes", terse=True) == "Yes."
     relation = Question("relation", "Is the red circle left of the blue square?", "yes")
+    assert answer_vqa(relation, SCENE, "yes", terse=False) == (
+        "The red circle is in the left column and the blue square is in the middle column, so yes."
+    )
     assert answer_vqa(relation, SCENE, "no", terse=False) == (
-        "The red circle is in the top left and the blue square is in the centre, so no."
+        "The red circle is in the middle column and the blue square is in the left column, so no."
+    )
+    above = Question("relation", "Is the blue square above the red circle?", "no")
+    assert answer_vqa(above, SCENE, "no", terse=False) == (
+        "The blue square is in the middle row and the red circle is in the top row, so no."
     )
     shape = Question("attribute", "What shape is the object in the top left?", "circle", red)
     assert answer_vqa(shape, SCENE, "circle", terse=False) == (

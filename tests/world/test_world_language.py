@@ -129,7 +129,7 @@ def test_no_place_is_hidden_in_another_word() -> None:
         assert parse_mentions(f"a red circle in the {name}")[0].cell == cell
 
 
-def test_a_relation_answer_says_where_both_are() -> None:
+def test_a_statement_says_where_both_are() -> None:
     text = "The red circle is in the top left and the blue square is in the centre, so no."
     assert [(m.kind, m.cell) for m in parse_mentions(text)] == [
         (("red", "circle"), 0),
