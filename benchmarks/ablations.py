@@ -32,7 +32,8 @@ ARMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "0.5": (*STAGE_2, "condition.dropout=0.5"),
     },
     "annotator noise": {
-        "0": STAGE_2,
+        "0": (*STAGE_2, "data.noise=0"),
+        "0.05": STAGE_2,
         "0.1": (*STAGE_2, "data.noise=0.1"),
         "0.3": (*STAGE_2, "data.noise=0.3"),
     },
