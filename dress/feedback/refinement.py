@@ -79,13 +79,20 @@ class RefinementRollout:
         *,
         seed: int,
         on_batch: Callable[[int], None] | None = None,
+        on_turn: Callable[[str], None] | None = None,
     ) -> Iterator[Sample | Reject]:
-        """Replace the open turn of each sample by finished dialogues, in the order given."""
+        """Replace the open turn of each sample by finished dialogues, in the order given.
+
+        `on_batch` hears how many first responses are done, `on_turn` what is revised next.
+        """
         threads = [Thread(s, t) for s in samples for t in self.targets for _ in range(self.samples)]
         self._first(threads, seed=seed, on_batch=on_batch)
         faulty = [t for t in threads if t.reject is None and not t.is_perfect]
         for turn in range(1, self.max_turns):
-            self._revise([thread for thread in faulty if thread.is_open], seed=seed + turn)
+            unfinished = [thread for thread in faulty if thread.is_open]
+            if on_turn:
+                on_turn(f"revision {turn} of {len(unfinished)} dialogues")
+            self._revise(unfinished, seed=seed + turn)
         repaired = sum(thread.is_perfect for thread in faulty)
         closed = self._close([thread for thread in faulty if thread.is_open])
         misled = self._mislead(threads, faulty, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,7 +139,7 @@ def _responses(job: Job, parents: Mapping[str, Artifact]) -> Iterator[Sample | R
     from dress.feedback.rollout import Sampling, sample_responses  # transformers: seconds
 
     settings = job.cfg.feedback
-    for assistant, chunk, seed, done in _prompts(job, parents, "sampling responses"):
+    for assistant, chunk, seed, shown in _prompts(job, parents, "sampling responses"):
         yield from sample_responses(
             assistant,
             chunk,
@@ -146,7 +147,7 @@ def _responses(job: Job, parents: Mapping[str, Artifact]) -> Iterator[Sample | R
             num_samples=settings.samples,
             sampling=Sampling(**_sampling(job)),
             seed=seed,
-            on_batch=done,
+            on_batch=shown.update,
         )
 
 
@@ -158,7 +159,7 @@ def _rollouts(
     from dress.feedback.rollout import Sampling
 
     settings, rollout = job.cfg.feedback, None
-    for assistant, chunk, seed, done in _prompts(job, parents, "rolling out dialogues"):
+    for assistant, chunk, seed, shown in _prompts(job, parents, "rolling out dialogues"):
         rollout = rollout or RefinementRollout(
             assistant=assistant,
             annotator=annotator,
@@ -169,7 +170,9 @@ def _rollouts(
             false_share=settings.false_share,
             sampling=Sampling(**_sampling(job)),
         )
-        yield from rollout(chunk, seed=seed, on_batch=done)
+        yield from rollout(
+            chunk, seed=seed, on_batch=shown.update, on_turn=partial(shown.update, 0)
+        )
         figures |= rollout.metrics()
 
 
@@ -180,8 +183,8 @@ def _sampling(job: Job) -> dict[str, Any]:
 
 def _prompts(
     job: Job, parents: Mapping[str, Artifact], title: str
-) -> Iterator[tuple[Assistant, list[Sample], int, Callable[[int], None]]]:
-    """Yield the model, the next chunk of prompts, its seed, and what to tell of finished ones."""
+) -> Iterator[tuple[Assistant, list[Sample], int, Bar]]:
+    """Yield the model, the next chunk of prompts, its seed and the bar that counts them."""
     from dress.loading import load_artifact
 
     configure(job.cfg.trainer)
@@ -190,7 +193,7 @@ def _prompts(
     total = min(total, job.cfg.feedback.prompts or total) // job.cfg.feedback.parts
     with Bar(title, total * len(job.cfg.feedback.targets)) as shown:
         for start, chunk in _chunks(job, parents["prompts"]):
-            yield assistant, chunk, job.cfg.seed * 1_000_003 + start, shown.update
+            yield assistant, chunk, job.cfg.seed * 1_000_003 + start, shown
 
 
 def _chunks(job: Job, artifact: Artifact) -> Iterator[tuple[int, list[Sample]]]:
