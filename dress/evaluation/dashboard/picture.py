@@ -24,7 +24,7 @@ from dress.evaluation.report.drawing import STYLE, colour
 WIDTH, DPI = 12.8, 100  # inches, 1280 pixels
 COLUMNS = 4
 SAMPLES = 4
-_TOP, _HEAD, _ROW, _BAR, _SAMPLE = 0.55, 0.36, 2.0, 0.13, 1.05  # inches
+_TOP, _HEAD, _ROW, _BAR, _SAMPLE = 0.55, 0.36, 2.2, 0.13, 1.05  # inches
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def _plot_steps(axes: Axes, patterns: Sequence[str], runs: Sequence[RunData]) ->
         ]
         for n, handle in enumerate(handles):
             handle.set_color(_colour(0, n, len(runs)) if len(runs) == 1 else _INK)
-        axes.legend(handles=handles, handlelength=2.4)
+        _legend_below(axes, handles, distance=0.3)
 
 
 def _colour(run: int, metric: int, runs: int) -> str:
@@ -74,12 +74,11 @@ def _plot_turns(axes: Axes, metrics: Sequence[str], runs: Sequence[RunData]) -> 
     axes.set_xlabel("turns of feedback")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if before:
-        axes.legend(
-            handles=[
-                Line2D([], [], color=_INK, marker="o", markersize=3, label="trained"),
-                Line2D([], [], color=_INK, linestyle="--", alpha=0.7, label="before"),
-            ]
-        )
+        handles = [
+            Line2D([], [], color=_INK, linestyle="--", alpha=0.7, label="before"),
+            Line2D([], [], color=_INK, label="trained"),
+        ]
+        _legend_below(axes, handles, distance=0.3)
 
 
 def _line(axes: Axes, points: dict[int, Figure], ink: str, *, before: bool) -> None:
@@ -119,7 +118,7 @@ def _plot_bars(axes: Axes, metrics: Sequence[str], runs: Sequence[RunData]) -> N
         place += 0.8
     axes.set_yticks(middles, [metric.rpartition("/")[2].replace("_", " ") for metric in shown])
     axes.tick_params(axis="y", length=0)
-    axes.set_ylim(place - 0.8 - 0.3, -0.7)
+    axes.set_ylim(max(place - 1.1, 4.0), -0.7)  # a single bar fills no panel
     axes.set_xlim(left=0)
     if axes.get_xlim()[1] <= 1.2:
         axes.set_xlim(0, 1.18)
@@ -129,7 +128,7 @@ def _plot_bars(axes: Axes, metrics: Sequence[str], runs: Sequence[RunData]) -> N
             Patch(color=_INK, alpha=_FAINT, label="before"),
             Patch(color=_INK, label="trained"),
         ]
-        axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+        _legend_below(axes, handles, distance=0.12)
 
 
 def _bar(axes: Axes, place: float, figure: Figure, ink: str, *, before: bool) -> None:
@@ -146,6 +145,19 @@ def _bar(axes: Axes, place: float, figure: Figure, ink: str, *, before: bool) ->
         va="center",
         fontsize=7.5,
         color=_INK,
+    )
+
+
+def _legend_below(axes: Axes, handles: Sequence[Line2D | Patch], *, distance: float) -> None:
+    """Put the legend under the axes, in their heights, where it hides nothing."""
+    axes.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -distance),
+        ncols=len(handles),
+        columnspacing=1.2,
+        handlelength=2.2,
+        borderpad=0,
     )
 
 
