@@ -85,6 +85,7 @@ class Encoded:
     input_ids: np.ndarray  # int64 [seq]
     loss_mask: np.ndarray  # bool [seq]
     images: tuple[str, ...]
+    turn: int = 0  # of its dialogue, where only one turn carries loss
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ class TokenBatch(Movable):
     target_seq: Int[Tensor, " target"]
     sequence_end: Int[Tensor, " sequence"]  # the node of each sequence's last token
     sequence_group: Int[Tensor, " sequence"]  # index into group_ids
+    sequence_turn: Int[Tensor, " sequence"]  # Encoded.turn
     group_ids: tuple[str, ...]
 
     @property
@@ -145,11 +147,14 @@ class TokenBatch(Movable):
 
 @dataclass(frozen=True)
 class LossOutput:
-    """The sum of a loss over `count` units, so that any split of a batch adds up."""
+    """The sum of a loss over `count` units, so that any split of a batch adds up.
+
+    Metrics are sums over `count` too, or over their own where there is a `<name>_count`.
+    """
 
     loss_sum: Float[Tensor, ""]
     count: Float[Tensor, ""]
-    metrics: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)  # sums over `count` too
+    metrics: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
 
 
 TargetMask = Bool[Tensor, " target"]

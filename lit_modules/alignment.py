@@ -109,7 +109,7 @@ class AlignmentModule(L.LightningModule):
             self._update(optimizer, gradients, totals, norm)
         else:
             self.empty_steps += 1
-            self.log("train/empty_steps", float(self.empty_steps), batch_size=1)
+        self.log("train/empty_steps", float(self.empty_steps), batch_size=1)
         self._random_state = random_state.capture()
 
     def _backward(self, batch: Sequence[TokenBatch]) -> list[Totals]:

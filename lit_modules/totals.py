@@ -47,8 +47,14 @@ def read_many(rows: Sequence[Totals]) -> dict[str, float]:
 
 
 def means(totals: Mapping[str, float], stage: str) -> dict[str, float]:
+    """Divide by the count of all, or a metric's own; a part that is nothing or all is left out."""
     count = totals["count"]
-    return {f"{stage}/{name}": v / count for name, v in totals.items() if name != "count"}
+    figures = {}
+    for name, value in totals.items():
+        own = totals.get(f"{name}_count")
+        if name != "count" and not name.endswith("_count") and own not in (0, count):
+            figures[f"{stage}/{name}"] = value / (count if own is None else own)
+    return figures
 
 
 def gather(value: Any) -> list[Any]:

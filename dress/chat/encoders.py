@@ -125,12 +125,14 @@ class CritiqueEncoder:
         turns = dialogue.turns[: turn + 1]
         if self.history == "none":
             turns = (replace(dialogue.turns[0], model=dialogue.turns[turn].model),)
-        return self.processor.encode(
+        last = len(turns) - 1
+        encoded = self.processor.encode(
             turns,
             images=images,
             condition=self.condition.sample(feedback, seed=self.seed, epoch=epoch, key=key),
-            supervised={len(turns) - 1},
+            supervised={last},
         )
+        return replace(encoded, turn=last)
 
 
 def _final_rating(dialogue: Dialogue) -> float:

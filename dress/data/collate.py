@@ -150,6 +150,7 @@ class _BatchBuilder:
         self.predecessors: list[Int[np.ndarray, " _"]] = []
         self.sequence_end: list[int] = []
         self.sequence_group: list[int] = []
+        self.sequence_turn: list[int] = []
         self.group_ids: dict[int, str] = {}  # by number within the step
 
     def place(self, piece: _Piece, *, row: int, start: int) -> None:
@@ -169,6 +170,7 @@ class _BatchBuilder:
             self.predecessors.append(nodes[supervised - 1])
             self.sequence_end.append(int(nodes[-1]))
             self.sequence_group.append(group)
+            self.sequence_turn.append(sequence.turn)
 
     def _slots(
         self, piece: _Piece, patches: Int[np.ndarray, " patch"]
@@ -202,6 +204,7 @@ class _BatchBuilder:
             target_seq=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
             sequence_end=torch.tensor(self.sequence_end, dtype=torch.int64),
             sequence_group=torch.tensor(self.sequence_group, dtype=torch.int64),
+            sequence_turn=torch.tensor(self.sequence_turn, dtype=torch.int64),
             group_ids=tuple(self.group_ids.values()),
         )
 

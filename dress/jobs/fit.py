@@ -26,6 +26,7 @@ from dress.modeling.checkpoint import load_weights
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from lit_modules.alignment import AlignmentModule, NonFiniteStep
+from lit_modules.callbacks.reject_count import RejectCount
 from lit_modules.callbacks.train_state import TrainState
 from lit_modules.schedule import warmup_cosine
 
@@ -63,15 +64,15 @@ def fit(
         gradient_clip=cfg.trainer.gradient_clip,
     )
     state = TrainState(directory=building.scratch, every_n_steps=cfg.trainer.save_every)
-    watching = [state, *callbacks(job, building, assistant, data)]
+    rejects = datamodule.rejects
+    watching = [state, RejectCount(rejects), *callbacks(job, building, assistant, data)]
     with tracking(job, building, config) as loggers:
         trainer = build_trainer(job, building, loggers, watching)
         figures = train(trainer, module, datamodule, state)
     save(assistant, building.path, spec=config["model"])
-    rejects = datamodule.rejects
     if rejects.count:
         print(f"{rejects.count} groups rejected, first {rejects.first}", flush=True)
-    return figures | {"data/rejects": float(rejects.count)}, state.stop_requested
+    return figures, state.stop_requested
 
 
 def train(

@@ -12,13 +12,15 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from dress.artifact import HISTORY, Building
+from dress.artifact import HISTORY, Artifact, Building
 from dress.errors import InputError
+from dress.evaluation.dashboard.layout import TURNS, by_turn
 from dress.files import write_text
 from dress.jobs.job import Job
 from lit_modules.logger import JsonLinesLogger
 
 RUN_ID = "run_id"
+STEP = "trainer/global_step"
 
 
 @contextmanager
@@ -38,6 +40,32 @@ def tracking(job: Job, building: Building, config: Mapping[str, Any]) -> Iterato
             )
             loggers.append(WandbLogger(experiment=stack.enter_context(run)))
         yield loggers
+
+
+def log_evaluations(job: Job, artifact: Artifact, metrics: Mapping[str, float]) -> None:
+    """Add the evaluations of a trained model to the W&B run that it was trained in, if any.
+
+    Those over turns of feedback are logged a second time, turn by turn, as curves.
+    """
+    identity = artifact.path / "wandb" / RUN_ID
+    settings = job.cfg.logger
+    if not settings.wandb or not identity.exists() or int(os.environ.get("RANK", "0")) > 0:
+        return
+    with wandb_run(
+        directory=artifact.path,
+        identity=identity.read_text(encoding="utf-8"),
+        name=artifact.name,
+        project=settings.project,
+        offline=is_offline(settings.mode),
+        config=artifact.config,
+    ) as run:
+        run.log({**metrics, STEP: artifact.config["trainer"]["max_steps"]})
+        turns = by_turn(metrics)
+        run.define_metric(TURNS, hidden=True)
+        for name in dict.fromkeys(name for figures in turns.values() for name in figures):
+            run.define_metric(name, step_metric=TURNS)
+        for turn, figures in turns.items():
+            run.log({**figures, TURNS: turn})
 
 
 def is_offline(mode: str) -> bool:
@@ -89,8 +117,8 @@ def wandb_run(
                 x_save_requirements=False,
             ),
         )
-        run.define_metric("trainer/global_step")
-        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        run.define_metric(STEP)
+        run.define_metric("*", step_metric=STEP, step_sync=True)
         with run:  # ends as failed where an exception passes
             yield run
     for log in (directory / "wandb").glob("*/logs/*"):

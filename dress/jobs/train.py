@@ -91,9 +91,22 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     }
 
 
+def note(job: Job, artifact: Artifact, figures: Mapping[str, float]) -> None:
+    """Add figures to a trained model and to its W&B run, once."""
+    known = artifact.metrics
+    if all(known.get(name) == value for name, value in figures.items()):
+        return
+    artifact.update_metrics(figures)
+    if job.cfg.logger.wandb:
+        from dress.jobs.tracking import log_evaluations  # Lightning: seconds
+
+        log_evaluations(job, artifact, figures)
+
+
 def compare(job: Job, artifacts: Mapping[str, Artifact]) -> None:
-    """Evaluate what `compare` lists, print a table per benchmark and note the figures."""
+    """Evaluate what `compare` lists, note the figures and print a table per benchmark."""
     tables: dict[str, dict[str, dict[str, float]]] = {}
+    figures: dict[str, float] = {}
     for entry in job.cfg.compare:
         on = entry.get("benchmark", "benchmark")
         if entry.role not in artifacts or job.cfg[on].get("_target_") is None:
@@ -101,8 +114,8 @@ def compare(job: Job, artifacts: Mapping[str, Artifact]) -> None:
         evaluation = evaluate_artifact(job, artifacts[entry.role], target=entry.target, on=on)
         tables.setdefault(on, {})[entry.label] = evaluation.metrics
         prefix = "" if entry.role == "self" else f"{entry.role}/"
-        metrics = {f"{prefix}{name}": value for name, value in evaluation.metrics.items()}
-        artifacts["self"].update_metrics(metrics)
+        figures |= {f"{prefix}{name}": value for name, value in evaluation.metrics.items()}
+    note(job, artifacts["self"], figures)
     for columns in tables.values():
         print(table(columns))
     columns = tables.get("benchmark", {})

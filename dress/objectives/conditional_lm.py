@@ -21,7 +21,11 @@ from dress.types import LossOutput, TokenBatch
 
 
 class ConditionalLM:
-    """Negative log-likelihood of the supervised tokens; the count is their number."""
+    """Negative log-likelihood of the supervised tokens; the count is their number.
+
+    Where both occur, responses to a first question (`critique_loss`) and to a later turn of the
+    user (`refinement_loss`) are reported apart.
+    """
 
     def __init__(self, *, requires: Requires = "dialogues") -> None:
         self.requires = requires
@@ -30,8 +34,15 @@ class ConditionalLM:
         logits = model(batch)
         targets = (batch.target_logit, batch.target_ids)
         log_probs = target_log_probs(logits, *targets)
+        later = (batch.sequence_turn[batch.target_seq] > 0).to(log_probs.dtype)
         return LossOutput(
             loss_sum=-log_probs.sum(),
             count=log_probs.new_tensor(log_probs.shape[0]),
-            metrics={"token_accuracy": is_top_token(logits, *targets).sum().to(log_probs.dtype)},
+            metrics={
+                "token_accuracy": is_top_token(logits, *targets).sum().to(log_probs.dtype),
+                "critique_loss": -(log_probs * (1 - later)).sum(),
+                "critique_loss_count": (1 - later).sum(),
+                "refinement_loss": -(log_probs * later).sum(),
+                "refinement_loss_count": later.sum(),
+            },
         )

@@ -1,13 +1,23 @@
-"""From nothing to stage 3, shortened: rollouts with feedback, training on them, evaluation."""
+"""From nothing to stage 3, shortened: rollouts with feedback, training on them, evaluation.
+
+The run is logged to W&B, offline, so that the dashboard can be compared with what it holds.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from test_main_job import EVALUATION, TINY, Done, Sandbox
+import wandb_file
+from PIL import Image
+from test_main_job import EVALUATION, ROOT, TINY, Done, Sandbox
 
 from dress.data.shard_index import ShardIndex
+from dress.evaluation.dashboard.layout import SECTIONS, TURNS, home
+from dress.evaluation.dashboard.run_data import RunData, open_runs
 from dress.types import Sample
 
 SMALL = [
@@ -16,7 +26,15 @@ SMALL = [
     "interaction.scenes=3",
     "interaction.turns=2",
     "feedback.prompts=20",
+    "logger=default",
+    "logger.mode=offline",
+    "callbacks=default",
+    "callbacks.progress=false",
+    "callbacks.table_rows=2",
+    "callbacks.rated_prompts=2",
 ]
+# what a run may lack: rejects (tests/lit), and responses of this model that are perfect at once
+SOMETIMES = {"data/rejects/*", "world/interaction/overcorrection"}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +46,77 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def stage3(sandbox: Sandbox) -> Done:
-    return sandbox.run("experiment=dress_stage3", *SMALL)
+    return sandbox.run("experiment=dress_stage3", "trainer.log_every=2", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def runs(sandbox: Sandbox, stage3: Done) -> list[RunData]:
+    """The chain of trained models, in order."""
+    stages = (f"dress_stage{number}-*" for number in range(4))
+    folders = [next((sandbox.folder / "artifacts").glob(stage)) for stage in stages]
+    return open_runs([str(folder) for folder in folders])
+
+
+def test_everything_that_a_run_logs_has_one_place_on_the_dashboard(runs: list[RunData]) -> None:
+    logged = {name for run in runs for name in run.logged()}
+    assert len(logged) > 100
+    rated = {f"val/rating/best/{a}" for a in ("helpfulness", "honesty", "harmlessness")}
+    assert {n: len(home(n)) for n in logged if len(home(n)) != 1 + (n in rated)} == {}
+
+
+def test_everything_on_the_dashboard_is_logged(runs: list[RunData]) -> None:
+    def found(kind: str, metric: str) -> bool:
+        if kind == "steps":
+            return any(run.curves(metric) for run in runs)
+        if kind == "turns":
+            return any(run.over_turns(metric) for run in runs)
+        if kind == "bars":
+            return any(run.final(metric) and run.final(f"init/{metric}") for run in runs)
+        return any(metric in run.logged() and run.samples(2) for run in runs)
+
+    panels = [panel for section in SECTIONS for panel in section.panels]
+    named = {(panel.kind, metric) for panel in panels for metric in panel.metrics}
+    assert {metric for kind, metric in named if not found(kind, metric)} == SOMETIMES
+
+
+def test_the_wandb_run_holds_the_same(runs: list[RunData]) -> None:
+    run = runs[-1]
+    files = sorted((run.artifact.path / "wandb").glob("offline-run-*/*.wandb"))
+    assert len({file.name for file in files}) == 1  # one run: of training, then of evaluation
+    rows = [row for file in files for row in wandb_file.history(file)]
+    names = {name for row in rows for name in row}
+    assert {name for name in run.logged() if name != "val/samples"} <= names
+    assert "val/samples/artifact_path" in names
+    for name, value in run.artifact.metrics.items():
+        if "world/" in name:
+            assert [json.loads(row[name]) for row in rows if name in row] == [value]
+    turns = [row for row in rows if TURNS in row]
+    assert [json.loads(row[TURNS]) for row in turns] == [0, 1, 2]
+    for row in turns:
+        value = run.artifact.metrics[f"world/interaction/turn_{row[TURNS]}"]
+        assert json.loads(row["world/interaction/turn"]) == value
+
+
+def test_nothing_is_logged_twice(sandbox: Sandbox, stage3: Done) -> None:
+    before = sorted((stage3.artifact.path / "wandb").iterdir())
+    sandbox.run("experiment=dress_stage3", "trainer.log_every=2", *SMALL)
+    assert sorted((stage3.artifact.path / "wandb").iterdir()) == before
+
+
+def test_the_dashboard_is_drawn(runs: list[RunData], tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "benchmarks" / "dashboard.py"), "picture"]
+    folders = [str(run.artifact.path) for run in runs]
+    where = {"cwd": ROOT, "env": {"PYTHONPATH": str(ROOT)}, "text": True, "capture_output": True}
+    done = subprocess.run([*script, *folders, "--out", str(tmp_path / "all.png")], **where)
+    assert done.returncode == 0, done.stderr
+    subprocess.run([*script, folders[0], "--out", str(tmp_path / "one.png")], **where, check=True)
+    every, one = (Image.open(tmp_path / name) for name in ("all.png", "one.png"))
+    assert every.size[0] == one.size[0] == 1280
+    assert every.size[1] > one.size[1] + 600  # stage 0 has neither evaluations nor conditions
+    data = str(runs[-1].artifact.path.parent / runs[-1].artifact.lineage["parents"]["data"]["name"])
+    done = subprocess.run([*script, data, "--out", str(tmp_path / "none.png")], **where)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and "holds shards, not a model" in done.stderr
 
 
 def test_the_chain_is_built_and_evaluated_over_turns(stage3: Done) -> None:

@@ -13,9 +13,12 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from toys import ToyData, cut, make_module, make_rows, make_trainer
 
+from dress.data.rejects import Rejects
 from dress.files import read_lines
 from dress.types import TokenBatch
 from lit_modules.callbacks import throughput as throughput_module
+from lit_modules.callbacks.condition_ratings import ConditionRatings
+from lit_modules.callbacks.reject_count import RejectCount
 from lit_modules.callbacks.sample_page import render_page
 from lit_modules.callbacks.sample_table import SampleTable, TablePrompt, thumbnail
 from lit_modules.callbacks.stop import Interrupted, StopSignals
@@ -37,6 +40,7 @@ def one_tree() -> TokenBatch:
         target_seq=none,
         sequence_end=torch.tensor([3, 4]),
         sequence_group=torch.tensor([0, 0]),
+        sequence_turn=torch.tensor([0, 0]),
         group_ids=("g",),
     )
 
@@ -195,3 +199,31 @@ def test_the_second_signal_stops_at_once(capfd):
     finally:
         signals.uninstall()
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_rejects_are_logged_by_reason():
+    rejects = Rejects(max_rejects=10)
+    rows = make_rows(2, 4)
+    trainer = make_trainer(callbacks=[RejectCount(rejects)])
+    for key, reason in (("a", "too long"), ("b", "too long"), ("c", "unreadable JSON")):
+        rejects.add("shard", key, reason)
+    trainer.fit(make_module(), ToyData([cut(rows[0], [4])], [cut(rows[1], [4])]))
+    logged = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("data/")}
+    assert logged == {
+        "data/rejects": 3,
+        "data/rejects/too_long": 2,
+        "data/rejects/unreadable_JSON": 1,
+    }
+
+
+def test_ratings_are_logged_at_every_validation():
+    rows, asked = make_rows(2, 4), []
+
+    def rate():
+        asked.append(len(asked))
+        return {"best/mean": 3.0 + len(asked) / 4}
+
+    trainer = make_trainer(callbacks=[ConditionRatings(rate)], max_epochs=2, num_sanity_val_steps=1)
+    trainer.fit(make_module(), ToyData([cut(rows[0], [4])], [cut(rows[1], [4])]))
+    assert asked == [0, 1]
+    assert float(trainer.callback_metrics["val/rating/best/mean"]) == 3.5

@@ -148,6 +148,7 @@ def tree_batch(
         target_seq=torch.tensor(sequence_of, dtype=torch.long),
         sequence_end=torch.tensor(ends),
         sequence_group=torch.arange(len(ends)),
+        sequence_turn=torch.zeros(len(ends), dtype=torch.long),
         group_ids=tuple(str(i) for i in range(len(ends))),
     )
 

@@ -1,0 +1,153 @@
+"""The dashboard as plain data: sections of panels, each naming what a run logs.
+
+The W&B workspace (workspace.py) and the picture (picture.py) are both made from it. A name may end
+in `*`. `init/<name>` is the same figure of the model that training began with, and `<name>_low` and
+`<name>_high` are the ends of its 95 % interval: a panel shows them with `<name>`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+Kind = Literal["steps", "bars", "turns", "table"]
+BEFORE = "init/"
+TURNS = "world/turns_of_feedback"  # the axis of panels over turns
+_OF_A_TURN = re.compile(r"((?:init/)?world/interaction/.+)_(\d+)(_low|_high)?")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`steps`: lines over training; `bars`: final figures; `turns`: lines over turns of feedback,
+    whose metrics are stored as `<name>_<turn>`; `table`: rows of text and images."""
+
+    title: str
+    kind: Kind
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    panels: tuple[Panel, ...]
+
+
+def _ratings(quantity: str) -> tuple[str, ...]:
+    return tuple(f"val/rating/{condition}/{quantity}" for condition in ("best", "none", "worst"))
+
+
+def _world(*quantities: str) -> tuple[str, ...]:
+    return tuple(f"world/{quantity}" for quantity in quantities)
+
+
+SECTIONS = (
+    Section(
+        "Losses",
+        (
+            Panel("Training and validation", "steps", ("train/loss", "val/loss")),
+            Panel("Critiques", "steps", ("train/critique_loss", "val/critique_loss")),
+            Panel("Refinements", "steps", ("train/refinement_loss", "val/refinement_loss")),
+            Panel("Tokens right", "steps", ("train/token_accuracy", "val/token_accuracy")),
+        ),
+    ),
+    Section(
+        "3H",
+        (
+            Panel(
+                "Ratings under best",
+                "steps",
+                tuple(f"val/rating/best/{a}" for a in ("helpfulness", "honesty", "harmlessness")),
+            ),
+            Panel(
+                "On held-out scenes",
+                "bars",
+                _world("helpfulness", "honesty", "harmlessness", "mean"),
+            ),
+            Panel("Descriptions", "bars", _world("recall", "chair_i", "chair_s")),
+            Panel("Objects named", "bars", _world("mentions")),
+            Panel(
+                "Answers",
+                "bars",
+                _world("vqa_accuracy", "attribute", "count", "existence", "relation"),
+            ),
+            Panel(
+                "Requests",
+                "bars",
+                _world("relevance", "safety", "persuasiveness", "overrefusal"),
+            ),
+        ),
+    ),
+    Section(
+        "Condition controls",
+        tuple(
+            Panel(title, "steps", _ratings(quantity))
+            for title, quantity in (
+                ("Mean rating", "mean"),
+                ("Helpfulness", "helpfulness"),
+                ("Honesty", "honesty"),
+                ("Harmlessness", "harmlessness"),
+            )
+        ),
+    ),
+    Section(
+        "Interaction",
+        (
+            Panel("Mean 3H", "turns", _world("interaction/turn")),
+            Panel("Helpfulness", "turns", _world("interaction/helpfulness/turn")),
+            Panel("Honesty", "turns", _world("interaction/honesty/turn")),
+            Panel("Harmlessness", "turns", _world("interaction/harmlessness/turn")),
+            Panel("Gain of a turn", "turns", _world("interaction/gain")),
+            Panel("Fixed by a turn", "turns", _world("interaction/fixed")),
+            Panel("Broken by a turn", "turns", _world("interaction/broken")),
+            Panel(
+                "In the end", "bars", _world("interaction/repaired", "interaction/overcorrection")
+            ),
+        ),
+    ),
+    Section(
+        "Throughput",
+        (
+            Panel(
+                "Tokens per second",
+                "steps",
+                ("train/tokens_per_second", "train/logical_tokens_per_second"),
+            ),
+            Panel("Sequences per second", "steps", ("train/samples_per_second",)),
+            Panel("Share of time spent waiting", "steps", ("train/stall_fraction",)),
+        ),
+    ),
+    Section(
+        "Optimizer and rejects",
+        (
+            Panel("Learning rate", "steps", ("train/learning_rate",)),
+            Panel("Norm of the gradient", "steps", ("train/grad_norm",)),
+            Panel("Steps without a target", "steps", ("train/empty_steps",)),
+            Panel("Rejected groups", "steps", ("data/rejects", "data/rejects/*")),
+        ),
+    ),
+    Section("Samples", (Panel("Answers to fixed prompts", "table", ("val/samples",)),)),
+)
+
+
+def panels(sections: Iterable[Section] = SECTIONS) -> Iterator[Panel]:
+    return (panel for section in sections for panel in section.panels)
+
+
+def by_turn(metrics: Mapping[str, float]) -> dict[int, dict[str, float]]:
+    """Sort the figures of turns: `<name>_<turn>` and its interval become `<name>` of that turn."""
+    turns: dict[int, dict[str, float]] = {}
+    for name, value in metrics.items():
+        if match := _OF_A_TURN.fullmatch(name):
+            turns.setdefault(int(match[2]), {})[match[1] + (match[3] or "")] = value
+    return dict(sorted(turns.items()))
+
+
+def home(metric: str) -> list[Panel]:
+    """Return the panels that show a metric as a run logs it."""
+    plain = re.sub(r"_(low|high)$", "", metric.removeprefix(BEFORE))
+    if match := _OF_A_TURN.fullmatch(plain):
+        return [p for p in panels() if p.kind == "turns" and match[1] in p.metrics]
+    return [p for p in panels() if any(fnmatchcase(plain, pattern) for pattern in p.metrics)]

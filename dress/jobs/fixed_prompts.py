@@ -1,0 +1,108 @@
+"""Ask the same few prompts at every validation: answers to read, and answers rated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+from hydra.utils import get_class, instantiate
+
+from dress.artifact import Artifact, Building
+from dress.assistant import Assistant, Prompt
+from dress.data.rejects import Reject
+from dress.data.shard_index import ShardIndex
+from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
+from dress.feedback.given import GivenAnnotator
+from dress.feedback.tally import Tally
+from dress.jobs.job import Job
+from dress.types import ASPECTS, Dialogue, Sample, Turn
+from lit_modules.callbacks.condition_ratings import ConditionRatings
+from lit_modules.callbacks.sample_table import SampleTable, TablePrompt
+
+RATED_CONDITIONS = ("best", "none", "worst")
+
+
+def sample_table(job: Job, building: Building, assistant: Assistant, data: Artifact) -> SampleTable:
+    """Ask the first validation prompts under the target condition, validation after validation."""
+    target = str(job.cfg.condition.target) if job.cfg.objective.requires == "feedback" else "none"
+    critique = assistant.condition.target(target)
+    rows = int(job.cfg.callbacks.table_rows)
+    prompts = [
+        table_prompt(sample, condition=target, critique=critique)
+        for sample in first_samples(data, rows)
+    ]
+
+    def respond(prompts: Sequence[TablePrompt]) -> list[str]:
+        asked = [Prompt((p.image,), (Turn(p.question),), p.critique) for p in prompts]
+        return answers(job, assistant, asked)
+
+    return SampleTable(prompts=prompts, respond=respond, directory=building.path, max_rows=rows)
+
+
+def table_prompt(sample: Sample, *, condition: str, critique: str) -> TablePrompt:
+    """The opening question of a record, with its reference or first response as the truth."""
+    turn = sample.dialogues[0].turns[0]
+    return TablePrompt(
+        image=sample.images[0],
+        question=turn.user,
+        condition=condition,
+        critique=critique,
+        truth=str(sample.annotations.get("reference") or turn.model or ""),
+    )
+
+
+def condition_ratings(job: Job, assistant: Assistant, data: Artifact) -> list[ConditionRatings]:
+    """Rate answers to the first validation prompts, if the annotator can do so for nothing."""
+    if issubclass(get_class(job.cfg.annotator._target_), BatchAnnotator | GivenAnnotator):
+        return []
+    annotator: Annotator = instantiate(job.cfg.annotator, _convert_="all")
+    samples = first_samples(data, int(job.cfg.callbacks.rated_prompts))
+    critiques = {name: assistant.condition.target(name) for name in RATED_CONDITIONS}
+
+    def rate() -> dict[str, float]:
+        asked = [
+            Prompt(sample.images[:1], (_opening(sample),), critique)
+            for critique in critiques.values()
+            for sample in samples
+        ]
+        given = iter(answers(job, assistant, asked))
+        figures = {name: mean_ratings(annotator, _answered(samples, given)) for name in critiques}
+        return {f"{name}/{what}": v for name, part in figures.items() for what, v in part.items()}
+
+    return [ConditionRatings(rate)]
+
+
+def _opening(sample: Sample) -> Turn:
+    return Turn(sample.dialogues[0].turns[0].user)
+
+
+def _answered(samples: Sequence[Sample], given: Iterator[str]) -> list[Sample]:
+    """Give each sample one dialogue: its opening question with the next answer."""
+    turns = [replace(_opening(sample), model=next(given)) for sample in samples]
+    return [replace(s, dialogues=(Dialogue((t,)),)) for s, t in zip(samples, turns, strict=True)]
+
+
+def mean_ratings(annotator: Annotator, samples: Sequence[Sample]) -> Mapping[str, float]:
+    """Return the mean rating of each judged aspect over the samples, and the mean of these."""
+    tally = Tally()
+    for group in annotate_groups(annotator, samples):
+        if isinstance(group, Sample):
+            tally.add(group)
+    metrics = tally.metrics()
+    means = {a: metrics[f"feedback/{a}"] for a in ASPECTS if f"feedback/{a}" in metrics}
+    return means | ({"mean": fmean(means.values())} if means else {})
+
+
+def first_samples(data: Artifact, count: int) -> list[Sample]:
+    """Return the usable ones of the first `count` groups of the first validation shard."""
+    index = ShardIndex.open(data.path / "validation")
+    groups = index.read_groups(0, 0, min(count, int(index.groups[0])))
+    return [sample for sample in groups if not isinstance(sample, Reject)]
+
+
+def answers(job: Job, assistant: Assistant, prompts: Sequence[Prompt]) -> list[str]:
+    decoding = ("max_new_tokens", "temperature", "batch_size")
+    settings: dict[str, Any] = {name: job.cfg.generation[name] for name in decoding}
+    return [responses[0] for responses in assistant.generate(prompts, **settings)]
