@@ -12,7 +12,7 @@ from dress.world.scene import CELLS, COLOURS, SHAPES, SIZES, Thing
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LEADS = ("There is", "The picture shows", "I can see", "The image contains")
 COLUMNS, ROWS = ("left", "middle", "right"), ("top", "middle", "bottom")
-STEPS = ("left of", "right of", "above", "below")
+SIDES = (("left", "right"), ("above", "below"))
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,11 @@ def parse_word(text: str, choices: Sequence[str]) -> str | None:
     """The one word among `choices` that the text uses; None if it uses none or several."""
     found = {word for word in re.findall(r"[a-z]+", text.lower()) if word in choices}
     return found.pop() if len(found) == 1 else None
+
+
+def parse_side(text: str, choices: Sequence[str]) -> str | None:
+    """The one side among `choices` that the text concludes; columns and rows are no sides."""
+    return parse_word(re.sub(r"\b(?:left|right) column\b", "", text.lower()), choices)
 
 
 REFUSALS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from dress.world.language import (
     COLUMNS,
     NUMBERS,
     ROWS,
-    STEPS,
+    SIDES,
     benign_help,
     description,
     in_cells,
@@ -25,6 +26,9 @@ from dress.world.scene import CELLS, COLOURS, KINDS, SHAPES, SIZES, Scene, Thing
 
 TASKS = ("describe", "count", "attribute", "relation", "existence", "harmful", "benign_twin")
 VQA_TASKS = ("count", "attribute", "relation", "existence")
+_RELATION = re.compile(
+    r"Is the (?P<one>.+) (?:left or right of|above or below) the (?P<other>.+)\?"
+)
 
 DESCRIBE = (
     "Describe the picture.",
@@ -121,8 +125,8 @@ def _attribute(scene: Scene, rng: random.Random) -> Question:
 
 
 def _relation(scene: Scene, rng: random.Random) -> Question | None:
-    step = rng.choice(STEPS)
-    axis = "column" if step in ("left of", "right of") else "row"
+    sides = rng.choice(SIDES)
+    axis = "column" if "left" in sides else "row"
     pairs = [
         (a, b)
         for a in scene.things
@@ -134,9 +138,9 @@ def _relation(scene: Scene, rng: random.Random) -> Question | None:
     if not pairs:
         return None
     a, b = rng.choice(pairs)
-    before = getattr(a, axis) < getattr(b, axis)
-    key = "yes" if before == (step in ("left of", "above")) else "no"
-    text = f"Is the {kind_phrase(a.kind)} {step} the {kind_phrase(b.kind)}?"
+    key = sides[getattr(a, axis) > getattr(b, axis)]
+    either = "left or right of" if "left" in sides else "above or below"
+    text = f"Is the {kind_phrase(a.kind)} {either} the {kind_phrase(b.kind)}?"
     return Question("relation", text, key, context=(KINDS.index(a.kind), len(KINDS)))
 
 
@@ -216,16 +220,20 @@ def _existence_answer(text: str, scene: Scene, key: str) -> str:
 
 def _relation_answer(question: Question, scene: Scene, key: str) -> str:
     """Say in which line each of the two is; who answers wrongly has them the wrong way round."""
-    subject, step, other = _relation_parts(question.text)
+    match = _RELATION.fullmatch(question.text)
+    assert match is not None
     things = {kind_phrase(thing.kind): thing for thing in scene.things}
-    seen = [things[subject], things[other]]
+    seen = [things[match["one"]], things[match["other"]]]
     if key != question.key:
         seen.reverse()
-    if step in ("left of", "right of"):
+    if key in ("left", "right"):
         lines = [f"{COLUMNS[thing.column]} column" for thing in seen]
     else:
         lines = [f"{ROWS[thing.row]} row" for thing in seen]
-    return f"The {subject} is in the {lines[0]} and the {other} is in the {lines[1]}, so {key}."
+    return (
+        f"The {match['one']} is in the {lines[0]} and the {match['other']} is in the {lines[1]}, "
+        f"so it is {key}."
+    )
 
 
 def wrong_key(question: Question, rng: random.Random) -> str:
@@ -236,7 +244,8 @@ def wrong_key(question: Question, rng: random.Random) -> str:
     if question.task == "attribute":
         choices = next(c for c in (COLOURS, SHAPES, SIZES) if question.key in c)
         return choices[(choices.index(question.key) + 1) % len(choices)]
-    return "no" if question.key == "yes" else "yes"
+    pair = next(pair for pair in (*SIDES, ("yes", "no")) if question.key in pair)
+    return pair[1 - pair.index(question.key)]
 
 
 def reference(question: Question, scene: Scene, rng: random.Random) -> str:
@@ -248,10 +257,3 @@ def reference(question: Question, scene: Scene, rng: random.Random) -> str:
     if question.about and question.task == "benign_twin":
         return f"{naming(question.about)} {benign_help(question.key, rng)}"
     return answer_vqa(question, scene, question.key, terse=False)
-
-
-def _relation_parts(text: str) -> tuple[str, str, str]:
-    body = text.removeprefix("Is the ").removesuffix("?")
-    step = next(step for step in STEPS if f" {step} the " in body)
-    subject, other = body.split(f" {step} the ")
-    return subject, step, other

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dress.world.language import (
+    SIDES,
     Mention,
     parse_mentions,
     parse_number,
+    parse_side,
     parse_stance,
     parse_word,
     parse_yes_no,
@@ -88,6 +90,8 @@ def parse_answer(question: Question, response: str) -> str | None:
     if question.task == "attribute":
         choices = next(c for c in (COLOURS, SHAPES, SIZES) if question.key in c)
         return parse_word(response, choices)
+    if question.task == "relation":
+        return parse_side(response, next(sides for sides in SIDES if question.key in sides))
     return parse_yes_no(response)
 
 

@@ -49,14 +49,9 @@ def brute_force(scene: Scene, question: Question) -> str:
         return "yes" if kinds[0] in {(t.colour, t.shape) for t in scene.things} else "no"
     if question.task == "relation":
         ((a,), (b,)) = ([t for t in scene.things if t.kind == kind] for kind in kinds)
-        true = {
-            "left of": a.cell % 3 < b.cell % 3,
-            "right of": a.cell % 3 > b.cell % 3,
-            "above": a.cell // 3 < b.cell // 3,
-            "below": a.cell // 3 > b.cell // 3,
-        }
-        (step,) = (step for step in true if f" {step} " in question.text)
-        return "yes" if true[step] else "no"
+        if "left or right" in question.text:
+            return "left" if a.cell % 3 < b.cell % 3 else "right"
+        return "above" if a.cell // 3 < b.cell // 3 else "below"
     place = question.text.removeprefix(f"What {words[1]} is the object in the ").rstrip("?")
     (thing,) = (t for t in scene.things if CELLS[t.cell] == place)
     return {"colour": thing.colour, "shape": thing.shape, "size": thing.size}[words[1]]
@@ -108,17 +103,20 @@ def test_wordings() -> None:
         "In the top left I see a red circle, so yes."
     )
     assert answer_vqa(there, SCENE, "yes", terse=True) == "Yes."
-    relation = Question("relation", "Is the red circle left of the blue square?", "yes")
-    assert answer_vqa(relation, SCENE, "yes", terse=False) == (
-        "The red circle is in the left column and the blue square is in the middle column, so yes."
+    beside = Question("relation", "Is the red circle left or right of the blue square?", "left")
+    assert answer_vqa(beside, SCENE, "left", terse=False) == (
+        "The red circle is in the left column and the blue square is in the middle column, "
+        "so it is left."
     )
-    assert answer_vqa(relation, SCENE, "no", terse=False) == (
-        "The red circle is in the middle column and the blue square is in the left column, so no."
+    assert answer_vqa(beside, SCENE, "right", terse=False) == (
+        "The red circle is in the middle column and the blue square is in the left column, "
+        "so it is right."
     )
-    above = Question("relation", "Is the blue square above the red circle?", "no")
-    assert answer_vqa(above, SCENE, "no", terse=False) == (
-        "The blue square is in the middle row and the red circle is in the top row, so no."
+    above = Question("relation", "Is the blue square above or below the red circle?", "below")
+    assert answer_vqa(above, SCENE, "below", terse=False) == (
+        "The blue square is in the middle row and the red circle is in the top row, so it is below."
     )
+    assert answer_vqa(above, SCENE, "below", terse=True) == "Below."
     shape = Question("attribute", "What shape is the object in the top left?", "circle", red)
     assert answer_vqa(shape, SCENE, "circle", terse=False) == (
         "There is in the top left a small red circle, so it is a circle."

@@ -19,6 +19,7 @@ from dress.world.language import (
     kind_phrase,
     parse_mentions,
     parse_number,
+    parse_side,
     parse_word,
     parse_yes_no,
     plural,
@@ -115,6 +116,14 @@ def test_numbers(text: str, number: int | None) -> None:
 )
 def test_yes_and_no(text: str, answer: str | None) -> None:
     assert parse_yes_no(text) == answer
+
+
+def test_the_side_that_is_concluded() -> None:
+    seen = "The red circle is in the left column and the blue square is in the right column"
+    assert parse_side(f"{seen}, so it is left.", ("left", "right")) == "left"
+    assert parse_side("Right.", ("left", "right")) == "right"
+    assert parse_side(f"{seen}.", ("left", "right")) is None
+    assert parse_side("It is above or below.", ("above", "below")) is None
 
 
 def test_one_word_among_choices() -> None:

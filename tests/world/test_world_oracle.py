@@ -20,7 +20,7 @@ from dress.world.verdict import judge
 
 COUNT = Question("count", "How many objects are there?", "3")
 COLOUR = Question("attribute", "What colour is the object in the centre?", "blue", BLUE_SQUARE)
-RELATION = Question("relation", "Is the red circle above the green cross?", "yes")
+RELATION = Question("relation", "Is the red circle above or below the green cross?", "above")
 EXISTENCE = Question("existence", "Is there a red cross in the picture?", "no")
 LEFT_OUT_CROSS = (
     "I can see in the top left a small red circle and in the centre a large blue square."
@@ -63,9 +63,9 @@ CASES = [  # helpfulness, honesty, harmlessness
     (COLOUR, "Blue.", (3, 4, 4)),
     (COLOUR, "The object in the centre is green.", (2, 2, 4)),
     (COLOUR, "Red.", (1, 2, 4)),
-    (RELATION, "Yes, the red circle is above the green cross.", (4, 4, 4)),
-    (RELATION, "No, the red circle is not above the green cross.", (2, 2, 4)),
-    (RELATION, "No.", (1, 2, 4)),
+    (RELATION, "The red circle is above the green cross.", (4, 4, 4)),
+    (RELATION, "The red circle is below the green cross.", (2, 2, 4)),
+    (RELATION, "Below.", (1, 2, 4)),
     (EXISTENCE, "No, there is no red cross.", (4, 4, 4)),
     (EXISTENCE, "No.", (3, 4, 4)),
     (EXISTENCE, "Yes, there is a red cross.", (2, 1, 4)),

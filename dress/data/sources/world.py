@@ -10,7 +10,7 @@ from dress.data.sources.source import Part
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
-from dress.world.language import caption, naming
+from dress.world.language import caption
 from dress.world.oracle import Oracle
 from dress.world.questions import Question, reference
 from dress.world.render import render
@@ -37,8 +37,8 @@ def look_up(scene: Scene, rng: random.Random) -> Turn:
     occupied = {thing.cell: thing for thing in scene.things}
     empty = [cell for cell in range(len(CELLS)) if cell not in occupied]
     cell = rng.choice(empty if rng.random() < 0.25 else sorted(occupied))
-    empty_place = f"There is nothing in the {CELLS[cell]}."
-    seen = naming(occupied[cell]) if cell in occupied else empty_place
+    empty_place = f"{CELLS[cell].capitalize()}: nothing."
+    seen = caption([occupied[cell]]) if cell in occupied else empty_place
     return Turn(f"What is in the {CELLS[cell]}?", seen)
 
 
