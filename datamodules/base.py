@@ -40,24 +40,25 @@ class ShardDataModule(L.LightningDataModule):
         super().__init__()
         self.encoder, self.collator = encoder, collator
         self.groups_per_step, self.num_workers = groups_per_step, num_workers
-        self.rejects = Rejects(max_rejects=max_rejects)
         self.train_stream = GroupStream(directory=directory / "train", seed=seed, window=window)
         self.validation_stream = GroupStream(
             directory=directory / "validation", seed=seed, shuffle=False
+        )
+        self.rejects = Rejects(
+            max_rejects=max_rejects, total=len(self.train_stream) + len(self.validation_stream)
         )
         self.start_step = 0
 
     def check(self) -> None:
         """Encode the first groups of both splits, so that bad data shows before anything trains."""
-        rejects = Rejects(max_rejects=self.rejects.max_rejects)
         for stream in (self.train_stream, self.validation_stream):
             steps = StepStream(
                 stream=stream, encoder=self.encoder, collator=lambda _: (), groups_per_step=1
             )
             for number in range(min(_CHECKED, len(stream))):
-                rejects.seen()
+                self.rejects.seen()
                 for reject in steps.make(number).rejects:
-                    rejects.add(reject.where, reject.key, reject.reason, reject.detail)
+                    self.rejects.add_once(reject)
 
     def train_dataloader(self) -> Loader:
         return self._loader(self.train_stream, start_step=self.start_step, stop=None)
@@ -83,7 +84,9 @@ class ShardDataModule(L.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        return {"step": progress.current.processed}  # type: ignore[attr-defined]
+        step = progress.current.processed  # type: ignore[attr-defined]
+        return {"step": step, "rejects": self.rejects.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start_step = state_dict["step"]
+        self.rejects.load_state_dict(state_dict["rejects"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
 
@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dress.chat.encoders import Encoder
+from dress.data.reading import take_retries
 from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.errors import InputError
@@ -100,9 +101,10 @@ class Step:
     batches: tuple[TokenBatch, ...]
     rejects: tuple[Reject, ...]
     groups: int  # seen, rejected ones included
+    retries: int = 0  # reads that succeeded only when tried again
 
     def pin_memory(self) -> Step:
-        return Step(tuple(b.pin_memory() for b in self.batches), self.rejects, self.groups)
+        return replace(self, batches=tuple(b.pin_memory() for b in self.batches))
 
 
 class StepStream(IterableDataset[Step]):
@@ -149,7 +151,7 @@ class StepStream(IterableDataset[Step]):
         results = [self._encode(i) for i in range(begin + self.rank, end, self.world_size)]
         groups = [result for result in results if isinstance(result, EncodedGroup)]
         rejects = tuple(result for result in results if isinstance(result, Reject))
-        return Step(self.collator(groups), rejects, len(results))
+        return Step(self.collator(groups), rejects, len(results), take_retries())
 
     def _encode(self, index: int) -> EncodedGroup | Reject:
         position, sample = self.stream.fetch(index)
@@ -185,6 +187,7 @@ class StepLoader:
         )
         for step in loader:
             self.rejects.seen(step.groups)
+            self.rejects.retries += step.retries
             for reject in step.rejects:
-                self.rejects.add(reject.where, reject.key, reject.reason, reject.detail)
+                self.rejects.add_once(reject)
             yield step.batches

@@ -26,6 +26,7 @@ from dress.modeling.checkpoint import load_weights
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from lit_modules.alignment import AlignmentModule, NonFiniteStep
+from lit_modules.callbacks.data_figures import DataFigures
 from lit_modules.callbacks.train_state import TrainState
 from lit_modules.schedule import warmup_cosine
 
@@ -63,7 +64,8 @@ def fit(
         gradient_clip=cfg.trainer.gradient_clip,
     )
     state = TrainState(directory=building.scratch, every_n_steps=cfg.trainer.save_every)
-    watching = [state, *callbacks(job, building, assistant, data)]
+    figures_of_data = DataFigures(rejects=datamodule.rejects)
+    watching = [state, figures_of_data, *callbacks(job, building, assistant, data)]
     with tracking(job, building, config) as loggers:
         trainer = build_trainer(job, building, loggers, watching)
         figures = train(trainer, module, datamodule, state)
@@ -71,7 +73,7 @@ def fit(
     rejects = datamodule.rejects
     if rejects.count:
         print(f"{rejects.count} groups rejected, first {rejects.first}", flush=True)
-    return figures | {"data/rejects": float(rejects.count)}, state.stop_requested
+    return figures | rejects.metrics(), state.stop_requested
 
 
 def train(

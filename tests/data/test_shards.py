@@ -222,7 +222,7 @@ def test_compressed_and_oversized_groups_are_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(tmp_path, file("a.json", JSON), file("a.jpg", picture()))
-    monkeypatch.setattr("dress.data.shard_index.MAX_GROUP_BYTES", 1000)
+    monkeypatch.setattr("dress.data.group_bytes.MAX_GROUP_BYTES", 1000)
     (group,) = read(tmp_path)
     assert isinstance(group, Reject) and group.reason == "group too large"
     monkeypatch.undo()
