@@ -39,8 +39,8 @@ class Reject(Exception):
 class Rejects:
     """Count rejected groups against a limit: a number of groups, or below 1 a share of those seen.
 
-    A share is judged once `grace` groups were seen, so that one early reject is not 100 percent, and
-    of at most `total` groups where these are read again and again.
+    A share is judged once `grace` groups were seen, so that one early reject is not 100 percent,
+    and of at most `total` groups where these are read again and again.
     """
 
     def __init__(
@@ -82,7 +82,9 @@ class Rejects:
             )
         if self.by_reason[reason] <= SHOWN:
             last = "; more of this kind are only counted" if self.by_reason[reason] == SHOWN else ""
-            logger.warning("rejected: %s%s", Reject(reason, key=key, where=where, detail=detail), last)
+            logger.warning(
+                "rejected: %s%s", Reject(reason, key=key, where=where, detail=detail), last
+            )
 
     def add_once(self, reject: Reject) -> None:
         """Count a group of a stream, which meets it again in every epoch and validation, once."""

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
+from dress.targets import foreign_target
 
 CHOICES: dict[str, Sequence[str]] = {
     "parents": ("build", "require"),
@@ -107,6 +108,7 @@ def check(cfg: DictConfig) -> None:
             f"feedback.part is {cfg.feedback.part}: there are feedback.parts={cfg.feedback.parts}, "
             "counted from 0."
         )
+    check_code(cfg)
     check_compare(cfg)
     check_devices(cfg)
     check_targets(cfg)
@@ -115,6 +117,15 @@ def check(cfg: DictConfig) -> None:
 def check_given(cfg: DictConfig) -> None:
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise InputError(f"{key} is not set: give {key}=<value>.")
+
+
+def check_code(cfg: DictConfig) -> None:
+    """Refuse code that an artifact could not name either."""
+    if (target := foreign_target(OmegaConf.to_container(cfg))) is not None:
+        raise InputError(
+            f"_target_={target} is foreign code: name a class of dress, lit_modules, datamodules "
+            "or torch.optim, and wrap another one there."
+        )
 
 
 def check_compare(cfg: DictConfig) -> None:

@@ -80,6 +80,7 @@ def train(
     trainer: L.Trainer, module: AlignmentModule, datamodule: ShardDataModule, state: TrainState
 ) -> dict[str, float]:
     """Fit from the last state, if there is one; return the figures of the final weights."""
+    state.check()
     try:
         trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
         figures = final_metrics(trainer)
