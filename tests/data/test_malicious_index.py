@@ -142,11 +142,13 @@ PICKLE = b"cos\nsystem\n(S'touch started'\ntR."
 @pytest.mark.parametrize(
     "variables",
     [
-        {},
-        {"WDS_SECURE": "0"},
-        {"WDS_SECURE": "yes please", "WDS_CACHE_SIZE": "much", "WDS_VERBOSE_CACHE": "?"},
-        {"GOPEN_REWRITE": "shard-=pipe:touch started; cat shard-", "GOPEN_VERBOSE": "x"},
-        {"USE_AIS_FOR": "pipe", "WDS_PYTORCH_WEIGHTS_ONLY": "0"},
+        {
+            "WDS_SECURE": "0",
+            "WDS_PYTORCH_WEIGHTS_ONLY": "0",
+            "GOPEN_REWRITE": "shard-=pipe:touch started; cat shard-",
+            "USE_AIS_FOR": "pipe",
+        },
+        {"WDS_SECURE": "yes please", "WDS_CACHE_SIZE": "much", "GOPEN_VERBOSE": "x"},
     ],
 )
 def test_no_variable_loosens_anything(tmp_path: Path, variables: dict[str, str]) -> None:
