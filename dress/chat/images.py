@@ -11,9 +11,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from dress.data.rejects import Reject
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 50_000_000
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode the first picture of a JPEG, PNG or WebP file; its header is judged before a pixel.
 
     CMYK, grey and palette colours become RGB, 16 bits per channel the upper 8, an alpha channel is

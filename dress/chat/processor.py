@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from dress.chat.images import decode_image
+from dress.chat.images import MAX_PIXELS, decode_image
 from dress.chat.template import ChatTemplate, Rendered
 from dress.data.rejects import Reject
 from dress.errors import InputError
@@ -35,7 +35,7 @@ class Processor:
         preprocess: Callable[[Image.Image], Float[Tensor, "3 height width"]],
         num_image_tokens: int,
         max_length: int,
-        max_pixels: int = 50_000_000,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         _check_tokenizer(tokenizer, template)
         specials = {str(token) for token in tokenizer.get_added_vocab()}

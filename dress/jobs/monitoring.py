@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import lightning as L
 
 from dress.artifact import Artifact, Building
 from dress.assistant import Assistant, Prompt
+from dress.chat.processor import Processor
 from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.jobs.job import Job
@@ -42,8 +44,7 @@ def sample_table(job: Job, building: Building, assistant: Assistant, data: Artif
     rows = int(min(job.cfg.callbacks.table_rows, len(index)))
     prompts = [
         table_prompt(sample, condition=target, critique=critique)
-        for sample in index.read_groups(0, 0, min(rows, int(index.groups[0])))
-        if not isinstance(sample, Reject)
+        for sample in showable(index, rows, assistant.processor)
     ]
     decoding = ("max_new_tokens", "temperature", "batch_size")
     settings: dict[str, Any] = {name: job.cfg.generation[name] for name in decoding}
@@ -53,9 +54,20 @@ def sample_table(job: Job, building: Building, assistant: Assistant, data: Artif
             Prompt(images=(p.image,), turns=(Turn(user=p.question),), condition=p.critique)
             for p in prompts
         ]
-        return [responses[0] for responses in assistant.generate(asked, **settings)]
+        # a prompt that cannot be asked is counted where it is trained or validated on
+        answers = assistant.generate(asked, rejects={}, **settings)
+        return [responses[0] if responses else "" for responses in answers]
 
     return SampleTable(prompts=prompts, respond=respond, directory=building.path, max_rows=rows)
+
+
+def showable(index: ShardIndex, rows: int, processor: Processor) -> Iterator[Sample]:
+    """Yield those of the first groups that have images which can be read."""
+    for sample in index.read_groups(0, 0, min(rows, int(index.groups[0]))):
+        with suppress(Reject):
+            if not isinstance(sample, Reject) and sample.images:
+                processor.load_images(sample.images)
+                yield sample
 
 
 def table_prompt(sample: Sample, *, condition: str, critique: str) -> TablePrompt:

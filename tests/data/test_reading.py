@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 
 from dress.data import reading
-from dress.data.rejects import Reject
+from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.data.shards import ShardWriter
+from dress.data.stream import GroupStream, StepLoader
 from dress.errors import InputError
 from tests.chat.tiny_chat import make_sample
+from tests.data.test_stream import make_steps
 
 Failing = Callable[[int, int], None]
 
@@ -134,3 +136,18 @@ def test_a_real_failure_of_the_system(index: ShardIndex) -> None:
         for descriptor in (free, *held):
             os.close(descriptor)
     assert reading.take_retries() == 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_retries_are_counted_here_whatever_the_workers(
+    index: ShardIndex, failing: Failing, workers: int
+) -> None:
+    stream = GroupStream(directory=index.directory, seed=0)
+    rejects = Rejects()
+    loader = StepLoader(
+        steps=make_steps(stream, groups_per_step=1, stop=4), rejects=rejects, num_workers=workers
+    )
+    failing(1, errno.EIO)  # once in each process
+    assert len(list(loader)) == 4
+    assert rejects.retries == max(workers, 1) and rejects.count == 0
+    assert rejects.metrics()["data/read_retries"] == rejects.retries

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 from own_data import run_job
 
 from dress.artifact import Artifact
+from dress.data.shard_index import ShardIndex
+from dress.data.shards import ShardWriter
 from dress.errors import InputError
 from dress.files import read_lines
+from dress.jobs.monitoring import showable
 from lit_modules.alignment import AlignmentModule
+from tests.chat.tiny_chat import make_processor, make_sample, picture
 from tests.data.nlf_files import nlf_row, write_nlf
 
 ROWS = 12
@@ -21,20 +26,20 @@ COMMAND = [
     "experiment=dress_stage2",
     "data=lvlm_nlf",
     "data.max_rejects=3",
-    "data.validation_share=0.25",
+    "data.validation_share=0.5",
     "trainer.max_steps=8",
     "trainer.validate_every=3",
     "trainer.save_every=1",
     "trainer.log_every=2",
     "datamodule.groups_per_step=3",  # three epochs
-    "callbacks.table_rows=0",
+    "callbacks.table_rows=9",
 ]
 EXPECTED = {"data/rejects": 2.0, "data/rejects/too_long": 2.0, "data/read_retries": 0.0}
 
 
 def run(folder: Path, *overrides: str) -> Artifact:
     rows = [nlf_row(number) for number in range(ROWS)]
-    for number in (2, 7):
+    for number in (1, 7):  # by their pictures one of validation, one of training
         rows[number]["interaction"][0]["user"] = "word " * 3000
     write_nlf(folder / "data", rows)
     return run_job(folder, *COMMAND, *overrides)
@@ -46,7 +51,7 @@ def about_data(figures: dict[str, Any]) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return run(tmp_path_factory.mktemp("whole"), "logger.wandb=true", "logger=default")
+    return run(tmp_path_factory.mktemp("whole"), "logger=default")
 
 
 def test_two_bad_groups_count_twice_whatever_the_epochs(whole: Artifact) -> None:
@@ -105,3 +110,15 @@ def test_a_state_that_was_tampered_with_is_one_sentence(
     assert "\n" not in str(error.value) and state.exists()
     state.unlink()
     assert about_data(run(tmp_path).metrics) == EXPECTED
+
+
+def test_the_table_shows_only_what_can_be_shown(tmp_path: Path) -> None:
+    sound = [make_sample(number) for number in range(3)]
+    with ShardWriter(tmp_path) as writer:
+        writer.write(sound[0])
+        writer.write(make_sample(7, images=0))
+        writer.write(replace(make_sample(8), images=(picture()[:200],)))
+        writer.write(sound[1])
+        writer.write(sound[2])
+    shown = showable(ShardIndex.open(tmp_path), 4, make_processor())
+    assert list(shown) == sound[:2]
