@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -17,7 +17,13 @@ from webdataset.tariterators import base_plus_ext, tar_file_iterator
 
 from dress.data.rejects import Reject
 from dress.data.schema import SCHEMA_VERSION, from_json, parse_json
-from dress.data.shards import INDEX_NAME, file_sha256, group_key, offsets_path
+from dress.data.shards import (
+    INDEX_NAME,
+    OFFSETS_SUFFIX,
+    file_sha256,
+    group_key,
+    offsets_path,
+)
 from dress.errors import InputError
 from dress.types import Sample
 
@@ -25,19 +31,20 @@ webdataset.utils.enforce_security = True  # no pickled member is ever decoded, n
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 MAX_GROUP_BYTES = 256 * 2**20
+_OFFSETS_KEPT = 64  # shards whose offsets are in memory: a shuffling window is read from few
 _BLOCK = 512  # of a tar file
 
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """What `index.json` says, with group counts summed up."""
+    """What `index.json` says; offsets are read with the shards, so that opening stays cheap."""
 
     directory: Path
     files: tuple[str, ...]
     groups: Int[np.ndarray, " shard"]
     sha256: tuple[str, ...]
     fingerprint: str  # of index.json, which holds the hash of every shard
-    offsets: tuple[Int[np.ndarray, " _"], ...]
+    _offsets: dict[int, Int[np.ndarray, " group_and_end"]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str]) -> ShardIndex:
@@ -55,7 +62,6 @@ class ShardIndex:
             groups=np.array(groups, dtype=np.int64),
             sha256=sha256,
             fingerprint=hashlib.sha256(text).hexdigest(),
-            offsets=tuple(_load_offsets(directory / f, n) for f, n, _ in shards),
         )
 
     def __len__(self) -> int:
@@ -63,29 +69,42 @@ class ShardIndex:
 
     def verify(self) -> None:
         """Compare every shard with its recorded hash; raise InputError at the first mismatch."""
-        for file, sha256 in zip(self.files, self.sha256, strict=True):
+        for number, (file, sha256) in enumerate(zip(self.files, self.sha256, strict=True)):
             if file_sha256(self.directory / file) != sha256:
                 raise InputError(f"{self.directory / file} was altered: build the shards again.")
+            try:
+                self.offsets(number)
+            except Reject as reject:
+                raise InputError(f"{reject}: build the shards again.") from None
+
+    def offsets(self, shard: int) -> Int[np.ndarray, " group_and_end"]:
+        """Return where the groups of a shard begin and the last one ends; Reject if damaged."""
+        if (known := self._offsets.get(shard)) is not None:
+            return known
+        if len(self._offsets) >= _OFFSETS_KEPT:
+            del self._offsets[next(iter(self._offsets))]
+        path = offsets_path(self.directory / self.files[shard])
+        self._offsets[shard] = _load_offsets(path, int(self.groups[shard]))
+        return self._offsets[shard]
 
     def read_groups(self, shard: int, start: int, stop: int) -> Iterator[Sample | Reject]:
         """Yield groups start to stop (exclusive) of a shard; one that is damaged as a Reject."""
         where = str(self.directory / self.files[shard])
         for group in range(start, stop):
-            begin, end = self.offsets[shard][group : group + 2].tolist()
             try:
+                begin, end = self.offsets(shard)[group : group + 2].tolist()
                 yield _read_group(_read_bytes(where, begin, end), where=where)
             except Reject as reject:
                 yield reject.at(where=where, key=f"number {group}")
 
 
-def _load_offsets(shard: Path, groups: int) -> Int[np.ndarray, " group_and_end"]:
-    path = offsets_path(shard)
+def _load_offsets(path: Path, groups: int) -> Int[np.ndarray, " group_and_end"]:
     try:
         offsets = np.load(path, allow_pickle=False).astype(np.int64)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is unreadable ({error}): build the shards again.") from None
+        raise Reject("damaged offsets", where=str(path), detail=str(error)) from error
     if offsets.shape != (groups + 1,) or offsets[0] != 0 or (np.diff(offsets) <= 0).any():
-        raise InputError(f"{path} does not match its shard: build the shards again.")
+        raise Reject("damaged offsets", where=str(path), detail="they do not fit the shard")
     return offsets
 
 
@@ -100,13 +119,30 @@ def _entries(path: Path, text: bytes) -> list[tuple[str, int, str]]:
         raise InputError(f"{path} is damaged ({error!r}): build the shards again.") from None
     if version != SCHEMA_VERSION:
         raise InputError(f"{path} has schema {version}, not {SCHEMA_VERSION}: build it again.")
-    if not shards or any(Path(file).name != file or groups < 1 for file, groups, _ in shards):
-        raise InputError(f"{path} lists no shards, or wrong ones: build the shards again.")
-    for (file, _, _), size in zip(shards, sizes, strict=True):
-        shard = path.parent / file
-        if not shard.is_file() or shard.stat().st_size != size:
-            raise InputError(f"{shard} is missing or cut short: copy or build the shards again.")
+    is_wrong = any(os.path.basename(file) != file or groups < 0 for file, groups, _ in shards)
+    if is_wrong or not any(groups for _, groups, _ in shards):
+        raise InputError(f"{path} lists no shards with groups, or wrong ones: build them again.")
+    _check_files(path.parent, shards, sizes)
     return shards
+
+
+def _check_files(
+    directory: Path, shards: Sequence[tuple[str, int, str]], sizes: Sequence[int]
+) -> None:
+    """Look at the size of every file at once, which for many shards is what takes time."""
+    with os.scandir(directory) as entries:
+        found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    for (file, groups, _), size in zip(shards, sizes, strict=True):
+        if found.get(file) != size:
+            raise InputError(
+                f"{directory / file} is missing or cut short: copy or build the shards again."
+            )
+        offsets = f"{os.path.splitext(file)[0]}{OFFSETS_SUFFIX}"
+        if found.get(offsets, 0) < 8 * (groups + 1):
+            raise InputError(
+                f"{directory / offsets} is missing or does not match its shard: copy or build "
+                "the shards again."
+            )
 
 
 def _read_bytes(path: str, begin: int, end: int) -> bytes:

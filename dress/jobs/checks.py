@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
@@ -16,6 +18,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "logger.mode": ("auto", "online", "offline"),
     "trainer.accelerator": ("cpu", "gpu", "auto"),
     "annotator.detail": ("hint", "reveal"),
+    "datamodule.when_dry": ("repeat", "stop", "reweight"),
     **{
         f"{node}.{key}": choices
         for node in ("benchmark", "interaction")
@@ -46,6 +49,7 @@ LEAST_INTEGERS = {
     "datamodule.row_tokens": 1,
     "datamodule.pad_to_multiple": 1,
     "datamodule.num_workers": 0,
+    "trainer.devices": 1,
     "feedback.samples": 1,
     "feedback.max_new_tokens": 1,
     "feedback.batch_size": 1,
@@ -109,6 +113,7 @@ def check(cfg: DictConfig) -> None:
         )
     check_compare(cfg)
     check_devices(cfg)
+    check_mixture(cfg)
     check_targets(cfg)
 
 
@@ -131,12 +136,38 @@ def check_compare(cfg: DictConfig) -> None:
 
 
 def check_devices(cfg: DictConfig) -> None:
-    """Refuse several processes: each would wait for the other's artifact."""
-    if cfg.trainer.devices != 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    """Refuse numbers of processes for which some would have nothing to do, or wait for ever."""
+    devices, processes = cfg.trainer.devices, world_size()
+    if processes > 1 and (cfg.job.name != "train" or devices != processes):
         raise InputError(
-            f"trainer.devices is {cfg.trainer.devices} and WORLD_SIZE "
-            f"{os.environ.get('WORLD_SIZE', '1')}: jobs run in one process on one device for now."
+            f"{processes} processes were started for job={cfg.job.name} and trainer.devices="
+            f"{devices}: start one, or for job=train as many as trainer.devices."
         )
+    if processes > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise InputError("a sweep was started in several processes: give trainer.devices instead.")
+    if devices > cfg.datamodule.groups_per_step:
+        raise InputError(
+            f"trainer.devices is {devices} and datamodule.groups_per_step "
+            f"{cfg.datamodule.groups_per_step}: give each device at least one group per step."
+        )
+
+
+def world_size() -> int:
+    """Return how many processes were started together, by torchrun or by launch.py."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_mixture(cfg: DictConfig) -> None:
+    for name, entry in cfg.datamodule.mixture.items():
+        if not OmegaConf.is_dict(entry) or set(entry) != {"artifact", "weight"}:
+            raise InputError(
+                f"datamodule.mixture.{name} is {entry}: give artifact=<directory> and "
+                "weight=<number>."
+            )
+    weights = {f"mixture.{name}.weight": e.weight for name, e in cfg.datamodule.mixture.items()}
+    for key, weight in ({"weight": cfg.datamodule.weight} | weights).items():
+        if not (_is_number(weight, int | float) and 0 < weight < float("inf")):
+            raise InputError(f"datamodule.{key} is {weight!r}: give a number above 0.")
 
 
 def check_targets(cfg: DictConfig) -> None:
