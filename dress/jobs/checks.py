@@ -136,20 +136,26 @@ def check_compare(cfg: DictConfig) -> None:
 
 
 def check_devices(cfg: DictConfig) -> None:
-    """Refuse numbers of processes for which some would have nothing to do, or wait for ever."""
-    devices, processes = cfg.trainer.devices, world_size()
-    if processes > 1 and (cfg.job.name != "train" or devices != processes):
+    groups = cfg.datamodule.groups_per_step
+    if cfg.job.name == "train" and cfg.trainer.devices > groups:
+        raise InputError(
+            f"trainer.devices is {cfg.trainer.devices} and datamodule.groups_per_step {groups}: "
+            "give each device at least one group per step."
+        )
+
+
+def check_processes(cfg: DictConfig) -> None:
+    """Refuse processes that would wait for each other's artifacts."""
+    processes = world_size()
+    if processes == 1:
+        return
+    if cfg.job.name != "train" or cfg.trainer.devices != processes:
         raise InputError(
             f"{processes} processes were started for job={cfg.job.name} and trainer.devices="
-            f"{devices}: start one, or for job=train as many as trainer.devices."
+            f"{cfg.trainer.devices}: start one, or for job=train as many as trainer.devices."
         )
-    if processes > 1 and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise InputError("a sweep was started in several processes: give trainer.devices instead.")
-    if devices > cfg.datamodule.groups_per_step:
-        raise InputError(
-            f"trainer.devices is {devices} and datamodule.groups_per_step "
-            f"{cfg.datamodule.groups_per_step}: give each device at least one group per step."
-        )
 
 
 def world_size() -> int:

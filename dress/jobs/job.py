@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.artifact import Artifact, ArtifactStore, Building, artifact_name, fingerprint
 from dress.errors import InputError
-from dress.jobs.checks import check, world_size
+from dress.jobs.checks import check, check_processes, world_size
 
 FORWARDED_GROUPS = {
     "model",
@@ -54,6 +54,8 @@ class Job:
 
     def run(self) -> Artifact:
         check(self.cfg)
+        if not self.is_parent:
+            check_processes(self.cfg)
         return import_module(f"dress.jobs.{self.cfg.job.name}").run(self)
 
     def parent(self, role: str, *extra: str) -> Artifact:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dress.errors import InputError
-from dress.jobs.checks import check, world_size
+from dress.jobs.checks import check_processes, world_size
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 
@@ -41,7 +41,7 @@ def start(cfg: DictConfig) -> None:
 
 def _follow(job: Job) -> None:
     """Train with the first process, which builds the artifact."""
-    check(job.cfg)
+    check_processes(job.cfg)
     from dress.jobs.rank import follow  # imports torch
 
     follow()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_every_prefix_keeps_the_proportion(tmp_path: Path, weights: list[float])
     for end in range(256, len(sources) + 1, 256):
         counts = np.bincount(sources[:end], minlength=len(weights))
         assert np.abs(counts - end * shares).max() < 1
-    alternations = sum(a != b for a, b in zip(sources, sources[1:], strict=False))
+    alternations = sum(a != b for a, b in pairwise(sources))
     chance = 1 - (shares**2).sum()  # in random order, not in turns
     assert alternations == pytest.approx(len(sources) * chance, rel=0.2, abs=12)
 

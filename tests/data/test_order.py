@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_neighbours_are_from_the_same_shard_as_often_as_by_chance(
 
 def test_epochs_are_unrelated(directory: Path) -> None:
     moved = [written_places(directory, epoch=epoch) for epoch in range(3)]
-    for first, second in zip(moved, moved[1:], strict=False):
+    for first, second in pairwise(moved):
         correlation = np.corrcoef(np.argsort(first), np.argsort(second))[0, 1]
         assert abs(correlation) < 4 / np.sqrt(SHARDS)  # shards move as a whole
     beginnings = [int(places[0]) // SIZE for places in moved]
