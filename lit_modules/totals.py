@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from dress.distributed import gather
 from dress.types import LossOutput
 
 Totals = dict[str, Float[Tensor, ""]]
@@ -49,12 +49,3 @@ def read_many(rows: Sequence[Totals]) -> dict[str, float]:
 def means(totals: Mapping[str, float], stage: str) -> dict[str, float]:
     count = totals["count"]
     return {f"{stage}/{name}": v / count for name, v in totals.items() if name != "count"}
-
-
-def gather(value: Any) -> list[Any]:
-    """Collect one object per rank."""
-    if not dist.is_initialized():
-        return [value]
-    gathered = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, value)
-    return gathered

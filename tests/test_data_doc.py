@@ -37,7 +37,7 @@ def reasons() -> set[str]:
 def test_each_row_has_an_outcome_and_a_test(row: list[str]) -> None:
     _, outcome, counted, test = row
     assert OUTCOMES.match(outcome)
-    assert bool(counted) == (outcome.startswith("reject") or "read_retries" in counted)
+    assert bool(counted) == ("reject" in outcome or "read_retries" in counted)
     file, name = test.strip("`").split("::")
     assert re.search(rf"^def {name}\(", (TESTS / file).read_text(), re.MULTILINE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dress.errors import InputError
@@ -109,21 +109,11 @@ class Rejects:
 
     def metrics(self) -> dict[str, float]:
         """Return data/rejects, the same by reason, and data/read_retries."""
-        return data_metrics([(self.by_reason, self.retries)])
-
-
-def data_metrics(counted: Iterable[tuple[Mapping[str, int], int]]) -> dict[str, float]:
-    """Name the sums over ranks of what each counted: rejects by reason, and retries."""
-    total: Counter[str] = Counter()
-    tried_again = 0
-    for by_reason, retries in counted:
-        total.update(by_reason)
-        tried_again += retries
-    figures = {"data/rejects": float(total.total()), "data/read_retries": float(tried_again)}
-    for reason in sorted(total):
-        name = re.sub(r"\W+", "_", reason).strip("_")
-        figures[f"data/rejects/{name}"] = float(total[reason])
-    return figures
+        figures = {"data/rejects": float(self.count), "data/read_retries": float(self.retries)}
+        for reason, count in sorted(self.by_reason.items()):
+            name = re.sub(r"\W+", "_", reason).strip("_")
+            figures[f"data/rejects/{name}"] = float(count)
+        return figures
 
 
 def _rebuild(reason: str, key: str, where: str, detail: str) -> Reject:

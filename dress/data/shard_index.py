@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -18,23 +18,24 @@ from dress.data.group_bytes import check_size, read_group
 from dress.data.reading import read_range, read_whole
 from dress.data.rejects import Reject
 from dress.data.schema import SCHEMA_VERSION
-from dress.data.shards import INDEX_NAME, file_sha256, offsets_path
+from dress.data.shards import INDEX_NAME, OFFSETS_SUFFIX, file_sha256, offsets_path
 from dress.errors import InputError
 from dress.types import Sample
 
 _SHARD = re.compile(r"\w[\w.-]*\.tar", re.ASCII)
+_OFFSETS_KEPT = 64  # shards whose offsets are in memory: a shuffling window is read from few
 
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """What `index.json` says, with group counts summed up."""
+    """What `index.json` says; offsets are read with the shards, so that opening stays cheap."""
 
     directory: Path
     files: tuple[str, ...]
     groups: Int[np.ndarray, " shard"]
     sha256: tuple[str, ...]
     fingerprint: str  # of index.json, which holds the hash of every shard
-    offsets: tuple[Int[np.ndarray, " _"], ...]
+    _offsets: dict[int, Int[np.ndarray, " group_and_end"]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str]) -> ShardIndex:
@@ -55,7 +56,6 @@ class ShardIndex:
             groups=np.array(groups, dtype=np.int64),
             sha256=sha256,
             fingerprint=hashlib.sha256(text).hexdigest(),
-            offsets=tuple(_load_offsets(directory / f, n) for f, n, _ in shards),
         )
 
     def __len__(self) -> int:
@@ -63,33 +63,46 @@ class ShardIndex:
 
     def verify(self) -> None:
         """Compare every shard with its recorded hash; raise InputError at the first mismatch."""
-        for file, sha256 in zip(self.files, self.sha256, strict=True):
+        for number, (file, sha256) in enumerate(zip(self.files, self.sha256, strict=True)):
             if file_sha256(self.directory / file) != sha256:
                 raise InputError(f"{self.directory / file} was altered: build the shards again.")
+            try:
+                self.offsets(number)
+            except Reject as reject:
+                raise InputError(f"{reject}: build the shards again.") from None
+
+    def offsets(self, shard: int) -> Int[np.ndarray, " group_and_end"]:
+        """Return where the groups of a shard begin and the last one ends; Reject if damaged."""
+        if (known := self._offsets.get(shard)) is not None:
+            return known
+        if len(self._offsets) >= _OFFSETS_KEPT:
+            del self._offsets[next(iter(self._offsets))]
+        path = offsets_path(self.directory / self.files[shard])
+        self._offsets[shard] = _load_offsets(path, int(self.groups[shard]))
+        return self._offsets[shard]
 
     def read_groups(self, shard: int, start: int, stop: int) -> Iterator[Sample | Reject]:
         """Yield groups start to stop (exclusive) of a shard; one that is damaged as a Reject."""
         where = str(self.directory / self.files[shard])
         for group in range(start, stop):
-            begin, end = self.offsets[shard][group : group + 2].tolist()
             try:
+                begin, end = self.offsets(shard)[group : group + 2].tolist()
                 yield _read_group(where, begin, end)
             except Reject as reject:
                 yield reject.at(where=where, key=f"number {group}")
 
 
-def _load_offsets(shard: Path, groups: int) -> Int[np.ndarray, " group_and_end"]:
-    path = offsets_path(shard)
+def _load_offsets(path: Path, groups: int) -> Int[np.ndarray, " group_and_end"]:
     try:
         offsets = np.lib.format.read_array(BytesIO(read_whole(path)), allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
-        kind = type(error).__name__
-        raise InputError(f"{path} is unreadable ({kind}): build the shards again.") from None
+        detail = " ".join(str(error).split())[:120]
+        raise Reject("damaged offsets", where=str(path), detail=detail) from error
     if offsets.shape == (groups + 1,) and offsets.dtype.kind in "ui":
         offsets = offsets.astype(np.int64)
         if offsets[0] == 0 and (np.diff(offsets) > 0).all():
             return offsets
-    raise InputError(f"{path} does not match its shard: build the shards again.")
+    raise Reject("damaged offsets", where=str(path), detail="they do not fit the shard")
 
 
 def _entries(path: Path, text: bytes) -> list[tuple[str, int, str]]:
@@ -104,15 +117,31 @@ def _entries(path: Path, text: bytes) -> list[tuple[str, int, str]]:
     if version != SCHEMA_VERSION:
         raise InputError(f"{path} has schema {version}, not {SCHEMA_VERSION}: build it again.")
     whole = all(
-        _SHARD.fullmatch(s[0]) and 1 <= s[1] <= n for s, n in zip(shards, sizes, strict=True)
+        _SHARD.fullmatch(s[0]) and 0 <= s[1] <= n for s, n in zip(shards, sizes, strict=True)
     )
-    if not shards or not whole:
-        raise InputError(f"{path} lists no shards, or wrong ones: build the shards again.")
-    for (file, _, _), size in zip(shards, sizes, strict=True):
-        shard = path.parent / file
-        if not shard.is_file() or shard.stat().st_size != size:
-            raise InputError(f"{shard} is missing or cut short: copy or build the shards again.")
+    if not whole or not any(groups for _, groups, _ in shards):
+        raise InputError(f"{path} lists no shards with groups, or wrong ones: build them again.")
+    _check_files(path.parent, shards, sizes)
     return shards
+
+
+def _check_files(
+    directory: Path, shards: Sequence[tuple[str, int, str]], sizes: Sequence[int]
+) -> None:
+    """Look at the size of every file at once, which for many shards is what takes time."""
+    with os.scandir(directory) as entries:
+        found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    for (file, groups, _), size in zip(shards, sizes, strict=True):
+        if found.get(file) != size:
+            raise InputError(
+                f"{directory / file} is missing or cut short: copy or build the shards again."
+            )
+        offsets = f"{os.path.splitext(file)[0]}{OFFSETS_SUFFIX}"
+        if found.get(offsets, 0) < 8 * (groups + 1):
+            raise InputError(
+                f"{directory / offsets} is missing or does not match its shard: copy or build "
+                "the shards again."
+            )
 
 
 def _read_group(path: str, begin: int, end: int) -> Sample:

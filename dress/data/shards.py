@@ -25,6 +25,7 @@ from dress.errors import InputError
 from dress.types import Sample
 
 INDEX_NAME = "index.json"
+OFFSETS_SUFFIX = ".offsets.npy"
 MAX_KEY = 80  # a longer name would need a second tar header
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_GROUP_BYTES = 256 * 2**20
@@ -155,7 +156,7 @@ def image_suffix(image: bytes, sample_id: str) -> str:
 
 
 def offsets_path(shard: Path) -> Path:
-    return shard.with_suffix(".offsets.npy")
+    return shard.with_suffix(OFFSETS_SUFFIX)
 
 
 def file_sha256(path: Path) -> str:

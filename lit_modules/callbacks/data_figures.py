@@ -6,12 +6,11 @@ from typing import Any
 
 import lightning as L
 
-from dress.data.rejects import Rejects, data_metrics
-from lit_modules.totals import gather
+from dress.data.rejects import Rejects
 
 
 class DataFigures(L.Callback):
-    """Log the counts of all ranks once per `log_every_n_steps` and with each validation."""
+    """Log the counts (of all ranks) once per `log_every_n_steps` and with each validation."""
 
     def __init__(self, *, rejects: Rejects) -> None:
         self.rejects = rejects
@@ -32,5 +31,4 @@ class DataFigures(L.Callback):
         self._log(pl_module)
 
     def _log(self, pl_module: L.LightningModule) -> None:
-        figures = data_metrics(gather((self.rejects.by_reason, self.rejects.retries)))
-        pl_module.log_dict(figures, batch_size=1)
+        pl_module.log_dict(self.rejects.metrics(), batch_size=1)

@@ -147,7 +147,7 @@ def test_a_shard_cut_short_while_it_is_read(tmp_path: Path) -> None:
             writer.write(make_sample(number))
     index = ShardIndex.open(tmp_path)
     shard = tmp_path / index.files[0]
-    shard.write_bytes(shard.read_bytes()[: int(index.offsets[0][3]) - 300])
+    shard.write_bytes(shard.read_bytes()[: int(index.offsets(0)[3]) - 300])
     groups = list(index.read_groups(0, 0, 4))
     assert groups[:2] == [make_sample(0), make_sample(1)]
     assert [getattr(group, "reason", None) for group in groups[2:]] == ["truncated tar"] * 2

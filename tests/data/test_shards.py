@@ -125,13 +125,28 @@ def test_damaged_shards_and_offsets_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was altered"):
         ShardIndex.open(tmp_path).verify()
     shard.write_bytes(data)
-    for wrong in (np.array([0, 5]), np.array([0, 9, 5, 20]), np.array([[0.0, 1.0]])):
-        np.save(offsets_path(shard), wrong)
-        with pytest.raises(InputError, match="does not match"):
-            ShardIndex.open(tmp_path)
     offsets_path(shard).write_bytes(b"no array")
-    with pytest.raises(InputError, match="unreadable"):
+    with pytest.raises(InputError, match=r"offsets\.npy is missing or does not match"):
         ShardIndex.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.array([0, 5]), np.array([0, 9, 5, 20]), np.array([[0.0, 1.0]]), b"no array" * 9]
+)
+def test_wrong_offsets_reject_the_groups_of_their_shard(
+    tmp_path: Path, wrong: np.ndarray | bytes
+) -> None:
+    path = offsets_path(write(tmp_path) / "shard-000001.tar")
+    if isinstance(wrong, bytes):
+        path.write_bytes(wrong)
+    else:
+        np.save(path, wrong)
+    groups = read(tmp_path)
+    assert [g.id for g in groups if isinstance(g, Sample)] == [SAMPLES[n].id for n in (0, 1, 2, 6)]
+    rejects = [group for group in groups if isinstance(group, Reject)]
+    assert [(r.reason, r.where) for r in rejects] == [("damaged offsets", str(path))] * 3
+    with pytest.raises(InputError, match=r"offsets\.npy.* damaged offsets"):
+        ShardIndex.open(tmp_path).verify()
 
 
 @pytest.mark.parametrize("at", [0, 10, 130, 257, 520, 700])
