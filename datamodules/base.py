@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 
 from dress.chat.encoders import Encoder
 from dress.data.collate import TreeCollator
+from dress.data.mixture import Mixture, WhenDry
 from dress.data.rejects import Rejects
-from dress.data.stream import GroupStream, StepLoader, StepStream
+from dress.data.stream import GroupStream, StepLoader, StepStream, Stream
 from dress.types import TokenBatch
 
 Loader = Iterable[tuple[TokenBatch, ...]]
@@ -22,7 +24,8 @@ class ShardDataModule(L.LightningDataModule):
     """Train on `directory/train` without end, validate on one pass over `directory/validation`.
 
     What a record becomes is the encoder's business. The position saved is that of the last step
-    trained on, so prefetching never matters.
+    trained on, so prefetching never matters. `others` are more directories to train on, each with
+    its weight beside this one's; `when_dry` says what happens at the end of one (mixture.py).
     """
 
     def __init__(
@@ -36,28 +39,42 @@ class ShardDataModule(L.LightningDataModule):
         window: int = 2048,
         num_workers: int = 0,
         max_rejects: float = 0,
+        others: Sequence[tuple[Path, float]] = (),
+        weight: float = 1.0,
+        when_dry: WhenDry = "repeat",
     ) -> None:
         super().__init__()
         self.encoder, self.collator = encoder, collator
         self.groups_per_step, self.num_workers = groups_per_step, num_workers
-        self.rejects = Rejects(max_rejects=max_rejects)
-        self.train_stream = GroupStream(directory=directory / "train", seed=seed, window=window)
+        self.sources = [
+            GroupStream(directory=source / "train", seed=source_seed(seed, number), window=window)
+            for number, source in enumerate([directory, *(other for other, _ in others)])
+        ]
+        weights = [weight, *(weight for _, weight in others)]
+        self.train_stream: Stream = (
+            Mixture(sources=self.sources, weights=weights, seed=seed, when_dry=when_dry)
+            if others
+            else self.sources[0]
+        )
         self.validation_stream = GroupStream(
             directory=directory / "validation", seed=seed, shuffle=False
+        )
+        self.rejects = Rejects(
+            max_rejects=max_rejects,
+            total=sum(map(len, (*self.sources, self.validation_stream))),
         )
         self.start_step = 0
 
     def check(self) -> None:
-        """Encode the first groups of both splits, so that bad data shows before anything trains."""
-        rejects = Rejects(max_rejects=self.rejects.max_rejects)
-        for stream in (self.train_stream, self.validation_stream):
+        """Encode the first groups of all data, so that bad data shows before anything trains."""
+        for stream in (*self.sources, self.validation_stream):
             steps = StepStream(
                 stream=stream, encoder=self.encoder, collator=lambda _: (), groups_per_step=1
             )
             for number in range(min(_CHECKED, len(stream))):
-                rejects.seen()
+                self.rejects.seen()
                 for reject in steps.make(number).rejects:
-                    rejects.add(reject.where, reject.key, reject.reason, reject.detail)
+                    self.rejects.add_once(reject)
 
     def train_dataloader(self) -> Loader:
         return self._loader(self.train_stream, start_step=self.start_step, stop=None)
@@ -66,7 +83,7 @@ class ShardDataModule(L.LightningDataModule):
         stream = self.validation_stream
         return self._loader(stream, start_step=0, stop=len(stream))
 
-    def _loader(self, stream: GroupStream, *, start_step: int, stop: int | None) -> Loader:
+    def _loader(self, stream: Stream, *, start_step: int, stop: int | None) -> Loader:
         trainer = self.trainer
         steps = StepStream(
             stream=stream,
@@ -83,7 +100,14 @@ class ShardDataModule(L.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         assert self.trainer is not None
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        return {"step": progress.current.processed}  # type: ignore[attr-defined]
+        step = progress.current.processed  # type: ignore[attr-defined]
+        return {"step": step, "rejects": self.rejects.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start_step = state_dict["step"]
+        self.rejects.load_state_dict(state_dict["rejects"])
+
+
+def source_seed(seed: int, number: int) -> int:
+    """Give each source an order of its own; that of the first is the one it has alone."""
+    return seed if number == 0 else int(np.random.SeedSequence((seed, number)).generate_state(1)[0])

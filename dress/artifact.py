@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -19,13 +18,13 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
+from dress.artifact_files import CONFIG, LINEAGE, MARKER, read_artifact, read_metrics
 from dress.errors import InputError
 from dress.files import read_json, replace_durably, write_json, write_text
 from dress.fingerprint import artifact_name, content_hash, fingerprint
 from dress.version import code_version
 
-MARKER = "COMPLETE"
-CONFIG, LINEAGE, METRICS, HISTORY = "config.yaml", "lineage.json", "metrics.json", "metrics.jsonl"
+METRICS, HISTORY = "metrics.json", "metrics.jsonl"
 SCRATCH = "scratch"  # what only an unfinished build needs; never part of the artifact
 BUILDER = "builder.json"  # who is building; tells a waiting process the pid
 METRICS_LOCK = ".metrics.lock"
@@ -34,6 +33,8 @@ UNCHECKED_FOLDERS = {SCRATCH, "wandb"}
 NOT_PAYLOAD = {MARKER, METRICS, METRICS_LOCK, BUILDER}
 
 __all__ = [
+    "LINEAGE",
+    "MARKER",
     "Artifact",
     "ArtifactStore",
     "Building",
@@ -71,17 +72,7 @@ class Artifact:
         path = Path(path)
         if not (path / MARKER).is_file():
             raise InputError(_why_no_artifact(path))
-        try:
-            sizes = json.loads((path / MARKER).read_text())["files"]
-            config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-            lineage = json.loads((path / LINEAGE).read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-            raise InputError(f"{path} is damaged ({error}): copy or build it again") from error
-        for name, size in sizes.items():
-            file = path / name
-            found = file.stat().st_size if file.is_file() else "no"
-            if found != size:
-                raise InputError(f"{file} has {found} bytes, not {size}: copy or build it again")
+        config, lineage = read_artifact(path)
         return cls(path=path, config=config, lineage=lineage)
 
     @property
@@ -94,7 +85,7 @@ class Artifact:
 
     @property
     def metrics(self) -> dict[str, float]:
-        return read_json(self.path / METRICS)
+        return read_metrics(self.path / METRICS)
 
     def update_metrics(self, metrics: Mapping[str, float]) -> None:
         """Add figures to a finished artifact, such as those of an evaluation."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +13,15 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from dress.artifact import Artifact
+from dress.artifact_files import CONFIG
 from dress.assistant import Assistant
 from dress.chat.condition import Condition
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
 from dress.errors import InputError
 from dress.files import read_json, write_json
-from dress.modeling.build import build_model, public_base
-from dress.modeling.checkpoint import MANIFEST, load_weights, save_weights
+from dress.modeling.build import build_model, public_base, settings_of
+from dress.modeling.checkpoint import load_weights, save_weights, stored_parts
 from dress.modeling.lvlm import LVLM
 from dress.modeling.tokenizer import load_tokenizer
 
@@ -38,9 +38,10 @@ def load(path: str | os.PathLike[str]) -> Assistant:
 
 def load_artifact(artifact: Artifact) -> Assistant:
     tokenizer = artifact_tokenizer(artifact)
-    spec = artifact.config["model"]
-    manifest = json.loads((artifact.path / WEIGHTS / MANIFEST).read_text())
-    stored = {entry["part"] for entry in manifest["files"].values()}
+    spec = artifact.config.get("model")
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("max_length"), int):
+        raise InputError(f"{artifact.path / CONFIG} describes no model: give another artifact.")
+    stored = stored_parts(artifact.path / WEIGHTS)
     model = build_model(spec, tokenizer=tokenizer, stored=stored)
     load_weights(model, artifact.path / WEIGHTS, base=public_base(spec), merge_adapters=True)
     model.requires_grad_(False).eval()
@@ -52,10 +53,11 @@ def assemble(
     config: Mapping[str, Any], *, model: LVLM, tokenizer: PreTrainedTokenizerFast
 ) -> Assistant:
     """Join a model with the processor and the condition that `config` describes."""
-    condition = config["condition"]
+    condition = settings_of(config, "condition", Condition, "form", "dropout")
+    template = settings_of(config, "template", ChatTemplate)
     processor = Processor(
         tokenizer=tokenizer,
-        template=ChatTemplate(**config["template"]),
+        template=ChatTemplate(**template),
         preprocess=model.vision.preprocess,
         num_image_tokens=model.vision.num_tokens,
         max_length=config["model"]["max_length"],

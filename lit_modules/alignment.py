@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from dress.distributed import gather
 from dress.errors import InputError
 from dress.types import LossOutput, TokenBatch
 from lit_modules import random_state
-from lit_modules.totals import Totals, figures, gather, means, read_many, read_step
+from lit_modules.totals import Totals, figures, means, read_many, read_step
 from lit_modules.trainable import (
     check_state,
     keep_frozen_in_eval,

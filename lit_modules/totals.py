@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from dress.distributed import gather
 from dress.types import LossOutput
 
 Totals = dict[str, Float[Tensor, ""]]
@@ -55,12 +55,3 @@ def means(totals: Mapping[str, float], stage: str) -> dict[str, float]:
         if name != "count" and not name.endswith("_count") and own not in (0, count):
             figures[f"{stage}/{name}"] = value / (count if own is None else own)
     return figures
-
-
-def gather(value: Any) -> list[Any]:
-    """Collect one object per rank."""
-    if not dist.is_initialized():
-        return [value]
-    gathered = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, value)
-    return gathered

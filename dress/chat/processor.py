@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from io import BytesIO
 from itertools import groupby
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from dress.chat.images import MAX_PIXELS, decode_image
 from dress.chat.template import ChatTemplate, Rendered
 from dress.data.rejects import Reject
 from dress.errors import InputError
 from dress.types import Encoded, Turn
-
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 class Processor:
@@ -37,7 +35,7 @@ class Processor:
         preprocess: Callable[[Image.Image], Float[Tensor, "3 height width"]],
         num_image_tokens: int,
         max_length: int,
-        max_pixels: int = 50_000_000,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         _check_tokenizer(tokenizer, template)
         specials = {str(token) for token in tokenizer.get_added_vocab()}
@@ -93,25 +91,21 @@ class Processor:
         return Encoded(np.repeat(ids, repeats), np.repeat(loss_mask, repeats), tuple(images))
 
     def load_images(
-        self, files: Iterable[bytes]
+        self, files: Sequence[bytes]
     ) -> tuple[tuple[str, ...], dict[str, Float[Tensor, "3 height width"]]]:
-        """Decode image files into their hashes in order and the pixels of each distinct hash."""
+        """Decode image files into their hashes in order and the pixels of each distinct hash.
+
+        Raises Reject, before it decodes any, where they alone would fill the context.
+        """
+        if len(files) * self.num_image_tokens >= self.max_length:
+            taken = f"{len(files)} images of {self.num_image_tokens} tokens"
+            raise Reject("too many images", detail=f"{taken}, max_length is {self.max_length}")
         loaded = [self.load_image(data) for data in files]
         return tuple(name for name, _ in loaded), dict(loaded)
 
     def load_image(self, data: bytes) -> tuple[str, Float[Tensor, "3 height width"]]:
-        """Decode one JPEG, PNG or WebP file; its header is judged before a pixel is decoded."""
-        try:
-            with Image.open(BytesIO(data), formats=IMAGE_FORMATS) as image:
-                width, height = image.size
-                if width * height > self.max_pixels:
-                    raise Reject("image too large", detail=f"{width} x {height} pixels")
-                upright = ImageOps.exif_transpose(image).convert("RGB")
-        except Reject:
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged bytes
-            raise Reject("unreadable image", detail=type(error).__name__) from error
-        return content_hash(data), self.preprocess(upright)
+        """Decode one image file into its hash and its pixels; raise Reject where that fails."""
+        return content_hash(data), self.preprocess(decode_image(data, max_pixels=self.max_pixels))
 
     def decode(self, ids: Iterable[int] | Int[Tensor, " seq"] | Int[np.ndarray, " seq"]) -> str:
         """Turn generated ids into the answer: up to the end token, unescaped, without specials."""

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from dress.errors import InputError
+
+SHOWN = 5  # rejects of one reason that are logged one by one
+
+logger = logging.getLogger(__name__)
 
 
 class Reject(Exception):
@@ -31,17 +39,22 @@ class Reject(Exception):
 class Rejects:
     """Count rejected groups against a limit: a number of groups, or below 1 a share of those seen.
 
-    A share is judged once `grace` groups were seen, so that one early reject is not 100 percent.
+    A share is judged once `grace` groups were seen, so that one early reject is not 100 percent,
+    and of at most `total` groups where these are read again and again.
     """
 
-    def __init__(self, *, max_rejects: int | float = 0, grace: int = 1000) -> None:
+    def __init__(
+        self, *, max_rejects: int | float = 0, grace: int = 1000, total: int | None = None
+    ) -> None:
         if max_rejects < 0:
             raise InputError(f"data.max_rejects is {max_rejects}: give 0, a count or a share < 1.")
-        self.max_rejects, self.grace = max_rejects, grace
+        self.max_rejects, self.grace, self.total = max_rejects, grace, total
         self.groups_seen = 0
+        self.retries = 0  # reads that succeeded only when tried again
         self.by_reason: Counter[str] = Counter()
         self.by_file: Counter[str] = Counter()
         self.first: Reject | None = None
+        self._once: dict[tuple[str, str], Reject] = {}
 
     @property
     def count(self) -> int:
@@ -50,7 +63,8 @@ class Rejects:
     @property
     def limit(self) -> float:
         if 0 < self.max_rejects < 1:
-            return self.max_rejects * max(self.groups_seen, self.grace)
+            seen = min(self.groups_seen, self.total or self.groups_seen)
+            return self.max_rejects * max(seen, self.grace)
         return float(self.max_rejects)
 
     def seen(self, groups: int = 1) -> None:
@@ -66,6 +80,40 @@ class Rejects:
                 f"{self.count} of {max(self.groups_seen, self.count)} groups were rejected, first "
                 f"{self.first}: repair the data or raise data.max_rejects (now {self.max_rejects})."
             )
+        if self.by_reason[reason] <= SHOWN:
+            last = "; more of this kind are only counted" if self.by_reason[reason] == SHOWN else ""
+            logger.warning(
+                "rejected: %s%s", Reject(reason, key=key, where=where, detail=detail), last
+            )
+
+    def add_once(self, reject: Reject) -> None:
+        """Count a group of a stream, which meets it again in every epoch and validation, once."""
+        place = (reject.where, reject.key)
+        if place not in self._once:
+            self._once[place] = reject
+            self.add(reject.where, reject.key, reject.reason, reject.detail)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted by `add_once`, as plain data."""
+        found = [[r.reason, r.key, r.where, r.detail] for r in self._once.values()]
+        return {"groups_seen": self.groups_seen, "rejects": found}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.groups_seen = state["groups_seen"]
+        for reason, key, where, detail in state["rejects"]:
+            if (where, key) not in self._once:
+                self._once[where, key] = Reject(reason, key=key, where=where, detail=detail)
+                self.by_reason[reason] += 1
+                self.by_file[where] += 1
+        self.first = self.first or next(iter(self._once.values()), None)
+
+    def metrics(self) -> dict[str, float]:
+        """Return data/rejects, the same by reason, and data/read_retries."""
+        figures = {"data/rejects": float(self.count), "data/read_retries": float(self.retries)}
+        for reason, count in sorted(self.by_reason.items()):
+            name = re.sub(r"\W+", "_", reason).strip("_")
+            figures[f"data/rejects/{name}"] = float(count)
+        return figures
 
 
 def _rebuild(reason: str, key: str, where: str, detail: str) -> Reject:

@@ -45,16 +45,26 @@ def from_json(record: Any, images: Sequence[bytes], *, where: str) -> Sample:
 
 
 def parse_json(data: bytes, *, where: str, key: str) -> Any:
-    """Parse strict JSON: no NaN, no infinity, UTF-8."""
+    """Parse strict JSON: UTF-8, no NaN, no infinity, no key twice in one object."""
     try:
-        return json.loads(data.decode(), parse_constant=_refuse_constant)
+        return json.loads(
+            data.decode(), parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins
+        )
     except (ValueError, RecursionError, _Invalid) as error:
-        detail = type(error).__name__
+        detail = str(error) if isinstance(error, _Invalid) else type(error).__name__
         raise Reject("unreadable JSON", key=key, where=where, detail=detail) from None
 
 
 def _refuse_constant(name: str) -> None:
     raise _Invalid(f"{name} is no JSON number")
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Invalid(f"the key {next(k for k in keys if keys.count(k) > 1)!r:.40} stands twice")
+    return record
 
 
 def _turn_to_json(turn: Turn) -> dict[str, Any]:

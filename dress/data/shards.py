@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,10 @@ from dress.errors import InputError
 from dress.types import Sample
 
 INDEX_NAME = "index.json"
+OFFSETS_SUFFIX = ".offsets.npy"
 MAX_KEY = 80  # a longer name would need a second tar header
+MAX_MEMBER_BYTES = 64 * 2**20
+MAX_GROUP_BYTES = 256 * 2**20
 
 
 class ShardWriter:
@@ -65,10 +68,11 @@ class ShardWriter:
         suffixes = [image_suffix(image, sample.id) for image in sample.images]
         if key in self._keys:
             raise InputError(f"Two samples have the id {sample.id!r}: give each its own.")
+        text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+        _check_sizes([text, *sample.images], sample.id)
         self._keys.add(key)
         tar = self._tar or self._open_shard()
-        text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        self._add(tar, f"{key}.json", text.encode())
+        self._add(tar, f"{key}.json", text)
         for number, (suffix, image) in enumerate(zip(suffixes, sample.images, strict=True)):
             self._add(tar, f"{key}.{number}.{suffix}" if number else f"{key}.{suffix}", image)
         self._offsets.append(tar.offset)
@@ -121,6 +125,16 @@ class ShardWriter:
         replace_file(self.directory / INDEX_NAME, lambda file: file.write(text.encode()))
 
 
+def _check_sizes(members: Sequence[bytes], sample_id: str) -> None:
+    """Refuse what a reader would: a member or a group above its bound."""
+    largest, whole = max(map(len, members)), sum(len(m) + 2 * tarfile.BLOCKSIZE for m in members)
+    if largest > MAX_MEMBER_BYTES or whole > MAX_GROUP_BYTES:
+        raise InputError(
+            f"Sample {sample_id!r} is too large ({largest} bytes in one file, {whole} in all): "
+            f"keep below {MAX_MEMBER_BYTES} and {MAX_GROUP_BYTES}."
+        )
+
+
 def group_key(sample_id: str) -> str:
     """Name a group in the tar: its id, or a readable part and a hash where that is too long."""
     key = quote(sample_id, safe="").replace(".", "%2E")
@@ -142,7 +156,7 @@ def image_suffix(image: bytes, sample_id: str) -> str:
 
 
 def offsets_path(shard: Path) -> Path:
-    return shard.with_suffix(".offsets.npy")
+    return shard.with_suffix(OFFSETS_SUFFIX)
 
 
 def file_sha256(path: Path) -> str:

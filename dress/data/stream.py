@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dress.chat.encoders import Encoder
+from dress.data.reading import take_retries
 from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
+from dress.distributed import gather
 from dress.errors import InputError
 from dress.types import EncodedGroup, Sample, TokenBatch
 
 Collator = Callable[[Sequence[EncodedGroup]], tuple[TokenBatch, ...]]
+_Shards = tuple[Int[np.ndarray, " shard"], Int[np.ndarray, " shard"]]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,22 @@ class Position:
 
     index: int
     epoch: int
+
+
+class Stream(Protocol):
+    """An endless order of groups, epoch after epoch, that can be read from anywhere."""
+
+    def __len__(self) -> int:
+        """Return the number of groups of an epoch."""
+        ...
+
+    def fetch(self, index: int) -> tuple[Position, Sample | Reject]:
+        """Read the one group at a position of the stream."""
+        ...
+
+    def where(self, index: int) -> str:
+        """Name the file that holds the group at a position."""
+        ...
 
 
 class GroupStream:
@@ -50,9 +70,11 @@ class GroupStream:
             raise InputError(f"The seed is {seed}: give 0 or more.")
         self.index = ShardIndex.open(directory)
         self.seed, self.shuffle, self.window = seed, shuffle, window
+        self._groups = len(self.index)
+        self._epochs: dict[int, _Shards] = {}
 
     def __len__(self) -> int:
-        return len(self.index)
+        return self._groups
 
     def read(self, start: int = 0) -> Iterator[tuple[Position, Sample | Reject]]:
         """Yield groups without end; one that cannot be read is a Reject in its place."""
@@ -65,23 +87,34 @@ class GroupStream:
         shard, group = self.locate(position)
         return position, next(self.index.read_groups(shard, group, group + 1))
 
-    def where(self, position: Position) -> str:
-        return str(self.index.directory / self.index.files[self.locate(position)[0]])
+    def where(self, index: int) -> str:
+        shard, _ = self.locate(Position(index, index // len(self)))
+        return str(self.index.directory / self.index.files[shard])
 
     def locate(self, position: Position) -> tuple[int, int]:
         """Return the shard and the group's number within it."""
         epoch, place = position.epoch, position.index % len(self)
-        shards = np.arange(len(self.index.files))
+        shards, ends = self._shards_of(epoch)
         if self.shuffle:
-            shards = permutation(len(shards), (self.seed, epoch, 0))
             window, within = divmod(place, self.window)
             size = min(self.window, len(self) - window * self.window)
             order = permutation(size, (self.seed, epoch, 1 + window))
             place = window * self.window + int(order[within])
-        ends = np.cumsum(self.index.groups[shards])
         number = int(np.searchsorted(ends, place, side="right"))
         shard = int(shards[number])
         return shard, place - int(ends[number] - self.index.groups[shard])
+
+    def _shards_of(self, epoch: int) -> _Shards:
+        """Return the shards in the order of an epoch, and where each of them ends in it."""
+        if epoch not in self._epochs:
+            if len(self._epochs) > 1:
+                self._epochs.clear()
+            number = len(self.index.files)
+            order = (
+                permutation(number, (self.seed, epoch, 0)) if self.shuffle else np.arange(number)
+            )
+            self._epochs[epoch] = order, np.cumsum(self.index.groups[order])
+        return self._epochs[epoch]
 
 
 @lru_cache(maxsize=64)
@@ -100,9 +133,10 @@ class Step:
     batches: tuple[TokenBatch, ...]
     rejects: tuple[Reject, ...]
     groups: int  # seen, rejected ones included
+    retries: int = 0  # reads that succeeded only when tried again
 
     def pin_memory(self) -> Step:
-        return Step(tuple(b.pin_memory() for b in self.batches), self.rejects, self.groups)
+        return replace(self, batches=tuple(b.pin_memory() for b in self.batches))
 
 
 class StepStream(IterableDataset[Step]):
@@ -115,7 +149,7 @@ class StepStream(IterableDataset[Step]):
     def __init__(
         self,
         *,
-        stream: GroupStream,
+        stream: Stream,
         encoder: Encoder,
         collator: Collator,
         groups_per_step: int,
@@ -127,7 +161,7 @@ class StepStream(IterableDataset[Step]):
         super().__init__()
         if groups_per_step < 1:
             raise InputError(f"groups_per_step is {groups_per_step}: give 1 or more.")
-        assert 0 <= rank < world_size
+        assert 0 <= rank < world_size, (rank, world_size)
         self.stream, self.encoder, self.collator = stream, encoder, collator
         self.groups_per_step, self.start_step, self.stop = groups_per_step, start_step, stop
         self.rank, self.world_size = rank, world_size
@@ -149,7 +183,7 @@ class StepStream(IterableDataset[Step]):
         results = [self._encode(i) for i in range(begin + self.rank, end, self.world_size)]
         groups = [result for result in results if isinstance(result, EncodedGroup)]
         rejects = tuple(result for result in results if isinstance(result, Reject))
-        return Step(self.collator(groups), rejects, len(results))
+        return Step(self.collator(groups), rejects, len(results), take_retries())
 
     def _encode(self, index: int) -> EncodedGroup | Reject:
         position, sample = self.stream.fetch(index)
@@ -158,13 +192,14 @@ class StepStream(IterableDataset[Step]):
         try:
             return self.encoder(sample, epoch=position.epoch)
         except Reject as reject:
-            return reject.at(where=self.stream.where(position), key=sample.id)
+            return reject.at(where=self.stream.where(index), key=sample.id)
 
 
 class StepLoader:
     """Run a StepStream in worker processes and count its rejects in this one.
 
-    Workers only report rejects: an error raised there would reach the user as a traceback.
+    Workers only report rejects: an error raised there would reach the user as a traceback. Every
+    rank counts the rejects of all ranks, so that all of them end at the same step.
     """
 
     def __init__(
@@ -183,8 +218,23 @@ class StepLoader:
         loader = DataLoader(
             self.steps, batch_size=None, num_workers=self.num_workers, pin_memory=self.pin_memory
         )
+        unused = 0
         for step in loader:
-            self.rejects.seen(step.groups)
-            for reject in step.rejects:
-                self.rejects.add(reject.where, reject.key, reject.reason, reject.detail)
+            unused = 0 if self._count(step) else unused + self.steps.groups_per_step
+            if self.steps.stop is None and unused >= len(self.steps.stream):
+                raise InputError(
+                    "no group of a whole epoch has a token to learn from: look at the data and "
+                    "at data.max_rejects."
+                )
             yield step.batches
+
+    def _count(self, step: Step) -> bool:
+        """Count what all ranks saw of a step; tell whether any of them can learn from it."""
+        own = any(batch.target_node.numel() for batch in step.batches)
+        shares = gather((step.groups, step.retries, step.rejects, own))
+        for groups, retries, rejects, _ in shares:
+            self.rejects.seen(groups)
+            self.rejects.retries += retries
+            for reject in rejects:
+                self.rejects.add_once(reject)
+        return any(usable for *_, usable in shares)

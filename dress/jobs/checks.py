@@ -6,9 +6,12 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
+from dress.targets import foreign_target
 
 CHOICES: dict[str, Sequence[str]] = {
     "parents": ("build", "require"),
@@ -16,6 +19,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "logger.mode": ("auto", "online", "offline"),
     "trainer.accelerator": ("cpu", "gpu", "auto"),
     "annotator.detail": ("hint", "reveal"),
+    "datamodule.when_dry": ("repeat", "stop", "reweight"),
     **{
         f"{node}.{key}": choices
         for node in ("benchmark", "interaction")
@@ -46,6 +50,7 @@ LEAST_INTEGERS = {
     "datamodule.row_tokens": 1,
     "datamodule.pad_to_multiple": 1,
     "datamodule.num_workers": 0,
+    "trainer.devices": 1,
     "feedback.samples": 1,
     "feedback.max_new_tokens": 1,
     "feedback.batch_size": 1,
@@ -107,14 +112,25 @@ def check(cfg: DictConfig) -> None:
             f"feedback.part is {cfg.feedback.part}: there are feedback.parts={cfg.feedback.parts}, "
             "counted from 0."
         )
+    check_code(cfg)
     check_compare(cfg)
     check_devices(cfg)
+    check_mixture(cfg)
     check_targets(cfg)
 
 
 def check_given(cfg: DictConfig) -> None:
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise InputError(f"{key} is not set: give {key}=<value>.")
+
+
+def check_code(cfg: DictConfig) -> None:
+    """Refuse code that an artifact could not name either."""
+    if (target := foreign_target(OmegaConf.to_container(cfg))) is not None:
+        raise InputError(
+            f"_target_={target} is foreign code: name a class of dress, lit_modules, datamodules "
+            "or torch.optim, and wrap another one there."
+        )
 
 
 def check_compare(cfg: DictConfig) -> None:
@@ -131,12 +147,44 @@ def check_compare(cfg: DictConfig) -> None:
 
 
 def check_devices(cfg: DictConfig) -> None:
-    """Refuse several processes: each would wait for the other's artifact."""
-    if cfg.trainer.devices != 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    groups = cfg.datamodule.groups_per_step
+    if cfg.job.name == "train" and cfg.trainer.devices > groups:
         raise InputError(
-            f"trainer.devices is {cfg.trainer.devices} and WORLD_SIZE "
-            f"{os.environ.get('WORLD_SIZE', '1')}: jobs run in one process on one device for now."
+            f"trainer.devices is {cfg.trainer.devices} and datamodule.groups_per_step {groups}: "
+            "give each device at least one group per step."
         )
+
+
+def check_processes(cfg: DictConfig) -> None:
+    """Refuse processes that would wait for each other's artifacts."""
+    processes = world_size()
+    if processes == 1:
+        return
+    if cfg.job.name != "train" or cfg.trainer.devices != processes:
+        raise InputError(
+            f"{processes} processes were started for job={cfg.job.name} and trainer.devices="
+            f"{cfg.trainer.devices}: start one, or for job=train as many as trainer.devices."
+        )
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise InputError("a sweep was started in several processes: give trainer.devices instead.")
+
+
+def world_size() -> int:
+    """Return how many processes were started together, by torchrun or by launch.py."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def check_mixture(cfg: DictConfig) -> None:
+    for name, entry in cfg.datamodule.mixture.items():
+        if not OmegaConf.is_dict(entry) or set(entry) != {"artifact", "weight"}:
+            raise InputError(
+                f"datamodule.mixture.{name} is {entry}: give artifact=<directory> and "
+                "weight=<number>."
+            )
+    weights = {f"mixture.{name}.weight": e.weight for name, e in cfg.datamodule.mixture.items()}
+    for key, weight in ({"weight": cfg.datamodule.weight} | weights).items():
+        if not (_is_number(weight, int | float) and 0 < weight < float("inf")):
+            raise InputError(f"datamodule.{key} is {weight!r}: give a number above 0.")
 
 
 def check_targets(cfg: DictConfig) -> None:

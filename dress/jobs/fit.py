@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from hydra.utils import get_class, instantiate
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from transformers import PreTrainedTokenizerFast
 
 from datamodules.base import ShardDataModule
@@ -26,7 +27,7 @@ from dress.modeling.checkpoint import load_weights
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from lit_modules.alignment import AlignmentModule, NonFiniteStep
-from lit_modules.callbacks.reject_count import RejectCount
+from lit_modules.callbacks.data_figures import DataFigures
 from lit_modules.callbacks.train_state import TrainState
 from lit_modules.schedule import warmup_cosine
 
@@ -38,6 +39,7 @@ def fit(
     *,
     init: Artifact | None,
     data: Artifact,
+    others: Mapping[str, Artifact],
 ) -> tuple[dict[str, float], bool]:
     """Train what `config` describes and save it to the building.
 
@@ -49,7 +51,7 @@ def fit(
     assistant = starting_point(job, config, init=init)
     report = set_trainable(assistant.model, config["model"]["trainable"])
     print(report, flush=True)
-    datamodule = build_datamodule(job, assistant, data)
+    datamodule = build_datamodule(job, assistant, data, others)
     datamodule.check()
     module = AlignmentModule(
         model=assistant.model,
@@ -64,21 +66,24 @@ def fit(
         gradient_clip=cfg.trainer.gradient_clip,
     )
     state = TrainState(directory=building.scratch, every_n_steps=cfg.trainer.save_every)
-    rejects = datamodule.rejects
-    watching = [state, RejectCount(rejects), *callbacks(job, building, assistant, data)]
+    figures_of_data = DataFigures(rejects=datamodule.rejects)
+    watching = [state, figures_of_data, *callbacks(job, building, assistant, data)]
     with tracking(job, building, config) as loggers:
         trainer = build_trainer(job, building, loggers, watching)
         figures = train(trainer, module, datamodule, state)
-    save(assistant, building.path, spec=config["model"])
+    if trainer.is_global_zero:
+        save(assistant, building.path, spec=config["model"])
+    rejects = datamodule.rejects
     if rejects.count:
         print(f"{rejects.count} groups rejected, first {rejects.first}", flush=True)
-    return figures, state.stop_requested
+    return figures | rejects.metrics(), state.stop_requested
 
 
 def train(
     trainer: L.Trainer, module: AlignmentModule, datamodule: ShardDataModule, state: TrainState
 ) -> dict[str, float]:
     """Fit from the last state, if there is one; return the figures of the final weights."""
+    state.check()
     try:
         trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
         figures = final_metrics(trainer)
@@ -118,7 +123,9 @@ def root_tokenizer(job: Job, spec: Mapping[str, Any]) -> PreTrainedTokenizerFast
     return train_tokenizer(source.texts(), vocab_size=spec["vocab_size"])
 
 
-def build_datamodule(job: Job, assistant: Assistant, data: Artifact) -> ShardDataModule:
+def build_datamodule(
+    job: Job, assistant: Assistant, data: Artifact, others: Mapping[str, Artifact]
+) -> ShardDataModule:
     node = job.cfg.datamodule
     encoder_class: Any = get_class(node.encoder._target_)
     needed, given = job.cfg.objective.requires, encoder_class.requires
@@ -149,6 +156,9 @@ def build_datamodule(job: Job, assistant: Assistant, data: Artifact) -> ShardDat
         window=node.window,
         num_workers=node.num_workers,
         max_rejects=job.cfg.data.max_rejects,
+        others=[(other.path, node.mixture[name].weight) for name, other in others.items()],
+        weight=node.weight,
+        when_dry=node.when_dry,
     )
 
 
@@ -156,9 +166,12 @@ def build_trainer(
     job: Job, building: Building, loggers: Sequence[Logger], watching: Sequence[L.Callback]
 ) -> L.Trainer:
     settings = job.cfg.trainer
+    several = settings.devices > 1  # the processes run already (launch.py, torchrun)
     return L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
+        strategy="ddp" if several else "auto",
+        plugins=[TorchElasticEnvironment()] if several else None,
         precision=settings.precision,
         max_steps=settings.max_steps,
         max_epochs=-1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -11,6 +12,7 @@ from hydra.utils import get_class, instantiate
 
 from dress.artifact import Artifact, Building
 from dress.assistant import Assistant, Prompt
+from dress.chat.processor import Processor
 from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
@@ -31,7 +33,7 @@ def sample_table(job: Job, building: Building, assistant: Assistant, data: Artif
     rows = int(job.cfg.callbacks.table_rows)
     prompts = [
         table_prompt(sample, condition=target, critique=critique)
-        for sample in first_samples(data, rows)
+        for sample in first_samples(data, rows, assistant.processor)
     ]
 
     def respond(prompts: Sequence[TablePrompt]) -> list[str]:
@@ -58,7 +60,8 @@ def condition_ratings(job: Job, assistant: Assistant, data: Artifact) -> list[Co
     if issubclass(get_class(job.cfg.annotator._target_), BatchAnnotator | GivenAnnotator):
         return []
     annotator: Annotator = instantiate(job.cfg.annotator, _convert_="all")
-    samples = first_samples(data, int(job.cfg.callbacks.rated_prompts))
+    count = int(job.cfg.callbacks.rated_prompts)
+    samples = first_samples(data, count, assistant.processor)
     critiques = {name: assistant.condition.target(name) for name in RATED_CONDITIONS}
 
     def rate() -> dict[str, float]:
@@ -95,14 +98,21 @@ def mean_ratings(annotator: Annotator, samples: Sequence[Sample]) -> Mapping[str
     return means | ({"mean": fmean(means.values())} if means else {})
 
 
-def first_samples(data: Artifact, count: int) -> list[Sample]:
-    """Return the usable ones of the first `count` groups of the first validation shard."""
+def first_samples(data: Artifact, count: int, processor: Processor) -> list[Sample]:
+    """Return those of the first `count` validation groups that have images which can be read."""
     index = ShardIndex.open(data.path / "validation")
-    groups = index.read_groups(0, 0, min(count, int(index.groups[0])))
-    return [sample for sample in groups if not isinstance(sample, Reject)]
+    kept = []
+    for sample in index.read_groups(0, 0, min(count, int(index.groups[0]))):
+        with suppress(Reject):
+            if not isinstance(sample, Reject) and sample.images:
+                processor.load_images(sample.images)
+                kept.append(sample)
+    return kept
 
 
 def answers(job: Job, assistant: Assistant, prompts: Sequence[Prompt]) -> list[str]:
+    """Answer each prompt; one that cannot be asked is counted where it is trained on."""
     decoding = ("max_new_tokens", "temperature", "batch_size")
     settings: dict[str, Any] = {name: job.cfg.generation[name] for name in decoding}
-    return [responses[0] for responses in assistant.generate(prompts, **settings)]
+    given = assistant.generate(prompts, rejects={}, **settings)
+    return [responses[0] if responses else "" for responses in given]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.artifact import Artifact, ArtifactStore, Building, artifact_name, fingerprint
 from dress.errors import InputError
-from dress.jobs.checks import check
+from dress.jobs.checks import check, check_processes, world_size
 
 FORWARDED_GROUPS = {
     "model",
@@ -55,6 +54,8 @@ class Job:
 
     def run(self) -> Artifact:
         check(self.cfg)
+        if not self.is_parent:
+            check_processes(self.cfg)
         return import_module(f"dress.jobs.{self.cfg.job.name}").run(self)
 
     def parent(self, role: str, *extra: str) -> Artifact:
@@ -147,7 +148,7 @@ class Job:
             print(f"{full_name} done in {time.monotonic() - started:.0f} s", flush=True)
 
     def _check_may_build(self, name: str) -> None:
-        several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+        several = world_size() > 1
         if self.cfg.parents == "require" or several:
             why = "WORLD_SIZE > 1 forbids" if several else "parents=require forbids"
             raise InputError(

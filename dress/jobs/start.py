@@ -19,21 +19,32 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dress.errors import InputError
+from dress.jobs.checks import check_processes, world_size
+from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 
 
 def start(cfg: DictConfig) -> None:
-    print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)
-    _quieten()
-    from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
-
+    quieten()
+    job = Job(cfg=cfg, overrides=list(HydraConfig.get().overrides.task))
     try:
-        artifact = Job(cfg=cfg, overrides=list(HydraConfig.get().overrides.task)).run()
+        if world_size() > 1 and os.environ.get("RANK", "0") != "0":
+            return _follow(job)
+        print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)
+        artifact = job.run()
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or (sentence := _sentence(error)) is None:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1" or (sentence := sentence_of(error)) is None:
             raise
         _fail(sentence)
     print(f"artifact: {artifact.path}", flush=True)
+
+
+def _follow(job: Job) -> None:
+    """Train with the first process, which builds the artifact."""
+    check_processes(job.cfg)
+    from dress.jobs.rank import follow  # imports torch
+
+    follow()
 
 
 @contextmanager
@@ -75,7 +86,7 @@ def _fail(sentence: str) -> NoReturn:
     sys.exit(1)
 
 
-def _sentence(error: BaseException | None) -> str | None:
+def sentence_of(error: BaseException | None) -> str | None:
     """Find the message meant for the user, also behind Hydra's own wrapping."""
     wrapped = error if isinstance(error, InstantiationException) else None
     while error is not None:
@@ -93,7 +104,7 @@ def _sentence(error: BaseException | None) -> str | None:
     return None
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep libraries' chatter from hiding the few lines that matter.
 
     Lightning sets its levels when it is imported, later than this; without handlers and

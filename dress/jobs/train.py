@@ -8,11 +8,13 @@ from typing import Any
 from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.evaluation.table import headline_gains, table
+from dress.jobs.checks import world_size
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted
 
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
+MIXTURE_KNOBS = ("mixture", "weight", "when_dry")
 TRAINER_NODES = (
     "max_steps",
     "warmup_steps",
@@ -31,14 +33,22 @@ def run(job: Job) -> Artifact:
     named = job.cfg.rounds > 1 or job.cfg.init_from not in (None, "random")
     # responses are sampled from the model that is going to learn from them
     data = job.parent("data", *([f"artifact='{init.path}'"] if named and init else []))
+    others = {name: Artifact.open(e.artifact) for name, e in job.cfg.datamodule.mixture.items()}
     parents = {"data": data} | ({"init": init} if init else {})
+    parents |= {f"mixture_{name}": artifact for name, artifact in others.items()}
     stop = False
     with job.building(kind="model", nodes=config, parents=parents, keep_partial=True) as building:
         if not building.reused:
-            from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
+            from dress.jobs.launch import fit_on_all_devices  # imports torch
 
-            metrics, stop = fit(job, building, config, init=init, data=data)
+            metrics, stop = fit_on_all_devices(
+                job, building, config, init=init, data=data, others=others
+            )
             building.write_metrics(metrics)
+        elif world_size() > 1:
+            from dress.jobs.rank import send
+
+            send(None)
     if stop:
         raise Interrupted(INTERRUPTED)
     artifact = building.artifact
@@ -76,6 +86,12 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     trainer = job.node("trainer")
     condition = job.node("condition")
     datamodule = {k: v for k, v in job.node("datamodule").items() if k not in MEMORY_KNOBS}
+    if datamodule["mixture"]:
+        # what is mixed counts by its own fingerprint, wherever it lies
+        weights = {name: entry["weight"] for name, entry in datamodule["mixture"].items()}
+        datamodule["mixture"] = weights
+    else:
+        datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}
     model = job.node("model")
     if job.cfg.stage not in model["trainable"]:
         raise InputError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -28,13 +29,14 @@ def build_model(
     spec: Mapping[str, Any], *, tokenizer: PreTrainedTokenizerFast, stored: Collection[str] = ()
 ) -> LVLM:
     """Build tower, projector and LM; parts in `stored` get their weights later, from a file."""
-    vision, language = dict(spec["vision"]), dict(spec["language"])
+    vision = settings_of(spec, "vision", open_clip_tower, "name", "pretrained", "random_init")
+    language = settings_of(spec, "language", causal_lm, "name", "random_init")
     for part, settings in (("vision", vision), ("language", language)):
         settings["random_init"] = settings["random_init"] or part in stored
     return build_lvlm(
         vision=open_clip_tower(**vision),
         language=causal_lm(**language, vocab_size=len(tokenizer)),
-        projector=_projector(spec["projector"]),
+        projector=_projector(spec),
         tokenizer=tokenizer,
     )
 
@@ -50,11 +52,28 @@ def public_base(spec: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
+def settings_of(
+    spec: Mapping[str, Any], node: str, function: Callable[..., Any], *needed: str
+) -> dict[str, Any]:
+    """Return one node as arguments of `function`; InputError at a key that it does not take."""
+    settings = spec.get(node)
+    if not isinstance(settings, Mapping) or not settings.keys() >= set(needed):
+        raise InputError(f"the node {node} lacks {', '.join(needed) or 'its keys'}: complete it.")
+    known = set(signature(function).parameters) | set(needed)
+    if unknown := sorted(map(str, settings.keys() - known)):
+        raise InputError(
+            f"the node {node} has the unknown key {unknown[0]!r}: it takes "
+            f"{', '.join(sorted(known))}."
+        )
+    return dict(settings)
+
+
 def _projector(spec: Mapping[str, Any]) -> Callable[[int, int], nn.Module]:
-    settings = dict(spec)
-    kind = settings.pop("kind")
+    kind = str(dict(spec.get("projector") or {}).get("kind"))
     if kind not in PROJECTORS:
         raise InputError(
             f"model.projector.kind is {kind!r}: choose one of {', '.join(PROJECTORS)}."
         )
+    settings = settings_of(spec, "projector", PROJECTORS[kind], "kind")
+    del settings["kind"]
     return partial(PROJECTORS[kind], **settings)

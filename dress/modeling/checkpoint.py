@@ -27,6 +27,7 @@ from dress.modeling.lvlm import LVLM
 FORMAT = 1
 MANIFEST = "manifest.json"
 STORED_PARTS = ("vision", "projector", "language")
+LORA_SETTINGS = {"r", "alpha", "dropout", "target_modules"}
 
 
 def save_weights(model: LVLM, directory: str | Path, *, base: Mapping[str, Any]) -> None:
@@ -155,18 +156,31 @@ def _shapes_hash(tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
 
 
+def stored_parts(directory: str | Path) -> set[str]:
+    """Name the parts of which a saved model holds all weights."""
+    return {entry["part"] for entry in _read_manifest(Path(directory))["files"].values()}
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path}: not a saved model ({type(error).__name__}); give a model's directory."
         ) from error
-    if manifest.get("format") != FORMAT:
-        raise InputError(
-            f"{path}: format {manifest.get('format')!r} is not {FORMAT}; save the model again."
-        )
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
+        raise InputError(f"{path}: format {version!r:.40} is not {FORMAT}; save the model again.")
+    try:
+        parts = [entry["part"] for entry in manifest["files"].values()]
+        adapters = [set(entry["settings"]) for entry in manifest["adapters"] if entry["file"]]
+        sound = isinstance(manifest["base"], dict) and isinstance(manifest["trained"], list)
+        sound = sound and set(parts) <= set(STORED_PARTS)
+    except (KeyError, TypeError, AttributeError):
+        sound, adapters = False, []
+    if not sound or any(settings != LORA_SETTINGS for settings in adapters):
+        raise InputError(f"{path}: damaged or made by other code; save the model again.")
     return manifest
 
 

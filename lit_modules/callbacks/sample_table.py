@@ -13,6 +13,7 @@ import lightning as L
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 
+from dress.chat.images import decode_image
 from dress.files import append_line, read_lines, write_text
 from lit_modules.callbacks.sample_page import COLUMNS, render_page
 
@@ -92,7 +93,7 @@ class SampleTable(L.Callback):
 
 def thumbnail(encoded: bytes) -> bytes:
     """Shrink an image file to a small JPEG."""
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    image = decode_image(encoded)
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=85)

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from dress.errors import InputError
 from dress.files import replace_durably
-from lit_modules.alignment import NonFiniteStep
+from lit_modules.alignment import CHECKPOINT_KEY, NonFiniteStep
 from lit_modules.callbacks.stop import Interrupted, StopSignals
 from lit_modules.logger import JsonLinesLogger
 
@@ -37,6 +39,21 @@ class TrainState(Checkpoint):
     def resume_path(self) -> Path | None:
         """Return what to give `trainer.fit(ckpt_path=...)`."""
         return self.path if self.path.is_file() else None
+
+    def check(self) -> None:
+        """Raise InputError where there is a state that cannot be, or must not be, resumed from."""
+        if (path := self.resume_path()) is None:
+            return
+        try:
+            # mapped, so that only the structure is read; tensors and plain data, nothing else
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            sound = state.keys() >= {"state_dict", "optimizer_states", "loops", CHECKPOINT_KEY}
+        except Exception:  # a damaged or malicious file may make the reader raise anything
+            sound = False
+        if not sound:
+            raise InputError(
+                f"{path} is damaged or holds more than a training state: remove it to start again."
+            )
 
     @property
     def stop_requested(self) -> bool:

@@ -60,7 +60,10 @@ class Store:
         benchmark: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """One question per scene, right where `hits` is 1."""
-        config = {"target": target, "benchmark": dict(benchmark or {"_target_": "toy.Benchmark"})}
+        config = {
+            "target": target,
+            "benchmark": dict(benchmark or {"_target_": "dress.toy.Benchmark"}),
+        }
         name = f"world_{model.name.rsplit('-', 1)[0]}"
 
         def fill(building: Building) -> None:

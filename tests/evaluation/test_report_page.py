@@ -166,7 +166,7 @@ def test_the_turns_of_a_dialogue_are_one_example_and_count_once(tmp_path: Path) 
 
     store = Store(tmp_path)
     model = store.model("dress_stage3")
-    config = {"target": "best", "benchmark": {"_target_": "toy.Interaction"}}
+    config = {"target": "best", "benchmark": {"_target_": "dress.toy.Interaction"}}
     store.make("interaction_dress_stage3", "evaluation", fill, config, model=model)
     html, markdown = files(tmp_path)
     assert [Reader(html).row(f"turn_{turn}") for turn in (0, 1)] == [["0.250"], ["0.500"]]
@@ -235,7 +235,7 @@ def test_equal_labels_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     store = Store(tmp_path)
     for seed in (0, 1):
         store.evaluation(store.model("dress_stage2", seed=seed), "best", [1, 0])
-    blank = {"_target_": "toy.Benchmark", "images": "blank"}
+    blank = {"_target_": "dress.toy.Benchmark", "images": "blank"}
     store.evaluation(store.model("dress_stage2", seed=0), "best", [0, 0], benchmark=blank)
     labels = Reader(files(tmp_path)[0]).row("Headline")
     assert sorted(labels) == [
@@ -285,11 +285,9 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, overrides: str, message: str)
 
 
 def test_only_a_class_among_the_benchmarks_is_ever_called(tmp_path: Path) -> None:
-    model = Store(tmp_path).model("dress_stage1")
-
     def found(target: str) -> object:
-        node = {"_target_": target, "scenes": 1}
-        return combine_of(Store(tmp_path).evaluation(model, "none", [1], benchmark=node))
+        config = {"benchmark": {"_target_": target, "scenes": 1}}
+        return combine_of(Artifact(path=tmp_path, config=config, lineage={}))
 
     assert found(WORLD) is not None
     for target in ("os.system", f"{WORLD}.examples", f"{WORLD[:-14]}random._os.system", "toy.Toy"):

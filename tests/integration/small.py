@@ -107,10 +107,8 @@ def texts_of(samples: Sequence[Sample]) -> list[str]:
     ]
 
 
-def make_assistant(
-    samples: Sequence[Sample], *, language: Mapping[str, Any] = LLAMA, seed: int = 0
-) -> Assistant:
-    torch.manual_seed(seed)
+def model_config(language: Mapping[str, Any] = LLAMA) -> dict[str, Any]:
+    """What a model's artifact says of it."""
     spec = {
         "vision": VISION,
         "projector": {"kind": "linear"},
@@ -124,10 +122,18 @@ def make_assistant(
         },
         "max_length": 400,
     }
-    tokenizer = train_tokenizer(texts_of(samples), vocab_size=400)
     template = {"system": "", "user": "USER: ", "image": "<image>\n"}
-    config = {"model": spec, "template": template, "condition": {"form": "both", "dropout": 0.0}}
-    return assemble(config, model=build_model(spec, tokenizer=tokenizer), tokenizer=tokenizer)
+    return {"model": spec, "template": template, "condition": {"form": "both", "dropout": 0.0}}
+
+
+def make_assistant(
+    samples: Sequence[Sample], *, language: Mapping[str, Any] = LLAMA, seed: int = 0
+) -> Assistant:
+    torch.manual_seed(seed)
+    config = model_config(language)
+    tokenizer = train_tokenizer(texts_of(samples), vocab_size=400)
+    model = build_model(config["model"], tokenizer=tokenizer)
+    return assemble(config, model=model, tokenizer=tokenizer)
 
 
 def make_collator(

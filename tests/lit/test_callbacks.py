@@ -18,7 +18,7 @@ from dress.files import read_lines
 from dress.types import TokenBatch
 from lit_modules.callbacks import throughput as throughput_module
 from lit_modules.callbacks.condition_ratings import ConditionRatings
-from lit_modules.callbacks.reject_count import RejectCount
+from lit_modules.callbacks.data_figures import DataFigures
 from lit_modules.callbacks.sample_page import render_page
 from lit_modules.callbacks.sample_table import SampleTable, TablePrompt, thumbnail
 from lit_modules.callbacks.stop import Interrupted, StopSignals
@@ -204,12 +204,13 @@ def test_the_second_signal_stops_at_once(capfd):
 def test_rejects_are_logged_by_reason():
     rejects = Rejects(max_rejects=10)
     rows = make_rows(2, 4)
-    trainer = make_trainer(callbacks=[RejectCount(rejects)])
+    trainer = make_trainer(callbacks=[DataFigures(rejects=rejects)])
     for key, reason in (("a", "too long"), ("b", "too long"), ("c", "unreadable JSON")):
         rejects.add("shard", key, reason)
     trainer.fit(make_module(), ToyData([cut(rows[0], [4])], [cut(rows[1], [4])]))
     logged = {n: float(v) for n, v in trainer.callback_metrics.items() if n.startswith("data/")}
     assert logged == {
+        "data/read_retries": 0,
         "data/rejects": 3,
         "data/rejects/too_long": 2,
         "data/rejects/unreadable_JSON": 1,

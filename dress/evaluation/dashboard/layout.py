@@ -126,6 +126,7 @@ SECTIONS = (
             Panel("Norm of the gradient", "steps", ("train/grad_norm",)),
             Panel("Steps without a target", "steps", ("train/empty_steps",)),
             Panel("Rejected groups", "steps", ("data/rejects", "data/rejects/*")),
+            Panel("Reads tried again", "steps", ("data/read_retries",)),
         ),
     ),
     Section("Samples", (Panel("Answers to fixed prompts", "table", ("val/samples",)),)),

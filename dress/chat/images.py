@@ -1,0 +1,58 @@
+"""Image files to upright 8-bit RGB pictures; what cannot be shown is a Reject."""
+
+from __future__ import annotations
+
+import warnings
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dress.data.rejects import Reject
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 50_000_000
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode the first picture of a JPEG, PNG or WebP file; its header is judged before a pixel.
+
+    CMYK, grey and palette colours become RGB, 16 bits per channel the upper 8, an alpha channel is
+    dropped, and the EXIF orientation is applied unless it is damaged.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata, and of sizes judged here
+            with _opened(data, max_pixels=max_pixels) as image:
+                image.load()
+                return _eight_bits(_upright(image)).convert("RGB")
+    except Reject:
+        raise
+    except UnidentifiedImageError:
+        raise Reject("not a JPEG, PNG or WebP image") from None
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        raise Reject("unreadable image", detail=f"{type(error).__name__}: {error}"[:120]) from error
+
+
+def _opened(data: bytes, *, max_pixels: int) -> Image.Image:
+    try:
+        image = Image.open(BytesIO(data), formats=IMAGE_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise Reject("image too large", detail=str(error).split(",")[0]) from None
+    if image.width * image.height > max_pixels:
+        raise Reject("image too large", detail=f"{image.width} x {image.height} pixels")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of a damaged tag; the pixels themselves were read
+        return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Keep the upper byte of 16-bit grey, which Pillow would clip to white."""
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

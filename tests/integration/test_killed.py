@@ -1,0 +1,107 @@
+"""Training that is killed with -9 again and again makes the steps of one that is not."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dress.artifact import Artifact
+from dress.files import read_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 300
+MOST_STEPS = 12  # between two kills, roughly
+COMMAND = [
+    "experiment=dress_stage0",
+    "logger=local",
+    "callbacks=none",
+    "data.sizes={captions: 60}",
+    "data.validation_share=0.2",
+    "data.groups_per_step.stage0=8",
+    "trainer.validate_every=7",
+    "trainer.save_every=3",
+    "trainer.log_every=1",
+    "trainer.matmul_precision=highest",
+    "model.language.config.num_hidden_layers=1",
+    "model.vision.config.layers=1",
+]
+
+
+@dataclass
+class Run:
+    """A command in a folder of its own that can be started, killed and started again."""
+
+    folder: Path
+    steps: int
+
+    @property
+    def notes(self) -> list[dict[str, Any]]:
+        return list(read_lines(self.folder / "steps.jsonl"))
+
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        script = ROOT / "tests" / "integration" / "noting_run.py"
+        last = [f"data.steps.stage0={self.steps}", f"paths.artifacts={self.folder / 'artifacts'}"]
+        return subprocess.Popen(
+            [sys.executable, script, self.folder / "steps.jsonl", *COMMAND, *last, *overrides],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def finish(self) -> Artifact:
+        process = self.start()
+        output, _ = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 0, output
+        return Artifact.open(output.strip().splitlines()[-1].removeprefix("artifact: "))
+
+    def kill_after(self, steps: int, delay_s: float, *overrides: str) -> None:
+        """Kill a run that has made so many steps more, a moment later."""
+        already = len(self.notes)
+        process = self.start(*overrides)
+        began = time.monotonic()
+        while len(self.notes) < already + steps:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() - began < LIMIT_S
+            time.sleep(0.005)
+        time.sleep(delay_s)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -9  # not finished before
+
+
+def payload(artifact: Artifact) -> dict[str, bytes]:
+    files = sorted(path for path in artifact.path.rglob("*") if path.suffix == ".safetensors")
+    assert files
+    return {path.name: path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_it_makes_the_same_steps(tmp_path: Path, kills: int) -> None:
+    steps = MOST_STEPS * kills
+    whole, killed = Run(tmp_path / "whole", steps), Run(tmp_path / "killed", steps)
+    for run in (whole, killed):
+        run.folder.mkdir()
+    expected = whole.finish()
+    assert [note["step"] for note in whole.notes] == list(range(steps))
+    rng = random.Random(0)
+    for number in range(kills):
+        after = rng.randrange(0 if number else 4, 6)  # 0: while it is starting
+        workers = f"datamodule.num_workers={2 * (number % 2)}"
+        killed.kill_after(after, rng.uniform(0, 0.1 if after else 4), workers)
+    artifact = killed.finish()
+    notes = killed.notes
+    assert len(notes) > steps or kills < 20  # some steps were made again,
+    assert {note["step"] for note in notes} == set(range(steps))  # none was left out,
+    assert all(note == whole.notes[note["step"]] for note in notes)  # and each was the same
+    assert payload(artifact) == payload(expected)
+    assert artifact.metrics == expected.metrics
