@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dress.data.shard_index import ShardIndex
 from dress.data.shards import INDEX_NAME, ShardWriter, offsets_path
 from dress.data.stream import GroupStream, StepLoader, StepStream
 from dress.types import Dialogue, EncodedGroup, Sample, TokenBatch, Turn
+from dress.version import code_version
 
 GROUPS_PER_SHARD = 1000
 GROUPS_PER_STEP = 10
@@ -121,7 +123,11 @@ def measured(what: str, folder: Path, group: int = 0) -> dict[str, float]:
 
 
 def all_results(groups: int, shards: int) -> dict[str, Any]:
-    results: dict[str, Any] = {"groups": groups}
+    results: dict[str, Any] = {
+        "code_version": code_version(),
+        "date": date.today().isoformat(),
+        "groups": groups,
+    }
     with tempfile.TemporaryDirectory(prefix="resume_time-") as name:
         many = copies(Path(name) / "a", shards=groups // GROUPS_PER_SHARD, groups=GROUPS_PER_SHARD)
         for group in (10, groups * 9 // 10, 10, groups * 9 // 10):  # again, all in the cache

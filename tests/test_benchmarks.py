@@ -68,3 +68,13 @@ def test_gains_and_distances_by_hand() -> None:
     assert "| helpful, % | +60.0 | +60.0 |" in table
     assert "| honest, % | +60.0 | +60.0 |" in table
     assert "| harmlessness: distance closed, % | 60 | 60 |" in table
+
+
+def test_resuming_is_measured_on_small_shards(tmp_path: Path) -> None:
+    resume_time = script("resume_time")
+    folder = resume_time.copies(tmp_path, shards=3, groups=20)
+    near, far = (resume_time.first_batch(folder, group) for group in (10, 50))
+    # ten groups of 1 KiB, read in blocks of 8 KiB, and the offsets of their shards
+    assert 10 * 1024 < near["data_bytes"] < 200_000 and far["data_bytes"] < 200_000
+    assert resume_time.memory(folder)["groups_per_second"] > 0
+    assert resume_time.opening(folder)["shards"] == 3

@@ -183,6 +183,16 @@ def test_what_an_encoder_rejects_names_file_and_key(shards: Path) -> None:
     assert step.batches[0].target_node.numel() == 0
 
 
+def test_an_epoch_without_a_token_to_learn_from_ends_the_run(shards: Path) -> None:
+    short = CritiqueEncoder(processor=make_processor(max_length=10), condition=Condition(), seed=0)
+    steps = make_steps(GroupStream(directory=shards, seed=0), encoder=short)
+    seen = 0
+    with pytest.raises(InputError, match="no group of a whole epoch"):
+        for _ in StepLoader(steps=steps, rejects=Rejects(max_rejects=10**6)):
+            seen += 1
+    assert seen == 5  # the sixth step of four groups would be the last of 23
+
+
 def test_wrong_settings_are_named(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="window"):
         GroupStream(directory=shards, seed=0, window=0)
