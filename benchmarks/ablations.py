@@ -43,8 +43,8 @@ ARMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "1.5 times": (*STAGE_2, "data.flaw_scale=1.5"),
     },
     "prompts": {
-        "0.1": (*STAGE_2, "feedback.prompts=80"),
-        "0.3": (*STAGE_2, "feedback.prompts=240"),
+        "0.1": (*STAGE_2, "feedback.prompts=100"),
+        "0.3": (*STAGE_2, "feedback.prompts=300"),
         "1": STAGE_2,
     },
     "responses per prompt": {
