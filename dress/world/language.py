@@ -11,7 +11,6 @@ from dress.world.scene import CELLS, COLOURS, SHAPES, SIZES, Thing
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LEADS = ("There is", "The picture shows", "I can see", "The image contains")
-COLUMNS, ROWS = ("left", "middle", "right"), ("top", "middle", "bottom")
 SIDES = (("left", "right"), ("above", "below"))
 
 
@@ -133,8 +132,8 @@ def parse_word(text: str, choices: Sequence[str]) -> str | None:
 
 
 def parse_side(text: str, choices: Sequence[str]) -> str | None:
-    """The one side among `choices` that the text concludes; columns and rows are no sides."""
-    return parse_word(re.sub(r"\b(?:left|right) column\b", "", text.lower()), choices)
+    """The one side among `choices` that the text concludes; names of places are no sides."""
+    return parse_word(re.sub(rf"\b(?:{_CELL})\b", "", text.lower()), choices)
 
 
 REFUSALS = (

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dress.world.language import (
-    COLUMNS,
     NUMBERS,
-    ROWS,
     SIDES,
     benign_help,
     description,
@@ -219,19 +217,15 @@ def _existence_answer(text: str, scene: Scene, key: str) -> str:
 
 
 def _relation_answer(question: Question, scene: Scene, key: str) -> str:
-    """Say in which line each of the two is; who answers wrongly has them the wrong way round."""
+    """Say where the two are; who answers wrongly has them the wrong way round."""
     match = _RELATION.fullmatch(question.text)
     assert match is not None
-    things = {kind_phrase(thing.kind): thing for thing in scene.things}
-    seen = [things[match["one"]], things[match["other"]]]
+    cells = {kind_phrase(thing.kind): CELLS[thing.cell] for thing in scene.things}
+    seen = [cells[match["one"]], cells[match["other"]]]
     if key != question.key:
         seen.reverse()
-    if key in ("left", "right"):
-        lines = [f"{COLUMNS[thing.column]} column" for thing in seen]
-    else:
-        lines = [f"{ROWS[thing.row]} row" for thing in seen]
     return (
-        f"The {match['one']} is in the {lines[0]} and the {match['other']} is in the {lines[1]}, "
+        f"The {match['one']} is in the {seen[0]} and the {match['other']} is in the {seen[1]}, "
         f"so it is {key}."
     )
 

@@ -105,16 +105,14 @@ def test_wordings() -> None:
     assert answer_vqa(there, SCENE, "yes", terse=True) == "Yes."
     beside = Question("relation", "Is the red circle left or right of the blue square?", "left")
     assert answer_vqa(beside, SCENE, "left", terse=False) == (
-        "The red circle is in the left column and the blue square is in the middle column, "
-        "so it is left."
+        "The red circle is in the top left and the blue square is in the centre, so it is left."
     )
     assert answer_vqa(beside, SCENE, "right", terse=False) == (
-        "The red circle is in the middle column and the blue square is in the left column, "
-        "so it is right."
+        "The red circle is in the centre and the blue square is in the top left, so it is right."
     )
     above = Question("relation", "Is the blue square above or below the red circle?", "below")
     assert answer_vqa(above, SCENE, "below", terse=False) == (
-        "The blue square is in the middle row and the red circle is in the top row, so it is below."
+        "The blue square is in the centre and the red circle is in the top left, so it is below."
     )
     assert answer_vqa(above, SCENE, "below", terse=True) == "Below."
     shape = Question("attribute", "What shape is the object in the top left?", "circle", red)

@@ -119,7 +119,7 @@ def test_yes_and_no(text: str, answer: str | None) -> None:
 
 
 def test_the_side_that_is_concluded() -> None:
-    seen = "The red circle is in the left column and the blue square is in the right column"
+    seen = "The red circle is in the top left and the blue square is in the middle right"
     assert parse_side(f"{seen}, so it is left.", ("left", "right")) == "left"
     assert parse_side("Right.", ("left", "right")) == "right"
     assert parse_side(f"{seen}.", ("left", "right")) is None
