@@ -17,13 +17,23 @@ from dress.data.sources.source import Source
 from dress.errors import InputError
 from dress.jobs.job import Job
 from dress.jobs.progress import progress
+from dress.jobs.shard_checks import describe_shards, verify_shards
 from dress.types import Sample
 
 SPLITS = ("train", "validation")
 _SMALL = 200  # groups below which the hash may by chance leave no image for validation
 
 
-def run(job: Job) -> Artifact:
+def run(job: Job) -> Artifact | None:
+    if job.cfg.verify is not None and not job.is_parent:
+        verify_shards(job)
+        return None
+    if job.cfg.stats is not None and not job.is_parent:
+        return describe_shards(job)
+    return build(job)
+
+
+def build(job: Job) -> Artifact:
     source: Source = instantiate(job.cfg.source, _convert_="all")
     # files count by their content, wherever they lie
     described_source = {k: v for k, v in job.node("source").items() if k != "root"}

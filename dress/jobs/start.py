@@ -28,12 +28,13 @@ def start(cfg: DictConfig) -> None:
     from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 
     try:
-        artifact = Job(cfg=cfg, overrides=list(HydraConfig.get().overrides.task)).run()
+        artifact = Job(cfg=cfg, overrides=list(HydraConfig.get().overrides.task)).perform()
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or (sentence := _sentence(error)) is None:
             raise
         _fail(sentence)
-    print(f"artifact: {artifact.path}", flush=True)
+    if artifact is not None:
+        print(f"artifact: {artifact.path}", flush=True)
 
 
 @contextmanager
