@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import lightning as L
 
 from dress.artifact import Artifact, Building
 from dress.assistant import Assistant, Prompt
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.jobs.job import Job
 from dress.jobs.progress import Bar
@@ -40,10 +40,13 @@ def sample_table(job: Job, building: Building, assistant: Assistant, data: Artif
     critique = assistant.condition.target(target)
     index = ShardIndex.open(data.path / "validation")
     rows = int(min(job.cfg.callbacks.table_rows, len(index)))
+    shown = (
+        sample
+        for sample in index.read_groups(0, 0, int(index.groups[0]))
+        if isinstance(sample, Sample) and sample.images  # the table is one of pictures
+    )
     prompts = [
-        table_prompt(sample, condition=target, critique=critique)
-        for sample in index.read_groups(0, 0, min(rows, int(index.groups[0])))
-        if not isinstance(sample, Reject)
+        table_prompt(sample, condition=target, critique=critique) for sample in islice(shown, rows)
     ]
     decoding = ("max_new_tokens", "temperature", "batch_size")
     settings: dict[str, Any] = {name: job.cfg.generation[name] for name in decoding}
