@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from dress.errors import InputError
 
@@ -52,6 +54,21 @@ class Rejects:
         if 0 < self.max_rejects < 1:
             return self.max_rejects * max(self.groups_seen, self.grace)
         return float(self.max_rejects)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, as JSON."""
+        first = self.first
+        return {
+            "seen": self.groups_seen,
+            "by_reason": self.by_reason,
+            "by_file": self.by_file,
+            "first": [first.reason, first.key, first.where, first.detail] if first else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.groups_seen = state["seen"]
+        self.by_reason, self.by_file = Counter(state["by_reason"]), Counter(state["by_file"])
+        self.first = _rebuild(*state["first"]) if state["first"] else None
 
     def seen(self, groups: int = 1) -> None:
         self.groups_seen += groups

@@ -144,7 +144,7 @@ class LVLMNLFSource(Source):
         if not dialogues:
             return None
         return Sample(
-            id=key,
+            id=record.sample_id or key,
             images=(image,),
             dialogues=dialogues,
             annotations={
