@@ -1,20 +1,24 @@
 """Feedback in the format of the released LVLM_NLF: a JSONL file per aspect beside the images.
 
 A row is one dialogue judged on one aspect; the refinement of a response is what the user says next,
-so that of a last response is not kept (https://huggingface.co/datasets/YangyiYY/LVLM_NLF).
+so that of a last response is not kept (https://huggingface.co/datasets/YangyiYY/LVLM_NLF). A group
+that is one row keeps its id and the name of its image: it is read again as it was.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TextIO
 
+from dress.data.shards import group_key, image_suffix
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 
 FOLDER = "lvlm_nlf"
 IMAGES = "images"
+_PLAIN = re.compile(r"\w[\w.-]{0,120}", re.ASCII)
 
 
 class LvlmNlfWriter:
@@ -42,21 +46,32 @@ class LvlmNlfWriter:
     def add(self, sample: Sample) -> None:
         if len(sample.images) != 1:
             return
-        name = f"{sample.id}{_suffix(sample.images[0])}"
         rows = [
             (aspect, interaction)
             for dialogue in sample.dialogues
             for aspect in ASPECTS
             if (interaction := interaction_of(dialogue, aspect))
         ]
-        if rows:
-            path = self.directory / IMAGES / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(sample.images[0])
+        if not rows:
+            return
+        alone = {"sample_id": sample.id} if len(rows) == 1 else {}
+        name = self._write_image(sample, keep_name=bool(alone))
         caption = sample.annotations.get("captions", "")
         for aspect, interaction in rows:
-            row = {"image_id": name, "caption": caption, "interaction": interaction}
+            row = {"image_id": name, "caption": caption, "interaction": interaction, **alone}
             self._files[aspect].write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _write_image(self, sample: Sample, *, keep_name: bool) -> str:
+        """Write the image under its own name where that is plain and not another image's."""
+        image, name = sample.images[0], str(sample.annotations.get("image_id"))
+        if not (keep_name and _PLAIN.fullmatch(name)) or self._is_other(name, image):
+            name = f"{group_key(sample.id)}.{image_suffix(image, sample.id)}"
+        (self.directory / IMAGES / name).write_bytes(image)
+        return name
+
+    def _is_other(self, name: str, image: bytes) -> bool:
+        path = self.directory / IMAGES / name
+        return path.exists() and path.read_bytes() != image
 
 
 def interaction_of(dialogue: Dialogue, aspect: str) -> list[dict[str, Any]]:
@@ -73,7 +88,3 @@ def _turn(turn: Turn, aspect: str) -> dict[str, str | None]:
         "rating": str(judgement.rating) if judgement else None,
         "critique NLF": judgement.critique.strip() if judgement else None,
     }
-
-
-def _suffix(image: bytes) -> str:
-    return ".png" if image[:4] == b"\x89PNG" else ".webp" if image[8:12] == b"WEBP" else ".jpg"

@@ -67,6 +67,21 @@ class Rejects:
             return self.max_rejects * max(seen, self.grace)
         return float(self.max_rejects)
 
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs, as JSON."""
+        first = self.first
+        return {
+            "seen": self.groups_seen,
+            "by_reason": self.by_reason,
+            "by_file": self.by_file,
+            "first": [first.reason, first.key, first.where, first.detail] if first else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.groups_seen = state["seen"]
+        self.by_reason, self.by_file = Counter(state["by_reason"]), Counter(state["by_file"])
+        self.first = _rebuild(*state["first"]) if state["first"] else None
+
     def seen(self, groups: int = 1) -> None:
         self.groups_seen += groups
 

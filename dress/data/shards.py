@@ -11,11 +11,11 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 import numpy as np
@@ -35,17 +35,56 @@ class ShardWriter:
     """Write groups into shards; the same groups give the same bytes.
 
     A context manager: leaving it with an exception leaves no index, so nothing reads half a set.
+    A `resumable` one keeps what it wrote so far, and may be opened again with an earlier `state()`.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, max_groups: int = 1000) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        max_groups: int = 1000,
+        resumable: bool = False,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         self.directory, self.max_groups = Path(directory), max_groups
-        if (self.directory / INDEX_NAME).exists():
+        self.resumable = resumable
+        if (self.directory / INDEX_NAME).exists() and not resumable:
             raise InputError(f"{self.directory} already holds shards: remove it or name another.")
         self.directory.mkdir(parents=True, exist_ok=True)
         self._shards: list[dict[str, Any]] = []
         self._keys: set[str] = set()
         self._tar: tarfile.TarFile | None = None
         self._offsets: list[int] = []
+        if resumable:
+            self._resume(state or {"shards": [], "offsets": []})
+
+    def state(self) -> dict[str, Any]:
+        """Make durable what was written and return where it ends, as JSON."""
+        if self._tar is not None:
+            file = cast(BinaryIO, self._tar.fileobj)
+            file.flush()
+            os.fsync(file.fileno())
+        return {"shards": list(self._shards), "offsets": list(self._offsets) if self._tar else []}
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        """Cut off whatever was written after `state`."""
+        self._shards = list(state["shards"])
+        finished = [self.directory / shard["file"] for shard in self._shards]
+        partial, last = self._partial, self.directory / self._file
+        if state["offsets"] and not partial.exists():
+            os.replace(last, partial)  # it was finished later
+        kept = {*finished, *map(offsets_path, finished)} | (
+            {partial} if state["offsets"] else set()
+        )
+        for path in set(self.directory.iterdir()) - kept:
+            path.unlink()
+        if state["offsets"]:
+            self._offsets = list(state["offsets"])
+            os.truncate(partial, self._offsets[-1])
+            self._tar = self._open_tar("r+b")
+        for path in kept - set(map(offsets_path, finished)):
+            with tarfile.open(path, "r:") as tar:
+                self._keys.update(n.removesuffix(".json") for n in tar.getnames() if is_record(n))
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -60,8 +99,9 @@ class ShardWriter:
             self._close_shard()
             self._write_index()
         elif self._tar is not None:
-            self._tar.close()
-            self._partial.unlink()
+            cast(BinaryIO, self._tar.fileobj).close()
+            if not self.resumable:
+                self._partial.unlink()
 
     def write(self, sample: Sample) -> None:
         record, key = to_json(sample), group_key(sample.id)
@@ -89,8 +129,13 @@ class ShardWriter:
 
     def _open_shard(self) -> tarfile.TarFile:
         self._offsets = [0]
-        self._tar = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)
+        self._tar = self._open_tar("wb")
         return self._tar
+
+    def _open_tar(self, mode: str) -> tarfile.TarFile:
+        file = cast(BinaryIO, self._partial.open(mode))
+        file.seek(0, os.SEEK_END)
+        return tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
 
     @staticmethod
     def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -102,6 +147,7 @@ class ShardWriter:
         if self._tar is None:
             return
         self._tar.close()
+        cast(BinaryIO, self._tar.fileobj).close()
         self._tar = None
         path = self.directory / self._file
         os.replace(self._partial, path)
@@ -142,6 +188,10 @@ def group_key(sample_id: str) -> str:
         return key
     digest = hashlib.sha256(sample_id.encode()).hexdigest()[:24]
     return f"{key[: MAX_KEY - 25].rsplit('%', 1)[0]}-{digest}"
+
+
+def is_record(name: str) -> bool:
+    return name.endswith(".json")
 
 
 def image_suffix(image: bytes, sample_id: str) -> str:

@@ -14,14 +14,15 @@ from hydra.utils import instantiate
 from dress.artifact import Artifact
 from dress.data.lvlm_nlf_writer import FOLDER, LvlmNlfWriter
 from dress.data.rejects import Reject, Rejects
-from dress.data.shard_index import ShardIndex
+from dress.data.split import SPLITS
+from dress.data.verify import read_all
 from dress.errors import InputError
 from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
 from dress.feedback.tally import Tally
 from dress.jobs.backend import configure
 from dress.jobs.job import Job, open_model
 from dress.jobs.progress import Bar, progress
-from dress.jobs.shards import SPLITS, described, write_split
+from dress.jobs.shards import described, write_split
 from dress.types import Sample
 
 if TYPE_CHECKING:
@@ -119,13 +120,7 @@ def _sampling_parents(job: Job) -> dict[str, Artifact]:
 
 def _stored(artifact: Artifact) -> Iterator[Sample]:
     """Read all groups of a shards artifact, both splits, in order."""
-    for split in SPLITS:
-        index = ShardIndex.open(artifact.path / split)
-        for shard, groups in enumerate(index.groups):
-            for sample in index.read_groups(shard, 0, int(groups)):
-                if isinstance(sample, Reject):
-                    raise InputError(f"{artifact.path} is damaged: {sample}; build it again.")
-                yield sample
+    return chain.from_iterable(read_all(artifact.path / split) for split in SPLITS)
 
 
 def _judged(annotator: Annotator, groups: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]:

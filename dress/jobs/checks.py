@@ -67,6 +67,8 @@ LEAST_INTEGERS = {
     "feedback.turns": 1,
     "feedback.candidates": 1,
     "callbacks.table_rows": 0,
+    "shards.workers": 0,
+    "shards.pictures": 0,
     "annotator.concurrency": 1,
     "annotator.max_retries": 0,
     "annotator.max_tokens": 1,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -99,15 +100,18 @@ def mean_ratings(annotator: Annotator, samples: Sequence[Sample]) -> Mapping[str
 
 
 def first_samples(data: Artifact, count: int, processor: Processor) -> list[Sample]:
-    """Return those of the first `count` validation groups that have images which can be read."""
+    """Return the first `count` validation groups of a shard that have images which can be read."""
     index = ShardIndex.open(data.path / "validation")
-    kept = []
-    for sample in index.read_groups(0, 0, min(count, int(index.groups[0]))):
+    groups = index.read_groups(0, 0, int(index.groups[0]))
+    return list(islice(_with_pictures(groups, processor), count))
+
+
+def _with_pictures(groups: Iterable[Sample | Reject], processor: Processor) -> Iterator[Sample]:
+    for group in groups:
         with suppress(Reject):
-            if not isinstance(sample, Reject) and sample.images:
-                processor.load_images(sample.images)
-                kept.append(sample)
-    return kept
+            if isinstance(group, Sample) and group.images:
+                processor.load_images(group.images)
+                yield group
 
 
 def answers(job: Job, assistant: Assistant, prompts: Sequence[Prompt]) -> list[str]:

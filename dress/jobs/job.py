@@ -25,6 +25,7 @@ FORWARDED_GROUPS = {
     "source",
     "annotator",
     "feedback",
+    "shards",
     "seed",
     "paths",
     "logger",
@@ -53,6 +54,12 @@ class Job:
     found: dict[str, Artifact] = field(default_factory=dict)
 
     def run(self) -> Artifact:
+        artifact = self.perform()
+        assert artifact is not None, "a parent is an artifact"
+        return artifact
+
+    def perform(self) -> Artifact | None:
+        """Do the job; None where it only checks what is there."""
         check(self.cfg)
         if not self.is_parent:
             check_processes(self.cfg)

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from itertools import chain, islice
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from hydra.utils import instantiate
 
 from dress.artifact import Artifact
+from dress.data.conversion import Items, converted
+from dress.data.overlap import overlaps, read_evaluation_set
 from dress.data.rejects import Reject, Rejects
-from dress.data.shards import ShardWriter
 from dress.data.sources.source import Source
-from dress.errors import InputError
+from dress.data.split import SPLITS, SplitWriter
+from dress.data.verify import read_all
 from dress.jobs.job import Job
-from dress.jobs.progress import progress
+from dress.jobs.progress import Bar
+from dress.jobs.shard_checks import describe_shards, verify_shards
 from dress.types import Sample
 
-SPLITS = ("train", "validation")
-_SMALL = 200  # groups below which the hash may by chance leave no image for validation
+JOURNAL = "conversion.json"
+SAVE_EVERY_S = 5.0
+
+logger = logging.getLogger(__name__)
 
 
-def run(job: Job) -> Artifact:
+def run(job: Job) -> Artifact | None:
+    if job.cfg.verify is not None and not job.is_parent:
+        verify_shards(job)
+        return None
+    if job.cfg.stats is not None and not job.is_parent:
+        return describe_shards(job)
+    return build(job)
+
+
+def build(job: Job) -> Artifact:
+    evaluations = [read_evaluation_set(Path(path)) for path in job.cfg.shards.evaluation_sets]
     source: Source = instantiate(job.cfg.source, _convert_="all")
     # files count by their content, wherever they lie
     described_source = {k: v for k, v in job.node("source").items() if k != "root"}
@@ -34,19 +48,45 @@ def run(job: Job) -> Artifact:
         "part": job.cfg.part,
         "validation_share": job.cfg.data.validation_share,
     }
-    with job.building(kind="shards", nodes=nodes, parents={}, inputs=source.inputs()) as building:
+    with job.building(
+        kind="shards", nodes=nodes, parents={}, inputs=source.inputs(), keep_partial=True
+    ) as building:
         if not building.reused:
-            rejects = Rejects(max_rejects=job.cfg.data.max_rejects)
-            counts = write_split(
-                progress(source.samples(job.cfg.part), f"shards of {job.cfg.part}"),
-                building.path,
-                validation_share=job.cfg.data.validation_share,
-                rejects=rejects,
-            )
-            print(described(counts, rejects), flush=True)
+            counts = convert(job, source, building.path, journal=building.scratch / JOURNAL)
             building.write_metrics({f"shards/{split}": n for split, n in counts.items()})
     assert building.artifact is not None
+    if evaluations:
+        path = building.artifact.path
+        stored = chain.from_iterable(read_all(path / split) for split in SPLITS)
+        for overlap in overlaps(stored, evaluations):
+            logger.warning("warning: of %s %s", path.name, overlap)
     return building.artifact
+
+
+def convert(job: Job, source: Source, directory: Path, *, journal: Path) -> dict[str, int]:
+    """Write both splits, going on where the journal says that an earlier process stopped."""
+    rejects = Rejects(max_rejects=job.cfg.data.max_rejects)
+    share = job.cfg.data.validation_share
+    writer = SplitWriter(
+        directory,
+        validation_share=share,
+        rejects=rejects,
+        journal=journal,
+        save_every_s=SAVE_EVERY_S,
+    )
+    if writer.next_row:
+        print(f"{writer.next_row} rows were converted before", flush=True)
+    rows = converted(source, job.cfg.part, workers=job.cfg.shards.workers, first=writer.next_row)
+    counts = writer.write(_shown(rows, f"shards of {job.cfg.part}", rejects))
+    print(described(counts, rejects), flush=True)
+    return counts
+
+
+def _shown(rows: Iterable[Items], title: str, rejects: Rejects) -> Iterator[Items]:
+    with Bar(title) as shown:
+        for row in rows:
+            yield row
+            shown.update(len(row), f"{rejects.count} rejected" if rejects.count else None)
 
 
 def write_split(
@@ -57,23 +97,8 @@ def write_split(
     rejects: Rejects,
 ) -> dict[str, int]:
     """Write `directory/train` and `directory/validation`; return the number of groups of each."""
-    usable = _usable(samples, rejects)
-    head = list(islice(usable, _SMALL))
-    share = _widened(validation_share, head) if len(head) < _SMALL else validation_share
-    counts = dict.fromkeys(SPLITS, 0)
-    with ExitStack() as stack:
-        writers = {s: stack.enter_context(ShardWriter(directory / s)) for s in SPLITS}
-        for sample in chain(head, usable):
-            split = split_of(sample, share)
-            writers[split].write(sample)
-            counts[split] += 1
-        for split, count in counts.items():
-            if count == 0:
-                raise InputError(
-                    f"the {split} split is empty: the source gives too few samples (or all were "
-                    "rejected); enlarge it or change data.validation_share."
-                )
-    return counts
+    writer = SplitWriter(directory, validation_share=validation_share, rejects=rejects)
+    return writer.write((sample,) for sample in samples)
 
 
 def described(counts: Mapping[str, int], rejects: Rejects) -> str:
@@ -82,31 +107,3 @@ def described(counts: Mapping[str, int], rejects: Rejects) -> str:
         return f"{groups} groups"
     reasons = ", ".join(f"{count} {reason}" for reason, count in rejects.by_reason.items())
     return f"{groups} groups, {rejects.count} rejected ({reasons}; first {rejects.first})"
-
-
-def _usable(samples: Iterable[Sample | Reject], rejects: Rejects) -> Iterator[Sample]:
-    for sample in samples:
-        rejects.seen()
-        if isinstance(sample, Reject):
-            rejects.add(sample.where, sample.key, sample.reason, sample.detail)
-        else:
-            yield sample
-
-
-def _widened(validation_share: float, samples: Sequence[Sample]) -> float:
-    """Return a share that includes at least one image, unless none or only one image is there."""
-    places = sorted({_place(sample) for sample in samples})
-    if validation_share <= 0 or len(places) < 2:
-        return validation_share
-    return max(validation_share, places[1] if places[0] >= validation_share else 0.0)
-
-
-def split_of(sample: Sample, validation_share: float) -> str:
-    """Choose by the hash of the first image, so that no image stands on both sides."""
-    return "validation" if _place(sample) < validation_share else "train"
-
-
-def _place(sample: Sample) -> float:
-    """Hash the first image to a number from 0 to 1."""
-    key = sample.images[0] if sample.images else sample.id.encode()
-    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64

@@ -31,12 +31,13 @@ def start(cfg: DictConfig) -> None:
         if world_size() > 1 and os.environ.get("RANK", "0") != "0":
             return _follow(job)
         print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)
-        artifact = job.run()
+        artifact = job.perform()
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1" or (sentence := sentence_of(error)) is None:
             raise
         _fail(sentence)
-    print(f"artifact: {artifact.path}", flush=True)
+    if artifact is not None:
+        print(f"artifact: {artifact.path}", flush=True)
 
 
 def _follow(job: Job) -> None:

@@ -77,3 +77,26 @@ def test_what_the_format_cannot_hold_is_left_out(tmp_path: Path) -> None:
         writer.add(Sample("b", (PICTURE,), (silent,)))
     assert not any((tmp_path / f"{aspect}_nlf.jsonl").read_text() for aspect in ASPECTS)
     assert not list((tmp_path / "images").iterdir())
+
+
+def test_an_id_or_a_name_leads_nowhere_else(tmp_path: Path) -> None:
+    inside = tmp_path / "lvlm"
+    for name in ("../x.jpg", "/x.jpg", ".", "..", "a/b.jpg", "x\0.jpg", "x" * 300):
+        alone = Dialogue((Turn("What?", "A dog.", feedback(1, aspects=("honesty",))),))
+        with LvlmNlfWriter(inside) as writer:
+            writer.add(Sample("../../out", (PICTURE,), (alone,), {"image_id": name}))
+        assert [path.name for path in tmp_path.iterdir()] == ["lvlm"]
+        (image,) = (inside / "images").iterdir()
+        assert image.name == "%2E%2E%2F%2E%2E%2Fout.jpg"
+
+
+def test_images_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+    other = render(Scene((Thing(1, "blue", "square", "large"),)), seed="b")
+    alone = Dialogue((Turn("What?", "A dog.", feedback(1, aspects=("honesty",))),))
+    with LvlmNlfWriter(tmp_path) as writer:
+        for name, picture in (("a", PICTURE), ("b", other), ("c", PICTURE)):
+            writer.add(Sample(name, (picture,), (alone,), {"image_id": "1.jpg"}))
+    source = LVLMNLFSource(root=str(tmp_path), files=["honesty_nlf.jsonl"])
+    found = [s for s in source.samples("candidates") if isinstance(s, Sample)]
+    assert [(s.id, s.images[0]) for s in found] == [("a", PICTURE), ("b", other), ("c", PICTURE)]
+    assert [s.annotations["image_id"] for s in found] == ["1.jpg", "b.jpg", "1.jpg"]

@@ -9,22 +9,24 @@ from PIL import Image
 
 from dress.data.rejects import Reject
 from dress.data.sources.photographs import Photographs, photographs_hash, read_photograph
-from dress.data.sources.source import Part
+from dress.data.sources.source import Part, Source
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
 from tests.data.coco_files import photograph
 
 
-class Few:
+class Few(Source):
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    def samples(self, part: Part) -> Iterator[Sample | Reject]:
-        for name in self.names:
-            if name == "bad":
-                yield Reject("broken", key=name, where="file")
-            else:
-                yield Sample(name, (b"x",), (Dialogue((Turn(part),)),))
+    def rows(self, part: Part) -> Iterator[str]:
+        return iter(self.names)
+
+    def convert(self, part: Part, row: str) -> Iterator[Sample | Reject]:
+        if row == "bad":
+            yield Reject("broken", key=row, where="file")
+        else:
+            yield Sample(row, (b"x",), (Dialogue((Turn(part),)),))
 
     def texts(self) -> Iterator[str]:
         return iter(self.names)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import chain, cycle, islice
-from typing import Any, get_args
+from itertools import cycle, islice
+from typing import Any
 
 from dress.chat.condition import BANK
 from dress.data.rejects import Reject
@@ -17,7 +17,7 @@ from dress.data.sources.photographs import (
     photographs_hash,
     read_photograph,
 )
-from dress.data.sources.source import Part
+from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError
 from dress.feedback.phrases import listing, there_is, with_article
 from dress.feedback.synonyms import SynonymTable, load_synonyms
@@ -40,7 +40,7 @@ _ADDITIONS = (
 _TRIED = 50  # other photographs looked at for a caption that is wrong here
 
 
-class CocoSource:
+class CocoSource(Source):
     """Turn captions and instances into samples; the same seed gives the same samples.
 
     An image gives one sample of `captions` and of `candidates`, and up to three of `instructions`
@@ -71,11 +71,35 @@ class CocoSource:
         self.synonyms_file = synonyms_file
         self.candidates, self.limit, self.seed = candidates, limit, seed
 
-    def samples(self, part: Part) -> Iterator[Sample | Reject]:
-        if part not in get_args(Part):
-            raise InputError(f"part is {part!r}: choose one of {', '.join(get_args(Part))}.")
-        photographs = self._index.photographs  # read here, so that a fault shows before iterating
-        return chain.from_iterable(self._of(part, photograph) for photograph in photographs)
+    def rows(self, part: Part) -> Iterator[CocoImage]:
+        check_part(part)
+        return iter(self._index.photographs)
+
+    def convert(self, part: Part, row: CocoImage) -> Iterator[Sample | Reject]:
+        key = f"coco-{part}-{row.id}"
+        try:
+            if not row.captions:
+                raise Reject("no caption", key=key, where=self.captions)
+            folder = data_root(self.root) / self.images
+            path = photograph_path(folder, row.file_name, key=key)
+            image = read_photograph(path, key=key)
+        except Reject as reject:
+            yield reject
+            return
+        rng = random.Random(f"{key}:{self.seed}")
+        for suffix, dialogues, truth in self._groups(part, row, rng):
+            about = {
+                "image_id": row.id,
+                "file_name": row.file_name,
+                "objects": list(row.objects),
+                "captions": list(row.captions),
+            }
+            yield Sample(
+                id=f"{key}{suffix}",
+                images=(image,),
+                dialogues=dialogues,
+                annotations={**truth, **about},
+            )
 
     def texts(self) -> Iterator[str]:
         """Yield requests, captions, lists of objects, and the general critiques."""
@@ -109,32 +133,6 @@ class CocoSource:
     @cached_property
     def _table(self) -> SynonymTable:
         return load_synonyms(self.synonyms_file).with_names(self._index.categories)
-
-    def _of(self, part: Part, photograph: CocoImage) -> Iterator[Sample | Reject]:
-        key = f"coco-{part}-{photograph.id}"
-        try:
-            if not photograph.captions:
-                raise Reject("no caption", key=key, where=self.captions)
-            folder = data_root(self.root) / self.images
-            path = photograph_path(folder, photograph.file_name, key=key)
-            image = read_photograph(path, key=key)
-        except Reject as reject:
-            yield reject
-            return
-        rng = random.Random(f"{key}:{self.seed}")
-        for suffix, dialogues, truth in self._groups(part, photograph, rng):
-            about = {
-                "image_id": photograph.id,
-                "file_name": photograph.file_name,
-                "objects": list(photograph.objects),
-                "captions": list(photograph.captions),
-            }
-            yield Sample(
-                id=f"{key}{suffix}",
-                images=(image,),
-                dialogues=dialogues,
-                annotations={**truth, **about},
-            )
 
     def _groups(
         self, part: Part, photograph: CocoImage, rng: random.Random

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from dress.chat.condition import BANK
 from dress.data.rejects import Reject
@@ -24,15 +24,17 @@ from dress.data.sources.photographs import (
     photographs_hash,
     read_photograph,
 )
-from dress.data.sources.source import Part
+from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError
 from dress.fingerprint import content_hash
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 
 _ASPECT_OF_NAME = {"hallucination": "honesty", **{aspect: aspect for aspect in ASPECTS}}
 
+_PlacedRow = tuple[Path, int, Mapping[str, Any]]
 
-class LVLMNLFSource:
+
+class LVLMNLFSource(Source):
     """Turn rows into samples; a row that is malformed or lacks its image is a Reject.
 
     `files` are names or patterns below `root`. A file judges the aspect that its name holds
@@ -55,12 +57,14 @@ class LVLMNLFSource:
         self.root, self.files, self.images = root, tuple(files), images
         self.aspect, self.limit, self.seed = aspect, limit, seed
 
-    def samples(self, part: Part) -> Iterator[Sample | Reject]:
-        if part not in get_args(Part):
-            raise InputError(f"part is {part!r}: choose one of {', '.join(get_args(Part))}.")
+    def rows(self, part: Part) -> Iterator[_PlacedRow]:
+        check_part(part)
         self._check()
-        found = (self._sample(part, path, number, row) for path, number, row in self._rows())
-        return (sample for sample in found if sample is not None)
+        return self._rows()
+
+    def convert(self, part: Part, row: _PlacedRow) -> Iterator[Sample | Reject]:
+        if (sample := self._sample(part, *row)) is not None:
+            yield sample
 
     def texts(self) -> Iterator[str]:
         """Yield what is said in the dialogues and about them, and the general critiques."""
@@ -113,7 +117,7 @@ class LVLMNLFSource:
             )
         assert self._folder
 
-    def _rows(self) -> Iterator[tuple[Path, int, Mapping[str, Any]]]:
+    def _rows(self) -> Iterator[_PlacedRow]:
         for path in self._paths:
             yield from ((path, n, row) for n, row in islice(json_lines(path), self.limit))
 
@@ -140,7 +144,7 @@ class LVLMNLFSource:
         if not dialogues:
             return None
         return Sample(
-            id=key,
+            id=record.sample_id or key,
             images=(image,),
             dialogues=dialogues,
             annotations={

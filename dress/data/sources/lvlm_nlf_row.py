@@ -22,6 +22,12 @@ class Row:
         return self._text(self.row, "image_id", "image_id")
 
     @property
+    def sample_id(self) -> str:
+        """What we write into our own files so that ids stay; the released rows have none."""
+        value = self.row.get("sample_id")
+        return value if isinstance(value, str) else ""
+
+    @property
     def captions(self) -> list[str]:
         """Accept text or a list of texts, also none at all."""
         value = self.row.get("caption")

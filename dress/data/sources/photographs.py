@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,17 +22,20 @@ _MAX_PIXELS = 50_000_000
 _HASH_WHOLE = 2**30  # bytes of photographs above which only names and sizes are hashed
 
 
-class Photographs:
-    """Take samples from several sources in turn; their ids get the name of the source in front."""
+class Photographs(Source):
+    """Take rows from several sources in turn; their ids get the name of the source in front."""
 
     def __init__(self, *, sources: Mapping[str, Source]) -> None:
         if not sources:
             raise InputError("source.sources is empty: name at least one source.")
         self.sources = dict(sources)
 
-    def samples(self, part: Part) -> Iterator[Sample | Reject]:
-        streams = {name: source.samples(part) for name, source in self.sources.items()}
-        return _in_turn(streams)
+    def rows(self, part: Part) -> Iterator[tuple[str, Any]]:
+        return _in_turn({name: source.rows(part) for name, source in self.sources.items()})
+
+    def convert(self, part: Part, row: tuple[str, Any]) -> Iterator[Sample | Reject]:
+        name, its_row = row
+        return (_renamed(name, item) for item in self.sources[name].convert(part, its_row))
 
     def texts(self) -> Iterator[str]:
         for source in self.sources.values():
@@ -103,16 +107,15 @@ def photographs_hash(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def _in_turn(streams: Mapping[str, Iterator[Sample | Reject]]) -> Iterator[Sample | Reject]:
+def _in_turn(streams: Mapping[str, Iterator[Any]]) -> Iterator[tuple[str, Any]]:
     """One from each in turn, until all are at their end."""
     left = dict(streams)
     while left:
         for name, stream in list(left.items()):
-            item = next(stream, None)
-            if item is None:
+            try:
+                yield name, next(stream)
+            except StopIteration:
                 del left[name]
-            else:
-                yield _renamed(name, item)
 
 
 def _renamed(name: str, item: Sample | Reject) -> Sample | Reject:

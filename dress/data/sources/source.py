@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Literal, Protocol, runtime_checkable
+from itertools import chain
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from dress.data.rejects import Reject
+from dress.errors import InputError
 from dress.types import Sample
 
 Part = Literal["captions", "instructions", "prompts", "candidates"]
@@ -15,14 +18,31 @@ by a model (`Turn.model` is None). candidates: questions with several ready resp
 
 @runtime_checkable
 class Source(Protocol):
-    """Yield the samples of one part in a fixed order; a row that cannot be used is a Reject."""
+    """Rows in a fixed order, and the samples of each; a row that cannot be used is a Reject.
 
-    def samples(self, part: Part) -> Iterator[Sample | Reject]: ...
+    Going through the rows is cheap, converting them is the work: processes share the rows.
+    """
 
+    @abstractmethod
+    def rows(self, part: Part) -> Iterator[Any]:
+        """Begin the rows of a part; raise InputError here, not later, for what is missing."""
+
+    @abstractmethod
+    def convert(self, part: Part, row: Any) -> Iterator[Sample | Reject]: ...
+
+    @abstractmethod
     def texts(self) -> Iterator[str]:
         """Yield texts that a tokenizer may be trained on."""
-        ...
 
+    @abstractmethod
     def inputs(self) -> dict[str, str]:
         """Return {path: content hash} of every file the samples depend on."""
-        ...
+
+    def samples(self, part: Part) -> Iterator[Sample | Reject]:
+        rows = self.rows(part)
+        return chain.from_iterable(self.convert(part, row) for row in rows)
+
+
+def check_part(part: str) -> None:
+    if part not in get_args(Part):
+        raise InputError(f"part is {part!r}: choose one of {', '.join(get_args(Part))}.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from dress.chat.condition import BANK
 from dress.data.rejects import Reject
@@ -18,7 +18,7 @@ from dress.data.sources.photographs import (
     photographs_hash,
     read_photograph,
 )
-from dress.data.sources.source import Part
+from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError
 from dress.fingerprint import content_hash
 from dress.types import Dialogue, Sample, Turn
@@ -37,7 +37,7 @@ _EMPTY_PROMISES = (
 )
 
 
-class VLSafeSource:
+class VLSafeSource(Source):
     """Turn alignment rows into samples; a row whose image is absent is a Reject.
 
     With `image_fallback` such a row is attached to some photograph of `fallback_images` instead,
@@ -59,12 +59,13 @@ class VLSafeSource:
         self.image_fallback, self.fallback_images = image_fallback, fallback_images
         self.limit, self.seed = limit, seed
 
-    def samples(self, part: Part) -> Iterator[Sample | Reject]:
-        if part not in get_args(Part):
-            raise InputError(f"part is {part!r}: choose one of {', '.join(get_args(Part))}.")
+    def rows(self, part: Part) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        check_part(part)
         self._check()
-        rows = self._rows() if part != "captions" else iter(())
-        return (self._sample(part, number, row) for number, row in rows)
+        return self._rows() if part != "captions" else iter(())
+
+    def convert(self, part: Part, row: tuple[int, Mapping[str, Any]]) -> Iterator[Sample | Reject]:
+        yield self._sample(part, *row)
 
     def texts(self) -> Iterator[str]:
         """Yield queries, references, compliant responses, and the general critiques."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from dress.chat.condition import BANK
-from dress.data.sources.source import Part
+from dress.data.sources.source import Part, Source
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
@@ -42,7 +43,7 @@ def look_up(scene: Scene, rng: random.Random) -> Turn:
     return Turn(f"What is in the {CELLS[cell]}?", seen)
 
 
-class WorldSource:
+class WorldSource(Source):
     """Generate `sizes[part]` samples; the same seed gives the same samples.
 
     `flaws` are the rates of the SFT corpus (dress/world/corpus.py), all times `flaw_scale`.
@@ -60,7 +61,7 @@ class WorldSource:
         self.sizes, self.cooccurrence, self.seed = sizes, cooccurrence, seed
         self.flaws = Flaws(**{name: min(1.0, flaw_scale * rate) for name, rate in flaws.items()})
 
-    def samples(self, part: Part) -> Iterator[Sample]:
+    def rows(self, part: Part) -> Iterator[Any]:
         if part not in _SPLITS:
             raise InputError(
                 f"part={part}: the world has no ready responses; choose one of {sorted(_SPLITS)}."
@@ -71,10 +72,10 @@ class WorldSource:
             seed=self.seed,
             cooccurrence=self.cooccurrence,
         )
-        for number, scene in enumerate(scenes):
-            yield self._sample(part, number, scene)
+        return enumerate(scenes)
 
-    def _sample(self, part: Part, number: int, scene: Scene) -> Sample:
+    def convert(self, part: Part, row: tuple[int, Scene]) -> Iterator[Sample]:
+        number, scene = row
         name = f"world-{part}-{self.seed}-{number:08d}"
         rng = random.Random(name)
         if part == "captions":
@@ -87,7 +88,7 @@ class WorldSource:
             response = flawed if part == "instructions" else None
             truth = reference(question, scene, rng)
             turns = [Turn(question.text, response)]
-        return Sample(
+        yield Sample(
             id=name,
             images=(render(scene, seed=name),),
             dialogues=tuple(Dialogue((turn,)) for turn in turns),

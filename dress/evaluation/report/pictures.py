@@ -17,9 +17,16 @@ def picture(folder: Path, name: str) -> str | None:
     # the name comes from a file: it must not lead out of the artifact
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
         return None
+    return picture_of(path.read_bytes())
+
+
+def picture_of(data: bytes) -> str | None:
+    """Return an encoded image, made small, as a data URI; None if it cannot be decoded."""
     try:
-        image = Image.open(path).convert("RGB")
-    except (OSError, Image.DecompressionBombError):
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.draft("RGB", (2 * MAX_SIDE, 2 * MAX_SIDE))
+            image = opened.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     buffer = io.BytesIO()

@@ -1,0 +1,94 @@
+"""Convert the rows of a source in order, in this process or in several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import cycle, islice
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from dress.data.rejects import Reject
+from dress.data.sources.source import Part, Source
+from dress.errors import InputError
+from dress.types import Sample
+
+Items = tuple[Sample | Reject, ...]  # what becomes of one row
+CHUNK = 32  # rows that a process converts at a time
+
+
+def converted(source: Source, part: Part, *, workers: int = 0, first: int = 0) -> Iterator[Items]:
+    """Yield what becomes of each row from number `first` on: the same whatever `workers`.
+
+    Process w of W converts the chunks w, w + W, ... and is at most one chunk ahead.
+    """
+    if workers == 0:
+        rows = islice(source.rows(part), first, None)
+        return (tuple(source.convert(part, row)) for row in rows)
+    return _in_processes(source, part, workers=workers, first=first)
+
+
+def _in_processes(source: Source, part: Part, *, workers: int, first: int) -> Iterator[Items]:
+    # a server without threads or state of ours imports torch once, then forks
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with ExitStack() as stack:
+        receivers = []
+        for worker in range(workers):
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_work,
+                args=(sender, source, part, first + worker * CHUNK, workers),
+                daemon=True,
+            )
+            process.start()
+            sender.close()  # so that the end of the process is the end of the pipe
+            stack.callback(_end, process)
+            stack.callback(receiver.close)
+            receivers.append(receiver)
+        for receiver in cycle(receivers):
+            chunk = _receive(receiver)
+            yield from chunk
+            if len(chunk) < CHUNK:
+                return
+
+
+def _receive(receiver: Connection) -> list[Items]:
+    try:
+        chunk = receiver.recv()
+    except EOFError:
+        raise InputError(
+            "a process that converts rows was ended from outside (out of memory?): give fewer "
+            "shards.workers; the same command goes on from the last saved row."
+        ) from None
+    if isinstance(chunk, Exception):
+        raise chunk
+    return chunk
+
+
+def _end(process: BaseProcess) -> None:
+    process.terminate()
+    process.join()
+
+
+def _work(sender: Connection, source: Source, part: Part, start: int, workers: int) -> None:
+    """Send every chunk of this process, the first that is not full last; or what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
+    try:
+        rows = islice(source.rows(part), start, None)
+        while True:
+            chunk = [tuple(source.convert(part, row)) for row in islice(rows, CHUNK)]
+            sender.send(chunk)
+            if len(chunk) < CHUNK:
+                return
+            for _ in islice(rows, (workers - 1) * CHUNK):
+                pass
+    except (BrokenPipeError, ConnectionResetError):
+        return  # nobody wants the rest
+    except InputError as error:
+        sender.send(error)
+    except Exception:
+        sender.send(RuntimeError(traceback.format_exc()))

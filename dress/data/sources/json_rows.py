@@ -1,0 +1,85 @@
+"""Read the rows of a JSON file one by one: an array of objects, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from dress.data.sources.json_lines import json_lines
+from dress.errors import InputError
+
+Row = tuple[int, Mapping[str, Any]]
+_READ = 2**20  # characters at a time
+_LONGEST = 2**24  # characters of a row; an array may be of any length
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """Yield (number from 1, object) of every row; memory does not grow with their number."""
+    with path.open("rb") as file:
+        first = file.read(_READ).lstrip()[:1]
+    return _array(path) if first == b"[" else json_lines(path)
+
+
+def _array(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as file:
+        text = _Text(file, path)
+        text.take("[")
+        number = 0
+        while not text.starts_with("]"):
+            if number:
+                text.take(",")
+            number += 1
+            yield number, text.row(number)
+        text.take("]")
+        if text.starts_with(""):
+            raise InputError(f"{path} goes on after the end of its array: remove what follows it.")
+
+
+class _Text:
+    """What was read of a file and not yet used."""
+
+    def __init__(self, file: TextIO, path: Path) -> None:
+        self.file, self.path = file, path
+        self.text, self.place = "", 0
+        self.decoder = json.JSONDecoder()
+
+    def starts_with(self, character: str) -> bool:
+        """Skip blanks; at the end of the file nothing starts, not even the empty string."""
+        while True:
+            rest = len(self.text) - len(self.text[self.place :].lstrip())
+            if rest < len(self.text):
+                self.place = rest
+                return self.text.startswith(character, rest)
+            if not self._more():
+                return False
+
+    def take(self, character: str) -> None:
+        if not self.starts_with(character):
+            raise InputError(
+                f"{self.path} is cut short or no JSON array of objects ({character!r} is "
+                "missing): fetch the file again or repair it."
+            )
+        self.place += 1
+
+    def row(self, number: int) -> Mapping[str, Any]:
+        while self.starts_with("{"):
+            try:
+                row, self.place = self.decoder.raw_decode(self.text, self.place)
+                return row
+            except (ValueError, RecursionError):
+                if len(self.text) - self.place > _LONGEST or not self._more():
+                    break
+        raise InputError(
+            f"{self.path}, row {number}, is not a JSON object of at most {_LONGEST} characters: "
+            "repair the row or remove it."
+        )
+
+    def _more(self) -> bool:
+        try:
+            read = self.file.read(_READ)
+        except UnicodeDecodeError:
+            raise InputError(f"{self.path} is not UTF-8: fetch the file again.") from None
+        self.text, self.place = self.text[self.place :] + read, 0
+        return bool(read)

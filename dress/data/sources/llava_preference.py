@@ -1,0 +1,70 @@
+"""LLaVA-Human-Preference-10K: two responses to the end of a conversation, one preferred by people.
+
+https://huggingface.co/datasets/zhiqings/LLaVA-Human-Preference-10K (LLaVA-RLHF, arXiv 2309.14525)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dress.data.sources.conversations import conversation, image_names
+from dress.data.sources.fields import Fields
+from dress.data.sources.row_source import Content, RowSource
+from dress.data.sources.source import Part
+from dress.types import Dialogue
+
+
+class LlavaPreferenceSource(RowSource):
+    """Both outputs are `candidates`, in the order of the file; `instructions` have the preferred.
+
+    `annotations.scores` is 1 for the preferred one and 0 for the other. There is no part
+    `captions`, and no feedback in words: an annotator may write it.
+    """
+
+    name = "preference"
+
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        file: str = "llava_7b_v1_preference.json",
+        images: str = "train2017",
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(root=root, file=file, images=images, limit=limit)
+
+    def image_names(self, fields: Fields) -> tuple[str, ...]:
+        return image_names(fields)
+
+    def read(self, part: Part, fields: Fields) -> Content:
+        *earlier, last = conversation(fields, num_images=len(self.image_names(fields)))
+        outputs = [_output(fields, name) for name in ("output_1", "output_2")]
+        preferred = _preferred(fields)
+        annotations: dict[str, Any] = {"task": "preference", "reference": outputs[preferred]}
+        if isinstance(hallucination := fields.row.get("hallucination"), bool):
+            annotations["hallucination"] = hallucination
+        if part == "candidates":
+            annotations["scores"] = [float(number == preferred) for number in range(2)]
+        responses: Mapping[Part, list[str | None]] = {
+            "captions": [],
+            "candidates": [*outputs],
+            "instructions": [outputs[preferred]],
+            "prompts": [None],
+        }
+        found = (Dialogue((*earlier, replace(last, model=text))) for text in responses[part])
+        return tuple(found), annotations
+
+
+def _output(fields: Fields, name: str) -> str:
+    value = fields.row.get(name)
+    return fields.as_text(value.get("value") if isinstance(value, Mapping) else value, name)
+
+
+def _preferred(fields: Fields) -> int:
+    """Return 0 or 1 for a preference of 1 or 2."""
+    value = fields.row.get("preference")
+    if isinstance(value, bool) or str(value).strip() not in ("1", "2"):
+        raise fields.reject(f"preference is {value!r:.40}, not 1 or 2")
+    return int(value) - 1  # type: ignore[arg-type]
