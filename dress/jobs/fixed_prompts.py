@@ -103,10 +103,10 @@ def first_samples(data: Artifact, count: int, processor: Processor) -> list[Samp
     """Return the first `count` validation groups of a shard that have images which can be read."""
     index = ShardIndex.open(data.path / "validation")
     groups = index.read_groups(0, 0, int(index.groups[0]))
-    return list(islice(_with_pictures(groups, processor), count))
+    return list(islice(with_pictures(groups, processor), count))
 
 
-def _with_pictures(groups: Iterable[Sample | Reject], processor: Processor) -> Iterator[Sample]:
+def with_pictures(groups: Iterable[Sample | Reject], processor: Processor) -> Iterator[Sample]:
     for group in groups:
         with suppress(Reject):
             if isinstance(group, Sample) and group.images:

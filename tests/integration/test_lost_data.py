@@ -16,7 +16,7 @@ from dress.data.shard_index import ShardIndex
 from dress.data.shards import ShardWriter
 from dress.errors import InputError
 from dress.files import read_lines
-from dress.jobs.monitoring import showable
+from dress.jobs.fixed_prompts import with_pictures
 from lit_modules.alignment import AlignmentModule
 from tests.chat.tiny_chat import make_processor, make_sample, picture
 from tests.data.nlf_files import nlf_row, write_nlf
@@ -120,5 +120,6 @@ def test_the_table_shows_only_what_can_be_shown(tmp_path: Path) -> None:
         writer.write(replace(make_sample(8), images=(picture()[:200],)))
         writer.write(sound[1])
         writer.write(sound[2])
-    shown = showable(ShardIndex.open(tmp_path), 4, make_processor())
+    groups = ShardIndex.open(tmp_path).read_groups(0, 0, 4)
+    shown = with_pictures(groups, make_processor())
     assert list(shown) == sound[:2]
