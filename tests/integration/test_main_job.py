@@ -84,7 +84,9 @@ class Sandbox:
 
     def run(self, *overrides: str) -> Done:
         search = os.pathsep.join([str(self.folder / "site"), str(ROOT)])
-        environment = os.environ | {
+        # a W&B process of this one's own would be joined, and would keep the run to itself
+        outside = {name: v for name, v in os.environ.items() if name != "WANDB_SERVICE"}
+        environment = outside | {
             "PYTHONPATH": search,
             "NETWORK_LOG": str(self.network_log),
             "OMP_NUM_THREADS": "1",
