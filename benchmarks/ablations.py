@@ -15,8 +15,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from dress.version import code_version
-
 STAGE_2 = ("experiment=dress_stage2", "data=world_mini")
 ARMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "condition": {
@@ -74,7 +72,8 @@ def run(overrides: tuple[str, ...], common: list[str], path: Path) -> None:
     artifact = Path(done.stdout.strip().splitlines()[-1].removeprefix("artifact: "))
     metrics = json.loads((artifact / "metrics.json").read_text())
     kept = {name: value for name, value in metrics.items() if "world/" in name}
-    record = {"overrides": overrides, "code_version": code_version(), "metrics": kept}
+    version = json.loads((artifact / "lineage.json").read_text())["code_version"]
+    record = {"overrides": overrides, "code_version": version, "metrics": kept}
     path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
 
 

@@ -15,8 +15,7 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
-
-from dress.version import code_version
+from typing import Any
 
 TARGETS = ("best", "none", "worst", "1", "2", "3", "4")
 CONTROLS = ("sft_continued", "best_of_k")
@@ -40,23 +39,23 @@ def evaluate(artifact: Path, target: str, common: list[str], *extra: str) -> dic
     return json.loads((folder / "metrics.json").read_text())
 
 
-def parent(artifact: Path, role: str) -> Path:
-    lineage = json.loads((artifact / "lineage.json").read_text())
-    return artifact.parent / lineage["parents"][role]["name"]
+def lineage(artifact: Path) -> dict[str, Any]:
+    return json.loads((artifact / "lineage.json").read_text())
 
 
 def one_seed(seed: int, scenes: int, common: list[str], *, controls: bool) -> dict[str, object]:
     """Stage 1 beside stage 2 and, with `controls`, every condition, wrong images and plain SFT."""
-    stage2, minutes = run("experiment=dress_stage2", f"seed={seed}", *common)
     scored = [*common, f"benchmark.scenes={scenes}"]
+    stage2, minutes = run("experiment=dress_stage2", f"seed={seed}", *scored)
+    stage1 = stage2.parent / lineage(stage2)["parents"]["init"]["name"]
     result: dict[str, object] = {
         "seed": seed,
         "scenes": scenes,
         "minutes": round(minutes, 1),
-        "code_version": code_version(),
+        "code_version": lineage(stage2)["code_version"],
         "date": date.today().isoformat(),
     }
-    result["stage1"] = evaluate(parent(stage2, "init"), "none", scored)
+    result["stage1"] = evaluate(stage1, "none", scored)
     for target in TARGETS if controls else TARGETS[:1]:
         result[f"stage2_{target}"] = evaluate(stage2, target, scored)
     if not controls:
