@@ -35,7 +35,7 @@ import numpy as np
 import torch
 import webdataset as wds
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from dress.chat.encoders import InstructionEncoder
 from dress.chat.processor import Processor
@@ -115,7 +115,7 @@ class Ways:
         image = Image.open(BytesIO(data))
         if self.at_least is not None:
             image.draft(None, (self.at_least, self.at_least))
-        return self.preprocess(image.convert("RGB"))
+        return self.preprocess(image)
 
     def limit(self, workers: int) -> int:
         """Decode in so many processes and throw the pixels away."""
@@ -160,7 +160,7 @@ class Ways:
 
     def webdataset(self, workers: int) -> int:
         dataset = wds.WebDataset(self.urls, shardshuffle=False).map(self._plain_row)
-        batches = dataset.batched(BATCH, collation_fn=torch.stack)
+        batches = dataset.batched(BATCH, collation_fn=default_collate)
         return counted(wds.WebLoader(batches, batch_size=None, num_workers=workers))
 
     def _plain_row(self, row: dict[str, bytes]) -> torch.Tensor:
@@ -177,13 +177,13 @@ class Ways:
         return counted(loader)
 
     def _plain_batch(self, rows: Sequence[dict[str, Any]]) -> torch.Tensor:
-        return torch.stack([self.pixels(row["jpg"]["bytes"]) for row in rows])
+        return default_collate([self.pixels(row["jpg"]["bytes"]) for row in rows])
 
 
 def _stack(groups: Sequence[EncodedGroup]) -> tuple[TokenBatch, ...]:
     """Batch the pixels alone."""
     none = torch.zeros(0, dtype=torch.int64)
-    pixels = torch.stack([image for group in groups for image in group.pixels.values()])
+    pixels = default_collate([image for group in groups for image in group.pixels.values()])
     names = tuple(group.id for group in groups)
     return (TokenBatch(*[none] * 4, pixels, *[none] * 7, names),)
 

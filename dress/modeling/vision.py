@@ -18,6 +18,7 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
+from dress.chat.images import as_rgb
 from dress.errors import InputError
 
 LIST_NAMES = "python -c 'import open_clip; print(open_clip.list_models())'"
@@ -52,7 +53,7 @@ class VisionTower(nn.Module):
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
         """Resize to the tower's square and normalise; deterministic, no augmentation."""
         size = (self.image_size, self.image_size)
-        image = image.convert("RGB")
+        image = as_rgb(image)
         if image.size != size:
             image = image.resize(size, Image.Resampling.BICUBIC)
         scaled = np.asarray(image, dtype=np.float32) / 255
