@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,6 +13,8 @@ from dress.chat.encoders import Encoder
 from dress.data.collate import TreeCollator
 from dress.data.mixture import Mixture, WhenDry
 from dress.data.rejects import Rejects
+from dress.data.stores.cache import ShardCache
+from dress.data.stores.store import below
 from dress.data.stream import GroupStream, StepLoader, StepStream, Stream
 from dress.types import TokenBatch
 
@@ -26,12 +28,13 @@ class ShardDataModule(L.LightningDataModule):
     What a record becomes is the encoder's business. The position saved is that of the last step
     trained on, so prefetching never matters. `others` are more directories to train on, each with
     its weight beside this one's; `when_dry` says what happens at the end of one (mixture.py).
+    A directory may be a URL, of whose shards `cache` keeps copies.
     """
 
     def __init__(
         self,
         *,
-        directory: Path,
+        directory: str | os.PathLike[str],
         encoder: Encoder,
         collator: TreeCollator,
         groups_per_step: int,
@@ -39,15 +42,21 @@ class ShardDataModule(L.LightningDataModule):
         window: int = 2048,
         num_workers: int = 0,
         max_rejects: float = 0,
-        others: Sequence[tuple[Path, float]] = (),
+        others: Sequence[tuple[str | os.PathLike[str], float]] = (),
         weight: float = 1.0,
         when_dry: WhenDry = "repeat",
+        cache: ShardCache | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.collator = encoder, collator
         self.groups_per_step, self.num_workers = groups_per_step, num_workers
         self.sources = [
-            GroupStream(directory=source / "train", seed=source_seed(seed, number), window=window)
+            GroupStream(
+                directory=below(source, "train"),
+                seed=source_seed(seed, number),
+                window=window,
+                cache=cache,
+            )
             for number, source in enumerate([directory, *(other for other, _ in others)])
         ]
         weights = [weight, *(weight for _, weight in others)]
@@ -57,7 +66,7 @@ class ShardDataModule(L.LightningDataModule):
             else self.sources[0]
         )
         self.validation_stream = GroupStream(
-            directory=directory / "validation", seed=seed, shuffle=False
+            directory=below(directory, "validation"), seed=seed, shuffle=False, cache=cache
         )
         self.rejects = Rejects(
             max_rejects=max_rejects,

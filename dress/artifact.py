@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 from filelock import FileLock, Timeout
@@ -45,6 +45,16 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+class Parent(Protocol):
+    """What something was made from."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 def check_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -82,6 +92,10 @@ class Artifact:
     @property
     def fingerprint(self) -> str:
         return self.lineage["fingerprint"]
+
+    @property
+    def location(self) -> str:
+        return str(self.path)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -155,7 +169,7 @@ class ArtifactStore:
         kind: str,
         config: Mapping[str, Any],
         fingerprint: str,
-        parents: Mapping[str, Artifact],
+        parents: Mapping[str, Parent],
         inputs: Mapping[str, str],
         fresh: bool = False,
         keep_partial: bool = False,

@@ -61,6 +61,7 @@ def assemble(
         preprocess=model.vision.preprocess,
         num_image_tokens=model.vision.num_tokens,
         max_length=config["model"]["max_length"],
+        decode_at_least=model.vision.image_size if model.vision.draft else None,
     )
     return Assistant(
         model=model,

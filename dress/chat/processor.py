@@ -24,7 +24,7 @@ class Processor:
     """Join a tokenizer, a template and a tower's preprocessing.
 
     An image becomes `num_image_tokens` placeholder ids; sequences longer than `max_length` tokens
-    lose whole turns, oldest first.
+    lose whole turns, oldest first. `decode_at_least` is `decode_image`'s `at_least`.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Processor:
         num_image_tokens: int,
         max_length: int,
         max_pixels: int = MAX_PIXELS,
+        decode_at_least: int | None = None,
     ) -> None:
         _check_tokenizer(tokenizer, template)
         specials = {str(token) for token in tokenizer.get_added_vocab()}
@@ -44,7 +45,7 @@ class Processor:
         self.preprocess = preprocess
         self.num_image_tokens = num_image_tokens
         self.max_length = max_length
-        self.max_pixels = max_pixels
+        self.max_pixels, self.decode_at_least = max_pixels, decode_at_least
         self.image_token_id = tokenizer.get_added_vocab()[template.image_token]
         self.eos_token_id: int = tokenizer.eos_token_id
 
@@ -105,7 +106,8 @@ class Processor:
 
     def load_image(self, data: bytes) -> tuple[str, Float[Tensor, "3 height width"]]:
         """Decode one image file into its hash and its pixels; raise Reject where that fails."""
-        return content_hash(data), self.preprocess(decode_image(data, max_pixels=self.max_pixels))
+        image = decode_image(data, max_pixels=self.max_pixels, at_least=self.decode_at_least)
+        return content_hash(data), self.preprocess(image)
 
     def decode(self, ids: Iterable[int] | Int[Tensor, " seq"] | Int[np.ndarray, " seq"]) -> str:
         """Turn generated ids into the answer: up to the end token, unescaped, without specials."""

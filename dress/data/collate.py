@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from dress.data.trees import Tree, build_tree
 from dress.types import Encoded, EncodedGroup, TokenBatch
@@ -197,7 +198,8 @@ class _BatchBuilder:
             position_ids=torch.from_numpy(self.position_ids),
             subtree_end=torch.from_numpy(self.subtree_end),
             image_slot=torch.from_numpy(self.image_slot),
-            pixels=torch.stack(pixels) if pixels else torch.zeros(0, 3, 1, 1),
+            # which, in a worker, writes at once where the main process reads
+            pixels=default_collate(pixels) if pixels else torch.zeros(0, 3, 1, 1),
             logit_node=torch.from_numpy(logit_node),
             target_node=torch.from_numpy(target_node),
             target_logit=torch.from_numpy(target_logit.astype(np.int64)),

@@ -1,54 +1,50 @@
-"""Read parts of files, again after a pause where the file system fails for a moment."""
+"""Read again after a pause where a file system or a server fails for a moment."""
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 PAUSES = (0.1, 0.4, 1.6)  # seconds before each further attempt
-_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_REMEDIES: dict[type[OSError], str] = {  # of errors that a pause cannot mend
+    FileNotFoundError: "name a place that has it",
+    PermissionError: "give an address and, in the environment, a key that may read it",
+    io.UnsupportedOperation: "serve the shards from one that answers them, or copy them here",
+    IsADirectoryError: "name a file",
+    NotADirectoryError: "name a folder",
+}
 _Result = TypeVar("_Result")
 _retries = 0
 
 logger = logging.getLogger(__name__)
 
 
-def read_range(path: str | os.PathLike[str], begin: int, end: int) -> bytes:
-    """Return bytes begin to end (exclusive), fewer where the file is shorter.
+def again(read: Callable[[], _Result], path: str | os.PathLike[str]) -> _Result:
+    """Call `read` until it succeeds; an error that a pause cannot mend is raised at once.
 
     Raises OSError where every attempt failed.
     """
-
-    def read() -> bytes:
-        with open(path, "rb") as file:
-            file.seek(begin)
-            return file.read(end - begin)
-
-    return again(read, path)
-
-
-def read_whole(path: Path) -> bytes:
-    """Return a small file; raise OSError where every attempt failed."""
-    return again(path.read_bytes, path)
-
-
-def again(read: Callable[[], _Result], path: str | os.PathLike[str]) -> _Result:
-    """Call `read` until it succeeds; an error that a pause cannot mend is raised at once."""
     global _retries
     for pause in PAUSES:
         try:
             return read()
-        except _PERMANENT:
+        except tuple(_REMEDIES):
             raise
         except OSError as error:
             _retries += 1
             logger.warning("%s: %s; reading again in %.1f s", path, error.strerror, pause)
             time.sleep(pause)
     return read()
+
+
+def explained(error: OSError) -> str:
+    """Say what failed and what helps."""
+    remedies = (remedy for kind, remedy in _REMEDIES.items() if isinstance(error, kind))
+    return f"{error.strerror}: {next(remedies, 'try again')}"
 
 
 def take_retries() -> int:

@@ -6,56 +6,69 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from dress.data.group_bytes import check_size, read_group
-from dress.data.reading import read_range, read_whole
+from dress.data.reading import explained
 from dress.data.rejects import Reject
 from dress.data.schema import SCHEMA_VERSION
-from dress.data.shards import INDEX_NAME, OFFSETS_SUFFIX, file_sha256, offsets_path
+from dress.data.shards import INDEX_NAME, OFFSETS_SUFFIX
+from dress.data.stores.cache import CachedStore, ShardCache
+from dress.data.stores.store import Store, is_remote, open_store
 from dress.errors import InputError
 from dress.types import Sample
 
+MAX_INDEX = 256 * 2**20  # bytes; 100,000 shards take 20 million
 _SHARD = re.compile(r"\w[\w.-]*\.tar", re.ASCII)
+_MAX_NPY_HEADER = 2**16
+_CHUNK = 16 * 2**20
 _OFFSETS_KEPT = 64  # shards whose offsets are in memory: a shuffling window is read from few
+_Shard = tuple[str, int, int, str]  # file, groups, bytes, hash
 
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
     """What `index.json` says; offsets are read with the shards, so that opening stays cheap."""
 
-    directory: Path
+    store: Store
     files: tuple[str, ...]
     groups: Int[np.ndarray, " shard"]
+    sizes: Int[np.ndarray, " shard"]  # bytes
     sha256: tuple[str, ...]
     fingerprint: str  # of index.json, which holds the hash of every shard
+    cache: ShardCache | None = None
     _offsets: dict[int, Int[np.ndarray, " group_and_end"]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str]) -> ShardIndex:
-        """Open shards; raise InputError where they are missing, incomplete or altered in size."""
-        directory = Path(directory)
-        path = directory / INDEX_NAME
-        if not path.is_file():
-            raise InputError(f"{path} does not exist: name a directory of shards or build them.")
-        try:
-            text = read_whole(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): try again.") from None
-        shards = _entries(path, text)
-        files, groups, sha256 = zip(*shards, strict=True)
+    def open(
+        cls, location: str | os.PathLike[str], *, cache: ShardCache | None = None
+    ) -> ShardIndex:
+        """Open shards on disk or behind a URL; those of a URL are kept in the cache.
+
+        Raises InputError where they are missing, incomplete or altered in size.
+        """
+        store = open_store(location)
+        text = _index_text(store, remote=is_remote(location))
+        shards = _entries(store.where(INDEX_NAME), text)
+        if (found := store.sizes()) is not None:
+            _check_files(store, found, shards)
+        files, groups, sizes, sha256 = zip(*shards, strict=True)
+        if cache is not None and is_remote(location):
+            of_shards = {file: (size, sha256) for file, _, size, sha256 in shards}
+            store = CachedStore(store, shards=of_shards, cache=cache)
         return cls(
-            directory=directory,
+            store=store,
             files=files,
             groups=np.array(groups, dtype=np.int64),
+            sizes=np.array(sizes, dtype=np.int64),
             sha256=sha256,
             fingerprint=hashlib.sha256(text).hexdigest(),
+            cache=cache if is_remote(location) else None,
         )
 
     def __len__(self) -> int:
@@ -63,13 +76,23 @@ class ShardIndex:
 
     def verify(self) -> None:
         """Compare every shard with its recorded hash; raise InputError at the first mismatch."""
-        for number, (file, sha256) in enumerate(zip(self.files, self.sha256, strict=True)):
-            if file_sha256(self.directory / file) != sha256:
-                raise InputError(f"{self.directory / file} was altered: build the shards again.")
+        for shard, sha256 in enumerate(self.sha256):
+            if self._hash(shard) != sha256:
+                raise InputError(f"{self.where(shard)} was altered: build the shards again.")
             try:
-                self.offsets(number)
+                self.offsets(shard)
             except Reject as reject:
                 raise InputError(f"{reject}: build the shards again.") from None
+
+    def _hash(self, shard: int) -> str:
+        digest, size = hashlib.sha256(), int(self.sizes[shard])
+        for begin in range(0, size, _CHUNK):
+            digest.update(self.store.read(self.files[shard], begin, min(begin + _CHUNK, size)))
+        return digest.hexdigest()
+
+    def where(self, shard: int) -> str:
+        """Name the file of a shard."""
+        return self.store.where(self.files[shard])
 
     def offsets(self, shard: int) -> Int[np.ndarray, " group_and_end"]:
         """Return where the groups of a shard begin and the last one ends; Reject if damaged."""
@@ -77,79 +100,99 @@ class ShardIndex:
             return known
         if len(self._offsets) >= _OFFSETS_KEPT:
             del self._offsets[next(iter(self._offsets))]
-        path = offsets_path(self.directory / self.files[shard])
-        self._offsets[shard] = _load_offsets(path, int(self.groups[shard]))
+        self._offsets[shard] = _load_offsets(
+            self.store, offsets_name(self.files[shard]), int(self.groups[shard])
+        )
         return self._offsets[shard]
 
     def read_groups(self, shard: int, start: int, stop: int) -> Iterator[Sample | Reject]:
         """Yield groups start to stop (exclusive) of a shard; one that is damaged as a Reject."""
-        where = str(self.directory / self.files[shard])
         for group in range(start, stop):
             try:
                 begin, end = self.offsets(shard)[group : group + 2].tolist()
-                yield _read_group(where, begin, end)
+                yield self._read_group(shard, begin, end)
             except Reject as reject:
-                yield reject.at(where=where, key=f"number {group}")
+                yield reject.at(where=self.where(shard), key=f"number {group}")
+
+    def _read_group(self, shard: int, begin: int, end: int) -> Sample:
+        check_size(end - begin)
+        try:
+            data = self.store.read(self.files[shard], begin, end)
+        except OSError as error:
+            raise Reject("unreadable file", detail=explained(error)) from error
+        if len(data) < end - begin:
+            raise Reject("truncated tar", detail=f"{len(data)} of {end - begin} bytes")
+        return read_group(data, where=self.where(shard))
 
 
-def _load_offsets(path: Path, groups: int) -> Int[np.ndarray, " group_and_end"]:
+def offsets_name(file: str) -> str:
+    return f"{os.path.splitext(file)[0]}{OFFSETS_SUFFIX}"
+
+
+def _index_text(store: Store, *, remote: bool) -> bytes:
+    """Read index.json; raise InputError where that fails or would take too much memory."""
+    where = store.where(INDEX_NAME)
     try:
-        offsets = np.lib.format.read_array(BytesIO(read_whole(path)), allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+        if remote:
+            store.read(INDEX_NAME, 1, 2)  # a server without byte ranges shows here, not later
+        text = store.read(INDEX_NAME, 0, MAX_INDEX)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise InputError(
+            f"{where} does not exist: name a directory of shards or build them."
+        ) from None
+    except OSError as error:
+        raise InputError(f"{where} cannot be read ({explained(error)}).") from None
+    if len(text) == MAX_INDEX:
+        raise InputError(f"{where} is too large: split the shards into several folders.")
+    return text
+
+
+def _load_offsets(store: Store, name: str, groups: int) -> Int[np.ndarray, " group_and_end"]:
+    where = store.where(name)
+    try:
+        data = store.read(name, 0, _MAX_NPY_HEADER + 8 * (groups + 1))
+        offsets = np.lib.format.read_array(BytesIO(data), allow_pickle=False)
+    except OSError as error:
+        raise Reject("damaged offsets", where=where, detail=explained(error)) from error
+    except (ValueError, EOFError, MemoryError) as error:
         detail = " ".join(str(error).split())[:120]
-        raise Reject("damaged offsets", where=str(path), detail=detail) from error
+        raise Reject("damaged offsets", where=where, detail=detail) from error
     if offsets.shape == (groups + 1,) and offsets.dtype.kind in "ui":
         offsets = offsets.astype(np.int64)
         if offsets[0] == 0 and (np.diff(offsets) > 0).all():
             return offsets
-    raise Reject("damaged offsets", where=str(path), detail="they do not fit the shard")
+    raise Reject("damaged offsets", where=where, detail="they do not fit the shard")
 
 
-def _entries(path: Path, text: bytes) -> list[tuple[str, int, str]]:
-    """Return file, groups and hash of each shard, checked without reading the shards."""
+def _entries(where: str, text: bytes) -> list[_Shard]:
+    """Return what the index says of each shard, checked without reading the shards."""
     try:
         index = json.loads(text)
         version = index["schema"]
-        shards = [(str(s["file"]), int(s["groups"]), str(s["sha256"])) for s in index["shards"]]
-        sizes = [int(s["bytes"]) for s in index["shards"]]
+        shards = [
+            (str(s["file"]), int(s["groups"]), int(s["bytes"]), str(s["sha256"]))
+            for s in index["shards"]
+        ]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error!r}): build the shards again.") from None
+        raise InputError(f"{where} is damaged ({error!r}): build the shards again.") from None
     if version != SCHEMA_VERSION:
-        raise InputError(f"{path} has schema {version}, not {SCHEMA_VERSION}: build it again.")
+        raise InputError(f"{where} has schema {version}, not {SCHEMA_VERSION}: build it again.")
     whole = all(
-        _SHARD.fullmatch(s[0]) and 0 <= s[1] <= n for s, n in zip(shards, sizes, strict=True)
+        _SHARD.fullmatch(file) and 0 <= groups <= size < 2**62 for file, groups, size, _ in shards
     )
-    if not whole or not any(groups for _, groups, _ in shards):
-        raise InputError(f"{path} lists no shards with groups, or wrong ones: build them again.")
-    _check_files(path.parent, shards, sizes)
+    if not whole or not any(groups for _, groups, _, _ in shards):
+        raise InputError(f"{where} lists no shards with groups, or wrong ones: build them again.")
     return shards
 
 
-def _check_files(
-    directory: Path, shards: Sequence[tuple[str, int, str]], sizes: Sequence[int]
-) -> None:
-    """Look at the size of every file at once, which for many shards is what takes time."""
-    with os.scandir(directory) as entries:
-        found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    for (file, groups, _), size in zip(shards, sizes, strict=True):
+def _check_files(store: Store, found: Mapping[str, int], shards: Sequence[_Shard]) -> None:
+    for file, groups, size, _ in shards:
         if found.get(file) != size:
             raise InputError(
-                f"{directory / file} is missing or cut short: copy or build the shards again."
+                f"{store.where(file)} is missing or cut short: copy or build the shards again."
             )
-        offsets = f"{os.path.splitext(file)[0]}{OFFSETS_SUFFIX}"
-        if found.get(offsets, 0) < 8 * (groups + 1):
+        if found.get(offsets_name(file), 0) < 8 * (groups + 1):
             raise InputError(
-                f"{directory / offsets} is missing or does not match its shard: copy or build "
-                "the shards again."
+                f"{store.where(offsets_name(file))} is missing or does not match its shard: copy "
+                "or build the shards again."
             )
-
-
-def _read_group(path: str, begin: int, end: int) -> Sample:
-    check_size(end - begin)
-    try:
-        data = read_range(path, begin, end)
-    except OSError as error:
-        raise Reject("unreadable file", detail=str(error)) from error
-    if len(data) < end - begin:
-        raise Reject("truncated tar", detail=f"{len(data)} of {end - begin} bytes")
-    return read_group(data, where=path)

@@ -17,6 +17,7 @@ from dress.chat.encoders import Encoder
 from dress.data.reading import take_retries
 from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
+from dress.data.stores.cache import ShardCache
 from dress.distributed import gather
 from dress.errors import InputError
 from dress.types import EncodedGroup, Sample, TokenBatch
@@ -63,12 +64,14 @@ class GroupStream:
         seed: int,
         shuffle: bool = True,
         window: int = 2048,
+        cache: ShardCache | None = None,
     ) -> None:
         if window < 1:
             raise InputError(f"The shuffling window is {window} groups: give 1 or more.")
         if seed < 0:
             raise InputError(f"The seed is {seed}: give 0 or more.")
-        self.index = ShardIndex.open(directory)
+        self.index = ShardIndex.open(directory, cache=cache)
+        _check_cache(self.index, window=window if shuffle else 1)
         self.seed, self.shuffle, self.window = seed, shuffle, window
         self._groups = len(self.index)
         self._epochs: dict[int, _Shards] = {}
@@ -89,7 +92,7 @@ class GroupStream:
 
     def where(self, index: int) -> str:
         shard, _ = self.locate(Position(index, index // len(self)))
-        return str(self.index.directory / self.index.files[shard])
+        return self.index.where(shard)
 
     def locate(self, position: Position) -> tuple[int, int]:
         """Return the shard and the group's number within it."""
@@ -115,6 +118,18 @@ class GroupStream:
             )
             self._epochs[epoch] = order, np.cumsum(self.index.groups[order])
         return self._epochs[epoch]
+
+
+def _check_cache(index: ShardIndex, *, window: int) -> None:
+    """Refuse a cache that would lose shards before their window has been read."""
+    number = min(len(index.files), 1 + -(-window // max(1, int(index.groups.mean()))))
+    needed = int(np.sort(index.sizes)[-number:].sum())
+    if index.cache is not None and index.cache.max_bytes < needed:
+        raise InputError(
+            f"datamodule.cache.gigabytes is {index.cache.max_bytes / 1e9:g}, but the {number} "
+            f"shards of a shuffling window take {needed / 1e9:.3g}: give more, or a smaller "
+            "datamodule.window."
+        )
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
+from dress.jobs.data_sets import check_locations
 from dress.targets import foreign_target
 
 CHOICES: dict[str, Sequence[str]] = {
@@ -80,6 +81,7 @@ BOUNDS = {  # least and most, both allowed
     "feedback.top_p": (0.0, 1.0),
     "feedback.false_share": (0.0, 1.0),
     "condition.dropout": (0.0, 1.0),
+    "datamodule.cache.gigabytes": (0.001, float("inf")),
     "data.noise": (0.0, 1.0),
     "annotator.temperature": (0.0, float("inf")),
     "annotator.timeout_s": (0.001, float("inf")),
@@ -118,6 +120,7 @@ def check(cfg: DictConfig) -> None:
     check_compare(cfg)
     check_devices(cfg)
     check_mixture(cfg)
+    check_locations(cfg)
     check_targets(cfg)
 
 
@@ -180,7 +183,7 @@ def check_mixture(cfg: DictConfig) -> None:
     for name, entry in cfg.datamodule.mixture.items():
         if not OmegaConf.is_dict(entry) or set(entry) != {"artifact", "weight"}:
             raise InputError(
-                f"datamodule.mixture.{name} is {entry}: give artifact=<directory> and "
+                f"datamodule.mixture.{name} is {entry}: give artifact=<directory or URL> and "
                 "weight=<number>."
             )
     weights = {f"mixture.{name}.weight": e.weight for name, e in cfg.datamodule.mixture.items()}

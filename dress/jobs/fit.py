@@ -16,8 +16,10 @@ from datamodules.base import ShardDataModule
 from dress.artifact import Artifact, Building
 from dress.assistant import Assistant
 from dress.data.collate import TreeCollator
+from dress.data.shard_set import ShardSet
 from dress.errors import InputError
 from dress.jobs.backend import configure
+from dress.jobs.data_sets import cache
 from dress.jobs.job import Job
 from dress.jobs.monitoring import callbacks
 from dress.jobs.tracking import tracking
@@ -38,8 +40,8 @@ def fit(
     config: Mapping[str, Any],
     *,
     init: Artifact | None,
-    data: Artifact,
-    others: Mapping[str, Artifact],
+    data: ShardSet,
+    others: Mapping[str, ShardSet],
 ) -> tuple[dict[str, float], bool]:
     """Train what `config` describes and save it to the building.
 
@@ -124,7 +126,7 @@ def root_tokenizer(job: Job, spec: Mapping[str, Any]) -> PreTrainedTokenizerFast
 
 
 def build_datamodule(
-    job: Job, assistant: Assistant, data: Artifact, others: Mapping[str, Artifact]
+    job: Job, assistant: Assistant, data: ShardSet, others: Mapping[str, ShardSet]
 ) -> ShardDataModule:
     node = job.cfg.datamodule
     encoder_class: Any = get_class(node.encoder._target_)
@@ -148,7 +150,7 @@ def build_datamodule(
         pad_to_multiple=node.pad_to_multiple,
     )
     return ShardDataModule(
-        directory=data.path,
+        directory=data.location,
         encoder=encoder,
         collator=collator,
         groups_per_step=node.groups_per_step,
@@ -156,9 +158,10 @@ def build_datamodule(
         window=node.window,
         num_workers=node.num_workers,
         max_rejects=job.cfg.data.max_rejects,
-        others=[(other.path, node.mixture[name].weight) for name, other in others.items()],
+        others=[(other.location, node.mixture[name].weight) for name, other in others.items()],
         weight=node.weight,
         when_dry=node.when_dry,
+        cache=cache(job.cfg),
     )
 
 

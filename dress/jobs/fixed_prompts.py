@@ -11,11 +11,13 @@ from typing import Any
 
 from hydra.utils import get_class, instantiate
 
-from dress.artifact import Artifact, Building
+from dress.artifact import Building
 from dress.assistant import Assistant, Prompt
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
+from dress.data.shard_set import ShardSet
+from dress.data.stores.store import below
 from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
 from dress.feedback.given import GivenAnnotator
 from dress.feedback.tally import Tally
@@ -27,7 +29,7 @@ from lit_modules.callbacks.sample_table import SampleTable, TablePrompt
 RATED_CONDITIONS = ("best", "none", "worst")
 
 
-def sample_table(job: Job, building: Building, assistant: Assistant, data: Artifact) -> SampleTable:
+def sample_table(job: Job, building: Building, assistant: Assistant, data: ShardSet) -> SampleTable:
     """Ask the first validation prompts under the target condition, validation after validation."""
     target = str(job.cfg.condition.target) if job.cfg.objective.requires == "feedback" else "none"
     critique = assistant.condition.target(target)
@@ -56,7 +58,7 @@ def table_prompt(sample: Sample, *, condition: str, critique: str) -> TablePromp
     )
 
 
-def condition_ratings(job: Job, assistant: Assistant, data: Artifact) -> list[ConditionRatings]:
+def condition_ratings(job: Job, assistant: Assistant, data: ShardSet) -> list[ConditionRatings]:
     """Rate answers to the first validation prompts, if the annotator can do so for nothing."""
     if issubclass(get_class(job.cfg.annotator._target_), BatchAnnotator | GivenAnnotator):
         return []
@@ -99,9 +101,9 @@ def mean_ratings(annotator: Annotator, samples: Sequence[Sample]) -> Mapping[str
     return means | ({"mean": fmean(means.values())} if means else {})
 
 
-def first_samples(data: Artifact, count: int, processor: Processor) -> list[Sample]:
+def first_samples(data: ShardSet, count: int, processor: Processor) -> list[Sample]:
     """Return the first `count` validation groups of a shard that have images which can be read."""
-    index = ShardIndex.open(data.path / "validation")
+    index = ShardIndex.open(below(data.location, "validation"))
     groups = index.read_groups(0, 0, int(index.groups[0]))
     return list(islice(with_pictures(groups, processor), count))
 

@@ -14,7 +14,14 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from dress.artifact import Artifact, ArtifactStore, Building, artifact_name, fingerprint
+from dress.artifact import (
+    Artifact,
+    ArtifactStore,
+    Building,
+    Parent,
+    artifact_name,
+    fingerprint,
+)
 from dress.errors import InputError
 from dress.jobs.checks import check, check_processes, world_size
 
@@ -117,7 +124,7 @@ class Job:
         *,
         kind: str,
         nodes: Mapping[str, Any],
-        parents: Mapping[str, Artifact],
+        parents: Mapping[str, Parent],
         inputs: Mapping[str, str] | None = None,
         name: str | None = None,
         keep_partial: bool = False,

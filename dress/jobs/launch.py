@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 import dress
 from dress.artifact import Artifact, Building
+from dress.data.shard_set import ShardSet
 from dress.errors import InputError
 from dress.jobs.checks import world_size
 from dress.jobs.job import Job
@@ -39,8 +40,8 @@ def fit_on_all_devices(
     config: Mapping[str, Any],
     *,
     init: Artifact | None,
-    data: Artifact,
-    others: Mapping[str, Artifact],
+    data: ShardSet,
+    others: Mapping[str, ShardSet],
 ) -> Result:
     """Run `fit` here, or in one process per device; the figures are those of all of them."""
     order = {
@@ -49,8 +50,8 @@ def fit_on_all_devices(
         "config": config,
         "building": str(building.path),
         "init": str(init.path) if init else None,
-        "data": str(data.path),
-        "others": {name: str(artifact.path) for name, artifact in others.items()},
+        "data": data.location,
+        "others": {name: other.location for name, other in others.items()},
     }
     if world_size() > 1:
         send(order)

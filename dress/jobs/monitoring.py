@@ -7,8 +7,9 @@ from functools import partial
 
 import lightning as L
 
-from dress.artifact import Artifact, Building
+from dress.artifact import Building
 from dress.assistant import Assistant
+from dress.data.shard_set import ShardSet
 from dress.jobs.fixed_prompts import condition_ratings, sample_table
 from dress.jobs.job import Job
 from dress.jobs.progress import Bar
@@ -17,7 +18,7 @@ from lit_modules.callbacks.throughput import Throughput
 
 
 def callbacks(
-    job: Job, building: Building, assistant: Assistant, data: Artifact
+    job: Job, building: Building, assistant: Assistant, data: ShardSet
 ) -> Sequence[L.Callback]:
     settings = job.cfg.callbacks
     chosen: list[L.Callback] = []

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 
 from dress.artifact import Artifact, Building
+from dress.jobs.data_sets import open_data_set
 from dress.jobs.job import Job
 from dress.jobs.start import quieten, sentence_of
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
@@ -39,8 +40,8 @@ def execute(order: Order) -> Result:
             Building(path=Path(order["building"])),
             order["config"],
             init=Artifact.open(order["init"]) if order["init"] else None,
-            data=Artifact.open(order["data"]),
-            others={name: Artifact.open(path) for name, path in order["others"].items()},
+            data=open_data_set(order["data"]),
+            others={name: open_data_set(place) for name, place in order["others"].items()},
         )
     finally:
         if dist.is_initialized():

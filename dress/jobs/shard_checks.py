@@ -32,26 +32,30 @@ def verify_shards(job: Job) -> None:
 def describe_shards(job: Job) -> Artifact:
     """Build an artifact that holds the tables as text and a page of groups with their images."""
     directory, count = Path(job.cfg.stats), int(job.cfg.shards.pictures)
-    indices = {name: ShardIndex.open(path) for name, path in splits_of(directory).items()}
+    splits = splits_of(directory)
+    indices = {name: ShardIndex.open(path) for name, path in splits.items()}
     inputs = {name: index.fingerprint for name, index in indices.items()}
     with job.building(
         kind="statistics", nodes={"pictures": count}, parents={}, inputs=inputs, name="shards"
     ) as building:
         if not building.reused:
-            _describe(directory, indices, building.path, count=count)
+            total = sum(map(len, indices.values()))
+            _describe(directory, splits, building.path, total=total, count=count)
     assert building.artifact is not None
     print((building.artifact.path / TEXT).read_text(encoding="utf-8"), flush=True)
     print(f"page: {building.artifact.path / PAGE}", flush=True)
     return building.artifact
 
 
-def _describe(directory: Path, indices: Mapping[str, ShardIndex], out: Path, *, count: int) -> None:
+def _describe(
+    directory: Path, splits: Mapping[str, Path], out: Path, *, total: int, count: int
+) -> None:
     from dress.evaluation.report.shards_page import Chosen, choose, shards_page
 
     statistics, chosen = ShardStatistics(), Chosen()
-    with Bar(f"reading {directory}", sum(map(len, indices.values()))) as shown:
-        for name, index in indices.items():
-            for sample in read_all(index.directory):
+    with Bar(f"reading {directory}", total) as shown:
+        for name, path in splits.items():
+            for sample in read_all(path):
                 statistics.add(name, sample)
                 choose(chosen, name, sample, count=count)
                 shown.update()

@@ -113,7 +113,8 @@ def quieten() -> None:
     """
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     lightning = ("lightning", "lightning.pytorch", "lightning.fabric")
-    for name in (*lightning, "httpx", "httpx2", "openai", "wandb"):
+    web = ("httpx", "httpx2", "openai", "wandb", "fsspec", "s3fs", "botocore", "aiobotocore")
+    for name in (*lightning, *web):
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)
         library.propagate = False

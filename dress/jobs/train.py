@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dress.artifact import Artifact
+from dress.artifact import Artifact, Parent
+from dress.data.shard_set import ShardSet
 from dress.errors import InputError
 from dress.evaluation.table import headline_gains, table
 from dress.jobs.checks import world_size
+from dress.jobs.data_sets import open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted
 
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
+PLACES = ("shards", "cache")  # data counts by its own fingerprint, wherever it lies
 MIXTURE_KNOBS = ("mixture", "weight", "when_dry")
 TRAINER_NODES = (
     "max_steps",
@@ -32,10 +35,16 @@ def run(job: Job) -> Artifact:
         check_inherited(config, init)
     named = job.cfg.rounds > 1 or job.cfg.init_from not in (None, "random")
     # responses are sampled from the model that is going to learn from them
-    data = job.parent("data", *([f"artifact='{init.path}'"] if named and init else []))
-    others = {name: Artifact.open(e.artifact) for name, e in job.cfg.datamodule.mixture.items()}
-    parents = {"data": data} | ({"init": init} if init else {})
-    parents |= {f"mixture_{name}": artifact for name, artifact in others.items()}
+    data: ShardSet
+    if job.cfg.datamodule.shards is not None:
+        data = open_data_set(job.cfg.datamodule.shards)
+    else:
+        data = job.parent("data", *([f"artifact='{init.path}'"] if named and init else []))
+    others = {name: open_data_set(e.artifact) for name, e in job.cfg.datamodule.mixture.items()}
+    parents: dict[str, Parent] = {"data": data}
+    if init:
+        parents["init"] = init
+    parents |= {f"mixture_{name}": other for name, other in others.items()}
     stop = False
     with job.building(kind="model", nodes=config, parents=parents, keep_partial=True) as building:
         if not building.reused:
@@ -85,7 +94,8 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     """Return the nodes that decide what is trained; they become the artifact's config.yaml."""
     trainer = job.node("trainer")
     condition = job.node("condition")
-    datamodule = {k: v for k, v in job.node("datamodule").items() if k not in MEMORY_KNOBS}
+    unused = (*MEMORY_KNOBS, *PLACES)
+    datamodule = {k: v for k, v in job.node("datamodule").items() if k not in unused}
     if datamodule["mixture"]:
         # what is mixed counts by its own fingerprint, wherever it lies
         weights = {name: entry["weight"] for name, entry in datamodule["mixture"].items()}

@@ -18,6 +18,7 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
+from dress.chat.images import as_rgb
 from dress.errors import InputError
 
 LIST_NAMES = "python -c 'import open_clip; print(open_clip.list_models())'"
@@ -28,6 +29,7 @@ class VisionTower(nn.Module):
 
     Layer -1 is the tower's output, after its final norm; earlier layers are raw hidden states
     (-2 is LLaVA's choice). Whatever that layer does not need is dropped from `visual`.
+    `draft` asks for JPEGs decoded at a fraction of their size that is no smaller than the square.
     """
 
     def __init__(
@@ -38,11 +40,12 @@ class VisionTower(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         layer: int = -1,
+        draft: bool = False,
     ) -> None:
         super().__init__()
         self.normalize = layer == -1 and getattr(visual, "attn_pool", None) is None
         self.visual = _prune(visual, layer=layer, keep_norm=self.normalize)
-        self.image_size = image_size
+        self.image_size, self.draft = image_size, draft
         self.mean = np.asarray(mean, dtype=np.float32)
         self.std = np.asarray(std, dtype=np.float32)
         self.num_tokens, self.dim = self._measure()
@@ -50,7 +53,7 @@ class VisionTower(nn.Module):
     def preprocess(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
         """Resize to the tower's square and normalise; deterministic, no augmentation."""
         size = (self.image_size, self.image_size)
-        image = image.convert("RGB")
+        image = as_rgb(image)
         if image.size != size:
             image = image.resize(size, Image.Resampling.BICUBIC)
         scaled = np.asarray(image, dtype=np.float32) / 255
@@ -87,6 +90,7 @@ def open_clip_tower(
     image_size: int | None = None,
     layer: int = -1,
     random_init: bool = False,
+    draft: bool = False,
 ) -> VisionTower:
     """Build a tower from open_clip's registry, or from an own `config` (a vision_cfg) at random.
 
@@ -107,7 +111,9 @@ def open_clip_tower(
     if not isinstance(visual, VisionTransformer | TimmModel):
         raise InputError(f"model.vision.name: {name} yields no patch tokens; choose a ViT.")
     mean, std = _pixel_statistics(name, pretrained=pretrained)
-    return VisionTower(visual, image_size=_square(visual), mean=mean, std=std, layer=layer)
+    return VisionTower(
+        visual, image_size=_square(visual), mean=mean, std=std, layer=layer, draft=draft
+    )
 
 
 def _random_visual(*, model_config: Mapping[str, Any], image_size: int | None) -> nn.Module:

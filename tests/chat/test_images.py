@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from dress.chat.images import decode_image
@@ -208,3 +209,38 @@ def test_more_images_than_fit_are_rejected_before_any_is_decoded() -> None:
     assert reject.value.detail == "5 images of 4 tokens, max_length is 20"
     names, _ = processor.load_images([picture()] * 4)
     assert len(names) == 4
+
+
+def test_a_jpeg_may_be_decoded_smaller_but_never_too_small() -> None:
+    left_red = Image.new("RGB", (100, 80), BLUE)
+    left_red.paste(RED, (0, 0, 50, 80))
+    data = encoded(left_red, "JPEG", quality=95, subsampling=0)
+    sizes = {at: decode_image(data, at_least=at).size for at in (81, 80, 41, 40, 21, 20, 10, 1)}
+    assert sizes == {
+        **dict.fromkeys((81, 80, 41), (100, 80)),  # half would be 50 x 40
+        **dict.fromkeys((40, 21), (50, 40)),
+        20: (25, 20),
+        **dict.fromkeys((10, 1), (13, 10)),
+    }
+    small = np.asarray(decode_image(data, at_least=20)).astype(int)
+    assert np.abs(small[:, :12] - RED).max() < 8 and np.abs(small[:, 13:] - BLUE).max() < 8
+
+
+def test_a_smaller_decode_is_upright_bounded_and_of_jpegs_alone() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rotated = encoded(Image.new("RGB", (100, 80)), "JPEG", exif=exif)
+    assert decode_image(rotated, at_least=20).size == (20, 25)
+    assert decode_image(encoded(Image.new("RGB", (100, 80)), "PNG"), at_least=20).size == (100, 80)
+    cmyk = decode_image(encoded(Image.new("CMYK", (100, 80)), "JPEG"), at_least=20)
+    assert (cmyk.mode, cmyk.size) == ("RGB", (25, 20))
+    with pytest.raises(Reject, match="image too large"):
+        decode_image(rotated, at_least=20, max_pixels=7999)
+    sizes: list[tuple[int, int]] = []
+
+    def preprocess(image: Image.Image) -> torch.Tensor:
+        sizes.append(image.size)
+        return torch.zeros(3, 8, 8)
+
+    make_processor(preprocess=preprocess, decode_at_least=40).load_images([rotated])
+    assert sizes == [(40, 50)]

@@ -73,12 +73,27 @@ def test_only_plain_tar_names_are_opened(
     assert not list(tmp_path.rglob("started"))
 
 
-@pytest.mark.parametrize("name", ["pipe:touch started", "pipe:cat index.json", "http://x/y"])
-def test_a_directory_is_a_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("pipe:touch started", "does not exist"),
+        ("pipe:cat index.json", "does not exist"),
+        ("pipe://touch started", "'pipe' is no kind of place for shards"),
+        ("file:///etc", "'file' is no kind of place for shards"),
+        ("simplecache::http://127.0.0.1/x", "is no kind of place for shards"),
+        ("://x", "is no kind of place for shards"),
+        ("http://", "is no address of a folder"),
+        ("http://127.0.0.1/x\r\nHost: y", "is no address of a folder"),
+        ("http://127.0.0.1/x#y", "is no address of a folder"),
+        ("s3://Key:Secret@bucket/x", "an address in S3 is s3://BUCKET/FOLDER"),
+        ("s3://bucket/x?versionId=1", "an address in S3 is s3://BUCKET/FOLDER"),
+    ],
+)
+def test_no_other_place_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "does not exist" in refusal(name)
+    assert message in (said := refusal(name)) and "Secret" not in said
     assert list(tmp_path.iterdir()) == []
 
 

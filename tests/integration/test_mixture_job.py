@@ -86,8 +86,8 @@ def test_without_a_mixture_its_settings_count_nothing(tmp_path: Path) -> None:
     [
         (mixed("x", 0), "datamodule.mixture.more.weight is 0: give a number above 0"),
         (mixed("x", "many"), "datamodule.mixture.more.weight is 'many'"),
-        ("+datamodule.mixture.more=x", "give artifact=<directory> and weight=<number>"),
-        ("+datamodule.mixture.more={artifact: x}", "give artifact=<directory> and weight="),
+        ("+datamodule.mixture.more=x", "give artifact=<directory or URL> and weight=<number>"),
+        ("+datamodule.mixture.more={artifact: x}", "give artifact=<directory or URL> and weight="),
         ("datamodule.weight=-1", "datamodule.weight is -1"),
         ("datamodule.when_dry=panic", "choose repeat or stop or reweight"),
     ],

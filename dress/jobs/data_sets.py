@@ -1,0 +1,53 @@
+"""What a job trains on: its parent, or shards that lie anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dress.artifact import Artifact
+from dress.data.shard_set import RemoteShards, ShardSet
+from dress.data.stores.cache import ShardCache
+from dress.data.stores.store import check_url, has_key, is_remote, public
+from dress.errors import InputError
+
+
+def open_data_set(location: str) -> ShardSet:
+    """Open an artifact of shards on disk, or a copy of one behind a URL."""
+    return RemoteShards.open(location) if is_remote(location) else Artifact.open(location)
+
+
+def cache(cfg: DictConfig) -> ShardCache | None:
+    settings = cfg.datamodule.cache
+    if settings.directory is None:
+        return None
+    return ShardCache(Path(settings.directory), max_bytes=int(settings.gigabytes * 1e9))
+
+
+def check_locations(cfg: DictConfig) -> None:
+    """Refuse what is no place for shards, and a key that would be kept with the command."""
+    for key, typed, place in _locations(cfg.datamodule):
+        if not is_remote(place):
+            continue
+        if has_key(place) and not typed.startswith("${oc.env:"):
+            raise InputError(
+                f"{key} ({public(place)}) holds a key: put the address into an environment "
+                f"variable and give '{key}=${{oc.env:NAME}}'."
+            )
+        check_url(place)
+
+
+def _locations(node: DictConfig) -> Iterator[tuple[str, str, str]]:
+    """Yield the name of each place of shards, how it was typed and what it is."""
+    if node.shards is not None:
+        yield "datamodule.shards", _typed(node, "shards"), str(node.shards)
+    for name, entry in node.mixture.items():  # check_mixture saw that they are whole
+        key = f"datamodule.mixture.{name}.artifact"
+        yield key, _typed(entry, "artifact"), str(entry.artifact)
+
+
+def _typed(node: Any, key: str) -> str:
+    return str(OmegaConf.to_container(node, resolve=False)[key])  # type: ignore[index, call-overload]
