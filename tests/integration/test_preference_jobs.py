@@ -1,4 +1,4 @@
-"""experiment=silkie_dpo, shortened: from nothing to a table beside stage 1, and resumed."""
+"""silkie_dpo and llava_rlhf_rm, shortened: from nothing to their figures, and resumed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
 from test_main_job import EVALUATION, TINY
 
 import dress
@@ -23,7 +24,6 @@ from lit_modules.alignment import AlignmentModule
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 COMMAND = [
-    "experiment=silkie_dpo",
     *TINY,
     *EVALUATION,
     "feedback.samples=4",
@@ -49,8 +49,8 @@ def configurations() -> Iterator[None]:
     torch.backends.cuda.enable_flash_sdp(True)
 
 
-def run(folder: Path, *overrides: str) -> Artifact:
-    typed = [*COMMAND, *overrides, f"paths.artifacts={folder}"]
+def run(folder: Path, experiment: str, *overrides: str) -> Artifact:
+    typed = [f"experiment={experiment}", *COMMAND, *overrides, f"paths.artifacts={folder}"]
     return Job(cfg=compose("run", typed), overrides=typed).run()
 
 
@@ -66,7 +66,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Artifact:
-    return run(folder)
+    return run(folder, "silkie_dpo")
+
+
+@pytest.fixture(scope="module")
+def judge(folder: Path) -> Artifact:
+    return run(folder, "llava_rlhf_rm")
 
 
 def test_it_learns_from_the_feedback_on_stage_1_and_logs_its_figures(trained: Artifact) -> None:
@@ -88,7 +93,7 @@ def test_it_ends_with_a_table_beside_stage_1(
     folder: Path, trained: Artifact, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert {"world/mean", "init/world/mean"} <= set(trained.metrics)
-    run(folder)  # what is done is shown again
+    run(folder, "silkie_dpo")  # what is done is shown again
     shown = capsys.readouterr().out
     assert "stage 1" in shown and "DPO" in shown and "gain: helpful" in shown
     assert dress.load(trained.path).condition.form == "none"
@@ -102,9 +107,35 @@ def test_it_has_the_parents_and_the_budget_of_stage_2() -> None:
     assert ours.datamodule.groups_per_step == stage2.datamodule.groups_per_step
 
 
-def test_interrupted_and_run_again_it_gives_the_same_bits(
-    folder: Path, tmp_path: Path, trained: Artifact, monkeypatch: pytest.MonkeyPatch
+def test_the_reward_model_has_held_out_accuracy_with_and_without_facts(
+    folder: Path, trained: Artifact, judge: Artifact
 ) -> None:
+    blind = run(folder, "llava_rlhf_rm", "datamodule.encoder.facts=false")
+    assert blind.name != judge.name
+    for artifact in (judge, blind):
+        assert artifact.lineage["parents"] == trained.lineage["parents"]
+        assert 0 <= artifact.metrics["val/rewards/accuracy"] <= 1
+        history = [json.loads(line) for line in (artifact.path / "metrics.jsonl").open()]
+        assert {line["step"] for line in history if "train/rewards/margin" in line} == {1, 2, 3, 4}
+    assert blind.metrics["val/loss"] != judge.metrics["val/loss"]
+
+
+def test_a_loaded_reward_model_has_the_trained_head(judge: Artifact) -> None:
+    head = dress.load(judge.path).model.scalar_head
+    stored = load_file(judge.path / "weights" / "scalar_head.safetensors")
+    assert head is not None and torch.equal(head.weight, stored["weight"])
+    assert float(head.bias) != 0  # it began as zero
+
+
+@pytest.mark.parametrize("experiment", ["silkie_dpo", "llava_rlhf_rm"])
+def test_interrupted_and_run_again_it_gives_the_same_bits(
+    folder: Path,
+    tmp_path: Path,
+    experiment: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = request.getfixturevalue("trained" if experiment == "silkie_dpo" else "judge")
     for parent in folder.glob("dress_*"):
         if parent.is_dir():
             shutil.copytree(parent, tmp_path / parent.name)
@@ -119,10 +150,10 @@ def test_interrupted_and_run_again_it_gives_the_same_bits(
 
     monkeypatch.setattr(AlignmentModule, "training_step", training_step)
     with pytest.raises(BaseException) as stopped:
-        run(tmp_path, "compare=[]")
+        run(tmp_path, experiment, "compare=[]")
     assert not isinstance(stopped.value, Exception), stopped.value
-    resumed = run(tmp_path, "compare=[]")
+    resumed = run(tmp_path, experiment, "compare=[]")
     assert steps == [0, 1, 2, 3]  # the reference is still the model before the first of them
-    assert weights(resumed) == weights(trained)
-    shared = {n: v for n, v in trained.metrics.items() if "world/" not in n}
+    assert weights(resumed) == weights(whole)
+    shared = {n: v for n, v in whole.metrics.items() if "world/" not in n}
     assert resumed.metrics == shared
