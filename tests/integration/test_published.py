@@ -13,7 +13,7 @@ from dress.artifact import Artifact
 from dress.errors import InputError
 from tests.data.released_rows import preference_row, vlfeedback_row, write_rows
 
-NARROW = [*SHRUNK, "datamodule.groups_per_step=4", "callbacks=none"]
+NARROW = [*SHRUNK, "datamodule.groups_per_step=4", "callbacks.table_rows=0"]
 
 
 def steps(artifact: Artifact) -> set[int]:

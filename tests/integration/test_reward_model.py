@@ -11,7 +11,7 @@ import torch
 from small import GPT2, LLAMA, feedback_samples, in_float64, make_collator, model_config, texts_of
 from torch import Tensor
 
-from dress.assistant import Assistant
+from dress.assistant import Assistant, Prompt
 from dress.chat.judging import RewardEncoder
 from dress.errors import InputError
 from dress.loading import assemble
@@ -22,7 +22,7 @@ from dress.modeling.lvlm import LVLM
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.objectives.reward import PairwiseReward, reward_loss
-from dress.types import EncodedGroup
+from dress.types import EncodedGroup, Turn
 
 SAMPLES = feedback_samples(4, responses=3)
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": "all-linear"}
@@ -155,6 +155,12 @@ def test_saved_and_loaded_it_gives_the_same_scores(tmp_path: Path, lora: Any) ->
         load_weights(other, tmp_path, base={})
         assert torch.equal(other.scores(batch), model.scores(batch))
         assert torch.equal(other(batch), model(batch))
+
+
+def test_it_gives_no_answers() -> None:
+    prompt = Prompt(SAMPLES[0].images, (Turn("What is there?"),))
+    with pytest.raises(InputError, match="is a reward model"):
+        reward_model().generate([prompt])
 
 
 def test_a_policy_cannot_be_loaded_from_it(tmp_path: Path) -> None:
