@@ -93,6 +93,11 @@ class Assistant:
         """
         if guidance and temperature > 0:
             raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
+        if self.model.scalar_head is not None:
+            raise InputError(
+                "this is a reward model, which scores answers and gives none: take a "
+                "model of another experiment (callbacks.table_rows=0 in its training)."
+            )
         encoded, pixels = self._encode(prompts, rejects=rejects)
         contrasts: dict[int, Encoded] = {}
         if guidance:

@@ -95,6 +95,7 @@ class EncodedGroup:
     id: str
     sequences: tuple[Encoded, ...]
     pixels: Mapping[str, Tensor]  # float [3, height, width]
+    pairs: tuple[tuple[int, int], ...] = ()  # chosen, rejected: indices into sequences
 
 
 class Movable:
@@ -134,6 +135,7 @@ class TokenBatch(Movable):
     sequence_end: Int[Tensor, " sequence"]  # the node of each sequence's last token
     sequence_group: Int[Tensor, " sequence"]  # index into group_ids
     sequence_turn: Int[Tensor, " sequence"]  # Encoded.turn
+    pairs: Int[Tensor, "pair 2"]  # the sequences chosen and rejected
     group_ids: tuple[str, ...]
 
     @property

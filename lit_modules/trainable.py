@@ -14,8 +14,9 @@ from dress.errors import InputError
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Split what trains into hidden matrices, other matrices and vectors.
 
-    Hidden are the weights of linear layers between the embeddings and the output head; an optimizer
-    may treat groups that are marked `hidden` in its own way. Weight decay spares the vectors.
+    Hidden are the weights of linear layers between the embeddings and the output head, but not of
+    a head with one output; an optimizer may treat groups that are marked `hidden` in its own way.
+    Weight decay spares the vectors.
     """
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not trainable:
@@ -49,7 +50,7 @@ def _hidden_matrices(module: nn.Module) -> set[nn.Parameter]:
         for part in module.modules()
         if isinstance(part, nn.Linear | nn.MultiheadAttention)
         for weight in part.parameters(recurse=False)
-        if weight.ndim == 2
+        if weight.ndim == 2 and weight.shape[0] > 1
     }
     return inner - ends
 

@@ -152,6 +152,7 @@ class _BatchBuilder:
         self.sequence_end: list[int] = []
         self.sequence_group: list[int] = []
         self.sequence_turn: list[int] = []
+        self.pairs: list[tuple[int, int]] = []
         self.group_ids: dict[int, str] = {}  # by number within the step
 
     def place(self, piece: _Piece, *, row: int, start: int) -> None:
@@ -162,7 +163,10 @@ class _BatchBuilder:
         self.position_ids[here] = tree.depth
         self.subtree_end[here] = tree.subtree_end + start
         self.image_slot[here][is_image] = self._slots(piece, tree.keys[is_image] - _IMAGE_KEY)
-        self.group_ids.setdefault(piece.number, piece.group.id)
+        if piece.number not in self.group_ids:  # all of its sequences follow one another
+            self.group_ids[piece.number] = piece.group.id
+            first = len(self.sequence_end)
+            self.pairs += [(first + c, first + r) for c, r in piece.group.pairs]
         group = list(self.group_ids).index(piece.number)
         for sequence, path in zip(piece.sequences, tree.nodes, strict=True):
             nodes = path + row * self.length + start
@@ -207,6 +211,7 @@ class _BatchBuilder:
             sequence_end=torch.tensor(self.sequence_end, dtype=torch.int64),
             sequence_group=torch.tensor(self.sequence_group, dtype=torch.int64),
             sequence_turn=torch.tensor(self.sequence_turn, dtype=torch.int64),
+            pairs=torch.tensor(self.pairs, dtype=torch.int64).view(-1, 2),
             group_ids=tuple(self.group_ids.values()),
         )
 

@@ -28,6 +28,7 @@ from dress.modeling.build import build_model, public_base
 from dress.modeling.checkpoint import load_weights
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
+from dress.objectives.base import Objective
 from lit_modules.alignment import AlignmentModule, NonFiniteStep
 from lit_modules.callbacks.data_figures import DataFigures
 from lit_modules.callbacks.train_state import TrainState
@@ -55,9 +56,11 @@ def fit(
     print(report, flush=True)
     datamodule = build_datamodule(job, assistant, data, others)
     datamodule.check()
+    objective: Objective = instantiate(cfg.objective)
+    objective.start(assistant.model)
     module = AlignmentModule(
         model=assistant.model,
-        objective=instantiate(cfg.objective),
+        objective=objective,
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
         scheduler=partial(
             warmup_cosine,
@@ -134,7 +137,7 @@ def build_datamodule(
     if needed != given:
         raise InputError(
             f"the objective needs records with {needed}, the datamodule gives {given}: choose a "
-            "datamodule that fits, e.g. datamodule=feedback."
+            "datamodule that fits (instructions, feedback or preferences)."
         )
     extra: dict[str, Any] = {"processor": assistant.processor}
     if needed == "feedback":

@@ -28,7 +28,10 @@ PROJECTORS: Mapping[str, Callable[..., nn.Module]] = {
 def build_model(
     spec: Mapping[str, Any], *, tokenizer: PreTrainedTokenizerFast, stored: Collection[str] = ()
 ) -> LVLM:
-    """Build tower, projector and LM; parts in `stored` get their weights later, from a file."""
+    """Build tower, projector and LM; parts in `stored` get their weights later, from a file.
+
+    `scalar_head: true` in the specification makes it a reward or value model.
+    """
     vision = settings_of(spec, "vision", open_clip_tower, "name", "pretrained", "random_init")
     language = settings_of(spec, "language", causal_lm, "name", "random_init")
     for part, settings in (("vision", vision), ("language", language)):
@@ -38,6 +41,7 @@ def build_model(
         language=causal_lm(**language, vocab_size=len(tokenizer)),
         projector=_projector(spec),
         tokenizer=tokenizer,
+        scalar_head=spec.get("scalar_head") is True,
     )
 
 

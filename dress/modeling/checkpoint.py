@@ -26,7 +26,7 @@ from dress.modeling.lvlm import LVLM
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-STORED_PARTS = ("vision", "projector", "language")
+STORED_PARTS = ("vision", "projector", "language", "scalar_head")
 LORA_SETTINGS = {"r", "alpha", "dropout", "target_modules"}
 
 
@@ -38,7 +38,8 @@ def save_weights(model: LVLM, directory: str | Path, *, base: Mapping[str, Any])
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    stored = [p for p in STORED_PARTS if base.get(p) is None or p in model.differs]
+    parts = [part for part in STORED_PARTS if getattr(model, part) is not None]
+    stored = [p for p in parts if base.get(p) is None or p in model.differs]
     files = {}
     for part in stored:
         file = f"{part}.safetensors"
@@ -77,6 +78,8 @@ def load_weights(
     manifest = _read_manifest(folder)
     _check_base(manifest, base=base, folder=folder)
     for file, entry in manifest["files"].items():
+        if getattr(model, entry["part"]) is None:
+            raise InputError(f"{folder} holds a reward model: give one that answers.")
         _copy(part_tensors(model, entry["part"]), folder / Path(file).name)
     own = lora_settings(model.language) if isinstance(model.language, PeftModel) else None
     adapters = manifest["adapters"]

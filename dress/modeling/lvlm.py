@@ -29,6 +29,7 @@ class LVLM(nn.Module):
     `trees` says whether rows may be token trees; where the LM cannot run them each row must be one
     sequence with its padding behind it. `differs` names the parts whose weights are no longer those
     of their public checkpoint, `merged_adapters` the LoRA already inside the LM; see checkpoint.py.
+    `scalar_head` makes it a reward or value model: one number from the state of a token.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class LVLM(nn.Module):
         image_token_id: int,
         pad_token_id: int,
         eos_token_id: int,
+        scalar_head: nn.Linear | None = None,
     ) -> None:
         super().__init__()
         self.vision = vision
         self.projector = projector
         self.language = language
+        self.scalar_head = scalar_head
         self.image_token_id = image_token_id
         self.pad_token_id = pad_token_id
         self.eos_token_id = eos_token_id
@@ -66,6 +69,23 @@ class LVLM(nn.Module):
 
     def forward(self, batch: TokenBatch) -> Float[Tensor, "node vocab"]:
         """Compute the logits at `batch.logit_node` only, through the LM's own head."""
+        logits, _ = self._run(batch, batch.logit_node)
+        return logits
+
+    def scores(self, batch: TokenBatch) -> Float[Tensor, " sequence"]:
+        """Apply the scalar head, in float32 at least, to the state of each sequence's last token.
+
+        The state is what the LM's own head sees: after the last layer and its norm.
+        """
+        assert self.scalar_head is not None, "the model was built without a scalar head"
+        _, states = self._run(batch, batch.sequence_end)
+        with torch.autocast(states.device.type, enabled=False):
+            return self.scalar_head(states.to(self.scalar_head.weight.dtype)).squeeze(-1)
+
+    def _run(
+        self, batch: TokenBatch, nodes: Int[Tensor, " node"]
+    ) -> tuple[Float[Tensor, "node vocab"], Float[Tensor, "node dim"]]:
+        """Return the logits and the LM's last states at `nodes` (flat row * seq indices)."""
         embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels)
         inputs: dict[str, Tensor] = {}
         if self.trees:
@@ -75,9 +95,9 @@ class LVLM(nn.Module):
             )
         else:
             inputs["attention_mask"] = sequence_mask(batch.subtree_end).long()
-        with gathered_head(self.language, batch.logit_node):
+        with gathered_head(self.language, nodes) as states:
             output = self.language(inputs_embeds=embeds, use_cache=False, **inputs)
-        return output.logits.squeeze(0)
+        return output.logits.squeeze(0), states[0].squeeze(0)
 
     def embed(
         self,
@@ -158,6 +178,7 @@ def build_lvlm(
     language: LanguageModel,
     projector: Callable[[int, int], nn.Module],
     tokenizer: PreTrainedTokenizerBase,
+    scalar_head: bool = False,
 ) -> LVLM:
     """Join the parts and find out whether the language model can run token trees."""
     vocabulary = tokenizer.get_vocab()
@@ -176,6 +197,7 @@ def build_lvlm(
         image_token_id=vocabulary[IMAGE_TOKEN],
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
+        scalar_head=new_scalar_head(embedding.embedding_dim) if scalar_head else None,
     )
     model.trees, reason = tree_supported(language)
     if not model.trees:
@@ -184,17 +206,29 @@ def build_lvlm(
     return model
 
 
+def new_scalar_head(dim: int) -> nn.Linear:
+    """Draw the weights as torch does and begin with a bias of zero, as LLaVA-RLHF does."""
+    head = nn.Linear(dim, 1)
+    nn.init.zeros_(head.bias)
+    return head
+
+
 @contextlib.contextmanager
-def gathered_head(language: LanguageModel, nodes: Int[Tensor, " node"]) -> Iterator[None]:
-    """Let the LM head see only `nodes` (flat row * seq indices), as one row of states."""
+def gathered_head(language: LanguageModel, nodes: Int[Tensor, " node"]) -> Iterator[list[Tensor]]:
+    """Let the LM head see only `nodes` (flat row * seq indices), as one row of states.
+
+    The list that is yielded receives these states.
+    """
+    states: list[Tensor] = []
 
     def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0].flatten(0, 1)[nodes][None], *inputs[1:])
+        states.append(inputs[0].flatten(0, 1)[nodes][None])
+        return (states[-1], *inputs[1:])
 
     head = cast(nn.Module, language.get_output_embeddings())
     handle = head.register_forward_pre_hook(gather)
     try:
-        yield
+        yield states
     finally:
         handle.remove()
 

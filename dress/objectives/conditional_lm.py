@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from dress.objectives.base import Requires
+from dress.objectives.base import Objective, Requires
 from dress.objectives.functional import is_top_token, target_log_probs
 from dress.types import LossOutput, TokenBatch
 
 
-class ConditionalLM:
+class ConditionalLM(Objective):
     """Negative log-likelihood of the supervised tokens; the count is their number.
 
     Where both occur, responses to a first question (`critique_loss`) and to a later turn of the

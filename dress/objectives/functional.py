@@ -23,6 +23,13 @@ def target_log_probs(
     return logits[target_logit, target_ids] - normaliser[target_logit]
 
 
+def sequence_sums(
+    values: Float[Tensor, " target"], target_seq: Int[Tensor, " target"], num_sequences: int
+) -> Float[Tensor, " sequence"]:
+    """Sum what belongs to the supervised tokens of each sequence."""
+    return values.new_zeros(num_sequences).index_add(0, target_seq, values)
+
+
 def is_top_token(
     logits: Float[Tensor, "node vocab"],
     target_logit: Int[Tensor, " target"],

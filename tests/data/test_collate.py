@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -200,3 +201,27 @@ def test_index_tensors_are_int64() -> None:
     for name, value in vars(batch).items():
         if isinstance(value, torch.Tensor) and name != "pixels":
             assert value.dtype == torch.int64, name
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"row_tokens": 8}, {"rows_per_batch": 1}, {"share_prefixes": False}],
+    ids=str,
+)
+def test_pairs_follow_their_sequences_into_any_layout(layout: dict[str, Any]) -> None:
+    """Each sequence ends in a number of its own, by which it is found again."""
+    numbers = {"a": [11, 12, 13], "b": [], "c": [21, 22]}
+    pairs = {"a": ((2, 0), (1, 2)), "b": (), "c": ((0, 1),)}
+    groups = [
+        replace(
+            group(name, *(sequence([1, 2, n], [False, True, True]) for n in numbers[name])),
+            pairs=pairs[name],
+        )
+        for name in numbers
+    ]
+    found = []
+    for batch in make_collator(**layout)(groups):
+        assert batch.pairs.shape[1] == 2
+        ends = batch.input_ids.flatten()[batch.sequence_end]
+        found += [tuple(pair) for pair in ends[batch.pairs].tolist()]
+    assert sorted(found) == [(12, 13), (13, 11), (21, 22)]

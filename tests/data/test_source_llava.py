@@ -169,6 +169,22 @@ def test_both_outputs_are_kept_and_the_preferred_is_scored(tmp_path: Path) -> No
     assert preferences(tmp_path, [preference_row(7)], "captions") == []
 
 
+def test_captions_by_file_name_are_kept_as_facts(tmp_path: Path) -> None:
+    def source() -> LlavaPreferenceSource:
+        return LlavaPreferenceSource(root=str(tmp_path), captions="captions.json", **IMAGES)
+
+    write_rows(tmp_path, [preference_row(7), preference_row(8)], name="rows.json", images="images")
+    file = tmp_path / "captions.json"
+    file.write_text(json.dumps({"7.jpg": ["A thing.", "On a table."]}))
+    samples = [s for s in source().samples("candidates") if isinstance(s, Sample)]
+    assert [s.annotations["captions"] for s in samples] == [["A thing.", "On a table."], []]
+    assert set(source().inputs()) == {"rows.json", "images", "captions.json"}
+    for content in ("[1]", '{"7.jpg": "A thing."}', "{"):
+        file.write_text(content)
+        with pytest.raises(InputError, match=r"captions\.json"):
+            list(source().samples("candidates"))
+
+
 @pytest.mark.parametrize(
     ("changes", "detail"),
     [

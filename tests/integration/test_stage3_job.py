@@ -57,22 +57,29 @@ def runs(sandbox: Sandbox, stage3: Done) -> list[RunData]:
     return open_runs([str(folder) for folder in folders])
 
 
-def test_everything_that_a_run_logs_has_one_place_on_the_dashboard(runs: list[RunData]) -> None:
-    logged = {name for run in runs for name in run.logged()}
+@pytest.fixture(scope="module")
+def every(sandbox: Sandbox, runs: list[RunData]) -> list[RunData]:
+    """That chain and what learns from preferences."""
+    done = sandbox.run("experiment=silkie_dpo", "trainer.log_every=2", *SMALL)
+    return [*runs, *open_runs([str(done.artifact.path)])]
+
+
+def test_everything_that_a_run_logs_has_one_place_on_the_dashboard(every: list[RunData]) -> None:
+    logged = {name for run in every for name in run.logged()}
     assert len(logged) > 100
     rated = {f"val/rating/best/{a}" for a in ("helpfulness", "honesty", "harmlessness")}
     assert {n: len(home(n)) for n in logged if len(home(n)) != 1 + (n in rated)} == {}
 
 
-def test_everything_on_the_dashboard_is_logged(runs: list[RunData]) -> None:
+def test_everything_on_the_dashboard_is_logged(every: list[RunData]) -> None:
     def found(kind: str, metric: str) -> bool:
         if kind == "steps":
-            return any(run.curves(metric) for run in runs)
+            return any(run.curves(metric) for run in every)
         if kind == "turns":
-            return any(run.over_turns(metric) for run in runs)
+            return any(run.over_turns(metric) for run in every)
         if kind == "bars":
-            return any(run.final(metric) and run.final(f"init/{metric}") for run in runs)
-        return any(metric in run.logged() and run.samples(2) for run in runs)
+            return any(run.final(metric) and run.final(f"init/{metric}") for run in every)
+        return any(metric in run.logged() and run.samples(2) for run in every)
 
     panels = [panel for section in SECTIONS for panel in section.panels]
     named = {(panel.kind, metric) for panel in panels for metric in panel.metrics}

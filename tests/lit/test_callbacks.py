@@ -41,6 +41,7 @@ def one_tree() -> TokenBatch:
         sequence_end=torch.tensor([3, 4]),
         sequence_group=torch.tensor([0, 0]),
         sequence_turn=torch.tensor([0, 0]),
+        pairs=torch.zeros(0, 2, dtype=torch.long),
         group_ids=("g",),
     )
 

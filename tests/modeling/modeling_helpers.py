@@ -149,6 +149,7 @@ def tree_batch(
         sequence_end=torch.tensor(ends),
         sequence_group=torch.arange(len(ends)),
         sequence_turn=torch.zeros(len(ends), dtype=torch.long),
+        pairs=torch.zeros(0, 2, dtype=torch.long),
         group_ids=tuple(str(i) for i in range(len(ends))),
     )
 

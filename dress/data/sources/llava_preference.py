@@ -5,14 +5,20 @@ https://huggingface.co/datasets/zhiqings/LLaVA-Human-Preference-10K (LLaVA-RLHF,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from dress.data.sources.conversations import conversation, image_names
 from dress.data.sources.fields import Fields
+from dress.data.sources.photographs import data_root
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
+from dress.errors import InputError
+from dress.fingerprint import content_hash
 from dress.types import Dialogue
 
 
@@ -20,7 +26,8 @@ class LlavaPreferenceSource(RowSource):
     """Both outputs are `candidates`, in the order of the file; `instructions` have the preferred.
 
     `annotations.scores` is 1 for the preferred one and 0 for the other. There is no part
-    `captions`, and no feedback in words: an annotator may write it.
+    `captions`, and no feedback in words: an annotator may write it. `captions`, a file such as
+    LLaVA-RLHF's image_to_caption.json, gives `annotations.captions`, the facts about an image.
     """
 
     name = "preference"
@@ -31,9 +38,11 @@ class LlavaPreferenceSource(RowSource):
         root: str | None,
         file: str = "llava_7b_v1_preference.json",
         images: str = "train2017",
+        captions: str | None = None,
         limit: int | None = None,
     ) -> None:
         super().__init__(root=root, file=file, images=images, limit=limit)
+        self.captions = captions
 
     def image_names(self, fields: Fields) -> tuple[str, ...]:
         return image_names(fields)
@@ -45,6 +54,8 @@ class LlavaPreferenceSource(RowSource):
         annotations: dict[str, Any] = {"task": "preference", "reference": outputs[preferred]}
         if isinstance(hallucination := fields.row.get("hallucination"), bool):
             annotations["hallucination"] = hallucination
+        if self.captions is not None:
+            annotations["captions"] = self._facts(fields)
         if part == "candidates":
             annotations["scores"] = [float(number == preferred) for number in range(2)]
         responses: Mapping[Part, list[str | None]] = {
@@ -55,6 +66,35 @@ class LlavaPreferenceSource(RowSource):
         }
         found = (Dialogue((*earlier, replace(last, model=text))) for text in responses[part])
         return tuple(found), annotations
+
+    def inputs(self) -> dict[str, str]:
+        given = {} if self.captions is None else {self.captions: content_hash(self._captions_path)}
+        return super().inputs() | given
+
+    def _facts(self, fields: Fields) -> list[str]:
+        names = self.image_names(fields)
+        known = [caption for name in names for caption in self._captions.get(name, [])]
+        return [fields.as_text(caption, "a caption") for caption in known]
+
+    @property
+    def _captions_path(self) -> Path:
+        return data_root(self.root) / str(self.captions)
+
+    @cached_property
+    def _captions(self) -> Mapping[str, list[Any]]:
+        """Read the captions of all images by file name: a JSON object of lists."""
+        path = self._captions_path
+        try:
+            captions = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"{path} cannot be read ({type(error).__name__}): correct data.captions."
+            ) from error
+        if not isinstance(captions, dict) or not all(
+            isinstance(c, list) for c in captions.values()
+        ):
+            raise InputError(f"{path} holds no object of lists of captions: give another file.")
+        return captions
 
 
 def _output(fields: Fields, name: str) -> str:

@@ -39,6 +39,10 @@ def _ratings(quantity: str) -> tuple[str, ...]:
     return tuple(f"val/rating/{condition}/{quantity}" for condition in ("best", "none", "worst"))
 
 
+def _both(*quantities: str) -> tuple[str, ...]:
+    return tuple(f"{stage}/{quantity}" for quantity in quantities for stage in ("train", "val"))
+
+
 def _world(*quantities: str) -> tuple[str, ...]:
     return tuple(f"world/{quantity}" for quantity in quantities)
 
@@ -51,6 +55,16 @@ SECTIONS = (
             Panel("Critiques", "steps", ("train/critique_loss", "val/critique_loss")),
             Panel("Refinements", "steps", ("train/refinement_loss", "val/refinement_loss")),
             Panel("Tokens right", "steps", ("train/token_accuracy", "val/token_accuracy")),
+        ),
+    ),
+    Section(
+        "Preferences",
+        (
+            Panel("Rewards", "steps", _both("rewards/chosen", "rewards/rejected")),
+            Panel("Margin", "steps", _both("rewards/margin")),
+            Panel("Accuracy", "steps", _both("rewards/accuracy")),
+            Panel("Log-probabilities", "steps", _both("log_probs/chosen", "log_probs/rejected")),
+            Panel("KL from the reference", "steps", _both("kl")),
         ),
     ),
     Section(

@@ -1,0 +1,103 @@
+"""Direct preference optimisation on pairs of responses, as Silkie trains on VLFeedback.
+
+    L = - sum over pairs log sigmoid(beta * (log p(c)/q(c) - log p(r)/q(r)))
+
+with the policy p, the reference q (the model that training began with) and responses c, chosen,
+and r, rejected, to the same prompt (arXiv 2305.18290; Silkie: arXiv 2312.10665).
+
+Differences from Silkie and TRL:
+1. all pairs of a prompt share one token tree, so that each response is computed once, not once
+   for each pair it is in;
+2. the mean is over the pairs of a whole step, however it is cut up;
+3. the SFT term is the mean per token of each chosen response; TRL's is over those of a batch;
+4. `kl` estimates KL(q || p) per token, without bias where responses were sampled from q.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dress.errors import InputError
+from dress.modeling.reference import Reference
+from dress.objectives.base import Objective, Requires
+from dress.objectives.dpo_loss import Variant, dpo_loss, ipo_loss
+from dress.objectives.functional import sequence_sums, target_log_probs
+from dress.types import LossOutput, TokenBatch
+
+
+class DPO(Objective):
+    """Prefer the chosen response of each pair; the count is the number of pairs.
+
+    `variant="ipo"` regresses the ratio of per-token means to 1 / (2 beta) instead;
+    `sft_weight` adds the chosen response's negative log-likelihood per token. Rewards are
+    `beta * log p/q`.
+    """
+
+    def __init__(
+        self,
+        *,
+        beta: float = 0.1,
+        variant: Variant = "dpo",
+        label_smoothing: float = 0.0,
+        sft_weight: float = 0.0,
+        requires: Requires = "preferences",
+    ) -> None:
+        if variant not in get_args(Variant):
+            raise InputError(f"objective.variant is {variant!r}: choose dpo or ipo.")
+        if beta <= 0 or sft_weight < 0 or not 0 <= label_smoothing < 0.5:
+            raise InputError(
+                f"objective has beta={beta}, sft_weight={sft_weight}, label_smoothing="
+                f"{label_smoothing}: give a beta above 0, a weight of 0 or more and a smoothing "
+                "from 0 to below 0.5."
+            )
+        if variant == "ipo" and label_smoothing:
+            raise InputError("objective.label_smoothing is for variant=dpo: set it to 0 with ipo.")
+        self.beta, self.variant, self.label_smoothing = beta, variant, label_smoothing
+        self.sft_weight, self.requires = sft_weight, requires
+        self._reference: Reference | None = None
+
+    def start(self, model: nn.Module, /) -> None:
+        self._reference = Reference(model)
+
+    def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:
+        assert self._reference is not None, "start() comes before the first batch"
+        targets = (batch.target_logit, batch.target_ids)
+        before = target_log_probs(self._reference(model, batch), *targets)
+        now = target_log_probs(model(batch), *targets)
+        drift = now.detach() - before
+
+        lengths = sequence_sums(torch.ones_like(now), batch.target_seq, batch.num_sequences)
+        divisor = lengths if self.variant == "ipo" else torch.ones_like(lengths)
+        log_probs = sequence_sums(now, batch.target_seq, batch.num_sequences) / divisor
+        start = sequence_sums(before, batch.target_seq, batch.num_sequences) / divisor
+        chosen, rejected = batch.pairs.unbind(1)
+        ratio = (log_probs - start)[chosen] - (log_probs - start)[rejected]
+        losses = self._losses(ratio)
+        if self.sft_weight:
+            losses = losses - self.sft_weight * (log_probs * divisor / lengths)[chosen]
+
+        rewards = self.beta * (log_probs - start).detach()
+        margin = rewards[chosen] - rewards[rejected]
+        return LossOutput(
+            loss_sum=losses.sum(),
+            count=losses.new_tensor(losses.shape[0]),
+            metrics={
+                "rewards/chosen": rewards[chosen].sum(),
+                "rewards/rejected": rewards[rejected].sum(),
+                "rewards/margin": margin.sum(),
+                "rewards/accuracy": (margin > 0).sum().to(margin.dtype),
+                "log_probs/chosen": log_probs[chosen].detach().sum(),
+                "log_probs/rejected": log_probs[rejected].detach().sum(),
+                "kl": (drift.expm1() - drift).sum(),
+                "kl_count": drift.new_tensor(drift.shape[0]),
+            },
+        )
+
+    def _losses(self, ratio: Float[Tensor, " pair"]) -> Float[Tensor, " pair"]:
+        if self.variant == "ipo":
+            return ipo_loss(ratio, beta=self.beta)
+        return dpo_loss(ratio, beta=self.beta, label_smoothing=self.label_smoothing)

@@ -1,0 +1,106 @@
+"""Pairs of rated responses: which there are, and what they are encoded as."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dress.chat.preferences import PreferenceEncoder, preference_pairs, response_scores
+from dress.data.rejects import Reject
+from dress.errors import InputError
+from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
+from tests.chat.tiny_chat import make_processor, picture
+
+PROCESSOR = make_processor(max_length=500)
+
+
+def rated(*ratings: int | None) -> Feedback | None:
+    """Ratings in the order of the aspects; None is an aspect that was not judged."""
+    names = ("helpfulness", "honesty", "harmlessness")
+    judged = {n: Judgement(r, "") for n, r in zip(names, ratings, strict=False) if r is not None}
+    return Feedback(judged) if judged else None
+
+
+def group(*feedback: Feedback | None, texts: str = "abcdef", **annotations: Any) -> Sample:
+    dialogues = tuple(
+        Dialogue((Turn("Hi.", "Hello."), Turn("How many?", text, each)))
+        for text, each in zip(texts, feedback, strict=False)
+    )
+    return Sample("g", (picture(0),), dialogues, annotations)
+
+
+def pairs(sample: Sample, rule: str = "all", margin: float = 0.0) -> set[tuple[int, int]]:
+    found = preference_pairs(sample, rule=rule, margin=margin)  # type: ignore[arg-type]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+MEANS = group(rated(2, 2, 2), rated(4, 4, 4), rated(1, 2, 3), rated(3, 4, 3))  # 2, 4, 2, 10/3
+
+
+def test_all_pairs_of_a_prompt_by_the_mean_over_aspects_without_ties() -> None:
+    assert response_scores(MEANS) == (2.0, 4.0, 2.0, 10 / 3)
+    assert pairs(MEANS) == {(1, 0), (1, 2), (1, 3), (3, 0), (3, 2)}  # (0, 2) is a tie
+    every = group(*(rated(n, n, n) for n in (1, 2, 3, 4)))
+    assert len(pairs(every)) == 6
+
+
+def test_a_margin_and_best_against_worst() -> None:
+    assert pairs(MEANS, margin=1.0) == {(1, 0), (1, 2), (3, 0), (3, 2)}
+    assert pairs(MEANS, margin=2.0) == {(1, 0), (1, 2)}
+    assert pairs(MEANS, margin=2.1) == set()
+    assert pairs(MEANS, rule="best_worst") == {(1, 2)}
+    assert pairs(MEANS, rule="best_worst", margin=2.1) == set()
+    assert pairs(group(rated(3)), rule="best_worst") == set()
+
+
+def test_what_is_not_rated_in_full_is_in_no_pair() -> None:
+    sample = group(rated(4, 4, 4), rated(1, None, 1), None, rated(2, 2, 2))
+    assert response_scores(sample) == (4.0, None, None, 2.0)
+    assert pairs(sample) == {(0, 3)}
+    # an aspect that nobody was judged on is not missing
+    assert response_scores(group(rated(4, 2), rated(1, 2))) == (3.0, 1.5)
+
+
+def test_a_data_sets_own_scores_come_first() -> None:
+    sample = group(rated(4, 4, 4), rated(1, 1, 1), rated(2, 2, 2), scores=[1.0, 2.5, None])
+    assert pairs(sample) == {(1, 0)}
+    for scores in ([1.0, 2.0], "abc", [1.0, 2.0, "3"], [1.0, 2.0, True]):
+        with pytest.raises(Reject, match="invalid record"):
+            response_scores(group(*[rated(4)] * 3, scores=scores))
+
+
+def test_the_same_words_are_no_pair() -> None:
+    assert pairs(group(rated(1, 1, 1), rated(4, 4, 4), texts="aa")) == set()
+
+
+def test_only_paired_responses_are_encoded_with_loss_on_the_last_turn() -> None:
+    sample = group(rated(2, 2, 2), None, rated(4, 4, 4), rated(3, 3, 3))
+    encoded = PreferenceEncoder(processor=PROCESSOR)(sample, epoch=0)
+    before = "USER: <image*4>\\nHi. ASSISTANT: Hello.</s>USER: How many? ASSISTANT:"
+    painted = [PROCESSOR.paint(sequence) for sequence in encoded.sequences]
+    assert painted == [f"{before}[ {text}</s>]" for text in "acd"]
+    assert set(encoded.pairs) == {(1, 0), (1, 2), (2, 0)}
+    ties = PreferenceEncoder(processor=PROCESSOR)(group(rated(2), rated(2)), epoch=0)
+    assert ties.sequences == () and ties.pairs == ()
+
+
+def test_nothing_rated_and_nothing_said_are_rejects() -> None:
+    encoder = PreferenceEncoder(processor=PROCESSOR)
+    with pytest.raises(Reject, match="no feedback"):
+        encoder(group(None, None), epoch=0)
+    silent = Sample(
+        "g",
+        (picture(0),),
+        (Dialogue((Turn("a", "b", rated(4)),)), Dialogue((Turn("a", None, rated(1)),))),
+    )
+    with pytest.raises(Reject, match="no response"):
+        encoder(silent, epoch=0)
+
+
+def test_mistakes_name_the_choices() -> None:
+    with pytest.raises(InputError, match="all, best_worst"):
+        PreferenceEncoder(processor=PROCESSOR, pairs="some")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="margin is -1"):
+        PreferenceEncoder(processor=PROCESSOR, margin=-1)
