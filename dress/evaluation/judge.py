@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dress.data.rejects import Reject
+from dress.feedback.request import DATA_RULE, marked, strict_object
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,16 @@ class JudgeRequest:
     messages: Sequence[Mapping[str, Any]]
     schema: Mapping[str, Any]
     prompt: str
+
+
+def ask(
+    prompt: str, texts: Sequence[tuple[str, str]], properties: Mapping[str, Any]
+) -> JudgeRequest:
+    """Ask by `prompt` about named texts, which may try to give orders, for an object of JSON."""
+    code, user = marked(texts)
+    system = f"{prompt}\n\n{DATA_RULE.format(code=code)}"
+    messages = ({"role": "system", "content": system}, {"role": "user", "content": user})
+    return JudgeRequest(messages, strict_object(properties), prompt)
 
 
 class Judge(Protocol):
