@@ -101,8 +101,8 @@ def test_splits_stand_alone_and_as_their_mean(tmp_path: Path) -> None:
     figures = points(scored(both, rows, tmp_path))
     assert figures["random/accuracy"] == 0.5 and figures["popular/accuracy"] == 1
     assert figures["accuracy"] == 0.75
-    with pytest.raises(InputError, match="row 1, does not say which question|neither id nor"):
-        scored(both, [{"question_id": 0, "response": "Yes"}] + rows[1:], tmp_path)
+    with pytest.raises(InputError, match="row 1, does not say which question"):
+        scored(both, [{"question_id": 0, "response": "Yes"}, *rows[1:]], tmp_path)
 
 
 @pytest.mark.parametrize("changed", [{"label": "maybe"}, {"image": None}, {"question_id": ""}])
@@ -148,9 +148,9 @@ def test_the_released_files(tmp_path: Path, split: str, kind: str) -> None:
     ]
     random.Random(1).shuffle(said)  # the order of a file with ids is of no account
     benchmark = PopeBenchmark(root=str(shared_data()), splits=[split])
-    started = time.perf_counter()
+    started = time.process_time()
     figures = points(scored(benchmark, said, tmp_path))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     expected = official(answers, labels)
     assert {name: figures[name] for name in expected} == pytest.approx(expected)
     if kind != "shuffled":  # half of the labels are yes

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dress.data.overlap import question_key
 from dress.data.sources.json_rows import json_rows
 from dress.evaluation.benchmark import Example, Labels, Ratios
 from dress.evaluation.judge import JudgeRequest, ask
@@ -69,7 +68,7 @@ class VLSafeBenchmark(PublicBenchmark):
                 annotations={
                     "image": image,
                     "caption": field(row, "caption", where),
-                    "seen": question_key(query) in self._seen,
+                    "seen": query in self._seen,
                 },
             )
 
@@ -79,7 +78,7 @@ class VLSafeBenchmark(PublicBenchmark):
             return frozenset()
         path = self.path(self.alignment)
         queries = (field(row, "query", f"{path}, row {n},") for n, row in json_rows(path))
-        return frozenset(map(question_key, queries))
+        return frozenset(queries)
 
     def key(self, row: Mapping[str, Any]) -> str | None:
         return str(row["image_id"]) if "image_id" in row else None
