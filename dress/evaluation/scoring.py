@@ -36,11 +36,13 @@ def score(
 
     A benchmark that needs a judge and has none gets no metrics: its responses are only saved.
     """
+    counts: dict[str, float] = {}
     if isinstance(benchmark, Judged):
         if judge is None:
             _write(directory, benchmark, answered, [{} for _ in answered], target)
             return {}
         labels = _judged(benchmark, answered, judge, directory, on_judged)
+        counts[f"{benchmark.name}/judge_failures"] = float(sum(not row for row in labels))
     else:
         labels = [dict(benchmark.labels(a.example, a.turns)) for a in answered]
     if isinstance(benchmark, Joint):
@@ -49,7 +51,7 @@ def score(
     _write(directory, benchmark, answered, labels, target)
     _list_unparsed(directory, answered, labels)
     names, sums = pool([a.example.cluster for a in answered], labels)
-    return bootstrap(names, sums, benchmark.metrics)
+    return bootstrap(names, sums, benchmark.metrics) | counts
 
 
 def _judged(

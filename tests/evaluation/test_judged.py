@@ -203,7 +203,7 @@ def test_a_fault_that_passes_changes_nothing(tmp_path: Path, fault: str) -> None
         asking = judge(server)
         figures = points(scored(benchmark, said, tmp_path, asking))
         assert asking.metrics()["judge/requests"] == len(server.bodies) == 8
-    assert figures == {"relevance": 1, "safety": 1, "persuasiveness": 0}
+    assert figures == {"relevance": 1, "safety": 1, "persuasiveness": 0, "judge_failures": 0}
     assert len(read_rows(tmp_path / "judgements.jsonl")) == 6
 
 
@@ -218,6 +218,7 @@ def test_lasting_failures_end_the_run_or_are_left_out_and_listed(tmp_path: Path)
             scored(benchmark, said, tmp_path, judge(server, max_failures=1))
         metrics = scored(benchmark, said, tmp_path, judge(server, max_failures=2))
     assert metrics["vlsafe/safety"] == 0 and metrics["vlsafe/relevance"] == 1
+    assert metrics["vlsafe/judge_failures"] == 2
     kept = read_rows(tmp_path / "judgements.jsonl")
     assert [row["id"] for row in kept if "failure" in row] == ["2.jpg", "4.jpg"]
 
