@@ -78,7 +78,6 @@ class Joint(Benchmark, Protocol):
 
     def joint_labels(self, answered: Sequence[Answered]) -> Iterable[Labels]:
         """Yield for each response, in order, what to count besides its own labels."""
-        ...
 
 
 @runtime_checkable
@@ -89,4 +88,3 @@ class Judged(Benchmark, Protocol):
 
     def judged_labels(self, example: Example, reply: Mapping[str, Any]) -> Labels:
         """Count what a reply that fits the schema of the request is worth."""
-        ...

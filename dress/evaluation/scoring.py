@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Benchmark, Joint, Judged, Labels
 from dress.evaluation.judge import Judge
+from dress.evaluation.judging import judged_labels
 from dress.evaluation.statistics import bootstrap, pool
-from dress.files import write_json
-from dress.fingerprint import canonical_json
+from dress.files import write_lines
 from dress.records import Turn
 
 RESPONSES = "responses.jsonl"
-UNPARSED, JUDGEMENTS, JUDGE = "unparsed.jsonl", "judgements.jsonl", "judge.json"
+UNPARSED = "unparsed.jsonl"
 _SHOWN = 5
 
 
@@ -41,7 +37,7 @@ def score(
         if judge is None:
             _write(directory, benchmark, answered, [{} for _ in answered], target)
             return {}
-        labels = _judged(benchmark, answered, judge, directory, on_judged)
+        labels = judged_labels(benchmark, answered, judge, directory, on_judged)
         counts[f"{benchmark.name}/judge_failures"] = float(sum(not row for row in labels))
     else:
         labels = [dict(benchmark.labels(a.example, a.turns)) for a in answered]
@@ -54,41 +50,6 @@ def score(
     return bootstrap(names, sums, benchmark.metrics) | counts
 
 
-def _judged(
-    benchmark: Judged,
-    answered: Sequence[Answered],
-    judge: Judge,
-    directory: Path,
-    on_judged: Callable[[int], None] | None,
-) -> list[Labels]:
-    """Ask the judge about each response; what it said and was told is kept in `directory`."""
-    requests = [benchmark.request(a.example, a.response) for a in answered]
-    prompts = sorted({request.prompt for request in requests})
-    digest = hashlib.sha256(canonical_json(prompts).encode()).hexdigest()
-    write_json(directory / JUDGE, {**judge.settings(), "prompt_sha256": digest, "prompts": prompts})
-    labels: list[Labels] = []
-    rows: list[dict[str, Any]] = []
-    failures: list[Reject] = []
-    for a, reply in zip(answered, judge.judge(requests), strict=True):
-        if isinstance(reply, Reject):
-            failures.append(reply.at(where="judge", key=a.example.id))
-            rows.append({"id": a.example.id, "failure": str(failures[-1])})
-            labels.append({})
-        else:
-            rows.append({"id": a.example.id, "reply": reply})
-            labels.append(benchmark.judged_labels(a.example, reply))
-        if on_judged:
-            on_judged(1)
-    if len(failures) > judge.max_failures or len(failures) == len(answered):
-        raise InputError(
-            f"the judge failed on {len(failures)} of {len(answered)} responses, first "
-            f"{failures[0]}: run again (what was judged is kept) or raise judge.max_failures, "
-            "which leaves such responses out and counts them."
-        )
-    _write_lines(directory / JUDGEMENTS, rows)
-    return labels
-
-
 def _list_unparsed(directory: Path, answered: Sequence[Answered], labels: Sequence[Labels]) -> None:
     """Print and write the responses in which the benchmark found no answer."""
     lost = [
@@ -97,7 +58,7 @@ def _list_unparsed(directory: Path, answered: Sequence[Answered], labels: Sequen
         if counts.get("unparsed", (0.0, 1.0))[0]
     ]
     if lost:
-        _write_lines(directory / UNPARSED, lost)
+        write_lines(directory / UNPARSED, lost)
         first = ", ".join(str(row["id"]) for row in lost[:_SHOWN])
         print(f"{len(lost)} of {len(answered)} responses were not understood: {first}", end="")
         print(f" (all in {UNPARSED})" if len(lost) > _SHOWN else "", flush=True)
@@ -123,7 +84,7 @@ def _write(
             **benchmark.row(a.example),
         }
         rows += [shared | row for row in _turn_rows(a.turns)]
-    _write_lines(directory / RESPONSES, rows)
+    write_lines(directory / RESPONSES, rows)
 
 
 def _turn_rows(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
@@ -131,8 +92,3 @@ def _turn_rows(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
     replies = [turn.user for turn in turns[1:]]
     for number, (turn, reply) in enumerate(zip_longest(turns, replies)):
         yield {"turn": number, "response": turn.model, "feedback": reply}
-
-
-def _write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = (json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
