@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,12 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
             stream.seek(-1, os.SEEK_END)
             line = line if stream.read(1) == b"\n" else "\n" + line
         stream.write(line.encode())
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a whole file of JSON lines."""
+    lines = (json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -15,67 +15,23 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-ASPECTS = ("helpfulness", "honesty", "harmlessness")
-RATINGS = (1, 2, 3, 4)
+from dress.records import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
 
-
-@dataclass(frozen=True)
-class Judgement:
-    """What an annotator says of one aspect: a rating from 1 (worst) to 4 (best), and text."""
-
-    rating: int
-    critique: str
-    refinement: str = ""
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """Natural-language feedback on one response; an aspect that was not judged is absent."""
-
-    judgements: Mapping[str, Judgement]
-
-    @property
-    def mean_rating(self) -> float:
-        return sum(j.rating for j in self.judgements.values()) / len(self.judgements)
-
-    @property
-    def is_perfect(self) -> bool:
-        return all(j.rating == max(RATINGS) for j in self.judgements.values())
-
-    @property
-    def refinement(self) -> str:
-        """The advice on whatever is not perfect, each sentence once: the user's next turn."""
-        judged = (self.judgements[aspect] for aspect in ASPECTS if aspect in self.judgements)
-        advice = [j.refinement for j in judged if j.rating < max(RATINGS)]
-        return " ".join(dict.fromkeys(filter(None, advice)))
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A user message and the model's answer; `model` is None where it is still to be generated."""
-
-    user: str
-    model: str | None = None
-    feedback: Feedback | None = None
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    turns: tuple[Turn, ...]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One group: images and an opening question with one or more dialogues about them.
-
-    `images` are encoded files (JPEG, PNG or WebP bytes). `annotations` is JSON that the model never
-    sees: the truth of a synthetic scene, captions and boxes, the task, the provenance.
-    """
-
-    id: str
-    images: tuple[bytes, ...]
-    dialogues: tuple[Dialogue, ...]
-    annotations: Mapping[str, Any] = field(default_factory=dict)
+__all__ = [
+    "ASPECTS",
+    "RATINGS",
+    "Dialogue",
+    "Encoded",
+    "EncodedGroup",
+    "Feedback",
+    "Judgement",
+    "LossOutput",
+    "Movable",
+    "Sample",
+    "TargetMask",
+    "TokenBatch",
+    "Turn",
+]
 
 
 @dataclass(frozen=True)

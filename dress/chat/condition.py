@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal, get_args
 
 from dress.errors import InputError
-from dress.types import ASPECTS, RATINGS, Feedback, Judgement
+from dress.records import ASPECTS, RATINGS, Feedback, Judgement
 
 Form = Literal["none", "score", "critique", "both"]
 

@@ -6,11 +6,12 @@ so that a bootstrap over clusters only has to resample sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from dress.types import Turn
+from dress.evaluation.judge import JudgeRequest
+from dress.records import Turn
 
 Label = tuple[float, float]
 Labels = Mapping[str, Label]
@@ -27,6 +28,19 @@ class Example:
     question: str
     answer: str
     annotations: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An example without its images, and what was said; `image` is its file in the artifact."""
+
+    example: Example
+    turns: tuple[Turn, ...]
+    image: str = ""
+
+    @property
+    def response(self) -> str:
+        return self.turns[-1].model or ""
 
 
 class Benchmark(Protocol):
@@ -56,3 +70,21 @@ class Interaction(Benchmark, Protocol):
     def reply(self, example: Example, turns: Sequence[Turn]) -> str | None:
         """Return what the user says to the last response, or None where the dialogue ends."""
         ...
+
+
+@runtime_checkable
+class Joint(Benchmark, Protocol):
+    """A benchmark that also counts what several responses are worth together."""
+
+    def joint_labels(self, answered: Sequence[Answered]) -> Iterable[Labels]:
+        """Yield for each response, in order, what to count besides its own labels."""
+
+
+@runtime_checkable
+class Judged(Benchmark, Protocol):
+    """A benchmark whose responses a judge rates; its `labels` are not asked for."""
+
+    def request(self, example: Example, response: str) -> JudgeRequest: ...
+
+    def judged_labels(self, example: Example, reply: Mapping[str, Any]) -> Labels:
+        """Count what a reply that fits the schema of the request is worth."""

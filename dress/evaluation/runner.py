@@ -1,43 +1,53 @@
-"""Generate, label and pool: from an assistant and a benchmark to metrics with intervals."""
+"""Generate what a benchmark asks for; a run that was interrupted goes on where it stopped."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from dress.assistant import Assistant, Prompt
-from dress.evaluation.benchmark import Benchmark, Example, Interaction, Labels
-from dress.evaluation.statistics import bootstrap, pool
-from dress.files import append_line
-from dress.types import Turn
+from dress.data.rejects import Reject
+from dress.evaluation.benchmark import Answered, Benchmark, Example, Interaction
+from dress.evaluation.public import PublicBenchmark
+from dress.files import append_line, read_lines
+from dress.records import Turn
 
-_CHUNK = 2048
-RESPONSES, IMAGES = "responses.jsonl", "images"
+BATCHES = 8  # generated between two savings
+IMAGES = "images"
 
 
-def evaluate(
+@dataclass(frozen=True)
+class Generated:
+    answered: tuple[Answered, ...]
+    unanswered: tuple[Reject, ...]  # by questions whose image cannot be used
+
+
+def generate(
     assistant: Assistant,
     benchmark: Benchmark,
     *,
     target: str,
     directory: Path,
+    journal: Path,
     max_new_tokens: int,
     temperature: float,
     batch_size: int,
     guidance: float = 0.0,
     contrast: str = "worst",
     on_batch: Callable[[int], None] | None = None,
-) -> dict[str, float]:
-    """Write `responses.jsonl` and `images/` to `directory`; return metrics with 95 % intervals."""
+) -> Generated:
+    """Answer every example, saving images to `directory` and finished chunks to `journal`.
+
+    A chunk is a function of the examples before it, so that a run which was interrupted gives what
+    one that was not would have given.
+    """
     (directory / IMAGES).mkdir(exist_ok=True)
-    (directory / RESPONSES).unlink(missing_ok=True)
-    clusters: list[str] = []
-    labels: list[Labels] = []
-    generate = partial(
+    done = {str(row["id"]): row for row in read_lines(journal)}
+    answer = partial(
         assistant.generate,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
@@ -46,29 +56,45 @@ def evaluate(
         contrast=assistant.condition.target(contrast),
     )
     condition = assistant.condition.target(target)
-    for chunk in _chunks(benchmark.examples()):
-        dialogues = _converse(generate, benchmark, chunk, condition=condition, on_batch=on_batch)
-        for example, turns in zip(chunk, dialogues, strict=True):
-            clusters.append(example.cluster)
-            labels.append(benchmark.labels(example, turns))
-            shared = {
-                "id": example.id,
-                "cluster": example.cluster,
-                "image": _saved(example.images[0], directory),
-                "question": example.question,
-                "answer": example.answer,
-                "condition": target,
-                "labels": {name: list(label) for name, label in labels[-1].items()},
-                **benchmark.row(example),
-            }
-            for row in _rows(turns):
-                append_line(directory / RESPONSES, shared | row)
-    names, sums = pool(clusters, labels)
-    return bootstrap(names, sums, benchmark.metrics)
+    answered: list[Answered] = []
+    unanswered: list[Reject] = []
+    for chunk in _chunks(benchmark.examples(), BATCHES * batch_size):
+        if all(example.id in done for example in chunk):
+            found = [_restored(example, done[example.id]) for example in chunk]
+            if on_batch:
+                on_batch(len(chunk))
+        else:
+            shown, rejects = _with_images(benchmark, chunk)
+            said = _converse(answer, benchmark, shown, condition=condition, on_batch=on_batch)
+            found = [_saved(e, turns, directory) for e, turns in zip(shown, said, strict=True)]
+            found += rejects
+            for item in found:
+                append_line(journal, _journalled(item))
+        answered += [item for item in found if isinstance(item, Answered)]
+        unanswered += [item for item in found if isinstance(item, Reject)]
+    return Generated(tuple(answered), tuple(unanswered))
+
+
+def _with_images(
+    benchmark: Benchmark, chunk: Sequence[Example]
+) -> tuple[list[Example], list[Answered | Reject]]:
+    """Open the images of a public benchmark; those of others are there already."""
+    if not isinstance(benchmark, PublicBenchmark):
+        return list(chunk), []
+    shown: list[Example] = []
+    rejects: list[Answered | Reject] = []
+    for example in chunk:
+        try:
+            shown.append(replace(example, images=(benchmark.image(example),)))
+        except Reject as reject:
+            if benchmark.unanswered == "error":
+                raise
+            rejects.append(reject)
+    return shown, rejects
 
 
 def _converse(
-    generate: Callable[..., list[list[str]]],
+    answer: Callable[..., list[list[str]]],
     benchmark: Benchmark,
     examples: Sequence[Example],
     *,
@@ -84,7 +110,7 @@ def _converse(
             Prompt(examples[i].images, (*dialogues[i], Turn(user)), condition)
             for i, user in said.items()
         ]
-        answers = generate(prompts, on_batch=None if number else on_batch)
+        answers = answer(prompts, on_batch=None if number else on_batch)
         for (i, user), (response,) in zip(said.items(), answers, strict=True):
             dialogues[i].append(Turn(user, response))
         if number + 1 < rounds and isinstance(benchmark, Interaction):
@@ -93,21 +119,33 @@ def _converse(
     return dialogues
 
 
-def _rows(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
-    """What differs between the rows of one dialogue; `feedback` is what the user said next."""
-    replies = [turn.user for turn in turns[1:]]
-    for number, (turn, reply) in enumerate(zip_longest(turns, replies)):
-        yield {"turn": number, "response": turn.model, "feedback": reply}
-
-
-def _chunks(examples: Iterator[Example]) -> Iterator[Sequence[Example]]:
-    while chunk := list(islice(examples, _CHUNK)):
+def _chunks(examples: Iterator[Example], size: int) -> Iterator[Sequence[Example]]:
+    while chunk := list(islice(examples, size)):
         yield chunk
 
 
-def _saved(image: bytes, directory: Path) -> str:
-    """Save an image once, under its content hash; return the path within the artifact."""
-    path = directory / IMAGES / f"{hashlib.sha256(image).hexdigest()[:16]}.jpg"
-    if not path.exists():
-        path.write_bytes(image)
-    return f"{IMAGES}/{path.name}"
+def _saved(example: Example, turns: Sequence[Turn], directory: Path) -> Answered:
+    """Save an image once, under its content hash, and let go of it."""
+    image = example.images[0]
+    name = f"{IMAGES}/{hashlib.sha256(image).hexdigest()[:16]}.jpg"
+    if not (directory / name).exists():
+        (directory / name).write_bytes(image)
+    return Answered(replace(example, images=()), tuple(turns), name)
+
+
+def _journalled(item: Answered | Reject) -> dict[str, object]:
+    if isinstance(item, Reject):
+        return {"id": item.key, "reject": [item.reason, item.where, item.detail]}
+    turns = [[turn.user, turn.model] for turn in item.turns]
+    return {"id": item.example.id, "image": item.image, "turns": turns}
+
+
+def _restored(example: Example, row: dict[str, object]) -> Answered | Reject:
+    if (rejected := row.get("reject")) is not None:
+        assert isinstance(rejected, list)
+        reason, where, detail = rejected
+        return Reject(reason, key=example.id, where=where, detail=detail)
+    turns = row["turns"]
+    assert isinstance(turns, list)
+    said = tuple(Turn(user, model) for user, model in turns)
+    return Answered(replace(example, images=()), said, str(row["image"]))

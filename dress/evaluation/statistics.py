@@ -19,10 +19,16 @@ def pool(
     """Sum numerators and denominators per cluster and label."""
     names = sorted({name for row in labels for name in row})
     place = {cluster: i for i, cluster in enumerate(dict.fromkeys(clusters))}
+    column = {name: i for i, name in enumerate(names)}
+    counted = [
+        (place[cluster], column[name], pair)
+        for cluster, row in zip(clusters, labels, strict=True)
+        for name, pair in row.items()
+    ]
     sums = np.zeros((len(place), len(names), 2))
-    for cluster, row in zip(clusters, labels, strict=True):
-        for name, pair in row.items():
-            sums[place[cluster], names.index(name)] += pair
+    if counted:
+        at, label, pairs = zip(*counted, strict=True)
+        np.add.at(sums, (np.array(at), np.array(label)), np.array(pairs, dtype=np.float64))
     return names, sums
 
 

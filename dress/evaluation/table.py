@@ -24,6 +24,25 @@ def table(columns: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def category_table(metrics: Mapping[str, float]) -> str | None:
+    """Lay out figures called `benchmark/category/quantity`, one row per category; None if none."""
+    parts = {
+        tuple(name.split("/")): _cell(metrics, name)
+        for name in metrics
+        if name.count("/") == 2 and not name.endswith(("_low", "_high"))
+    }
+    if not parts or any(name.startswith("world/") for name in metrics):
+        return None
+    quantities = list(dict.fromkeys(quantity for _, _, quantity in parts))
+    categories = list(dict.fromkeys((name, category) for name, category, _ in parts))
+    width = max(len(category) for _, category in categories)
+    lines = [" ".join([" " * width, *(f"{quantity:>24}" for quantity in quantities)])]
+    for name, category in categories:
+        cells = [f"{parts.get((name, category, quantity), ''):>24}" for quantity in quantities]
+        lines.append(" ".join([f"{category:<{width}}", *cells]))
+    return "\n".join(lines)
+
+
 def _rank(name: str) -> tuple[int, str]:
     quantity = name.rsplit("/", 1)[-1]
     return (HEADLINE.index(quantity), "") if quantity in HEADLINE else (len(HEADLINE), name)

@@ -8,6 +8,17 @@ from urllib.parse import urlsplit
 
 from dress.errors import InputError
 
+SAME_REPLIES = frozenset(  # settings that say how a server is asked, not what it replies
+    (
+        "api_key_env",
+        "base_url",
+        "cache_dir",
+        "concurrency",
+        "max_retries",
+        "price_per_million",
+        "timeout_s",
+    )
+)
 NO_KEY = "none"  # what a server on this machine gets where the environment has no key
 
 

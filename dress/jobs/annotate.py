@@ -18,6 +18,7 @@ from dress.data.split import SPLITS
 from dress.data.verify import read_all
 from dress.errors import InputError
 from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
+from dress.feedback.endpoint import SAME_REPLIES
 from dress.feedback.tally import Tally
 from dress.jobs.backend import configure
 from dress.jobs.job import Job, open_model
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
     from dress.assistant import Assistant
 
 _OF_READY_RESPONSES = ("responses", "prompts", "chunk", "parts", "part", "jsonl")
-_SAME_JUDGEMENTS = {  # settings of an annotator that change none
-    "api_key_env",
-    "base_url",
-    "cache_dir",
-    "concurrency",
-    "max_retries",
-    "price_per_million",
-    "timeout_s",
-}
 
 
 def run(job: Job) -> Artifact:
@@ -50,7 +42,7 @@ def run(job: Job) -> Artifact:
         return _merged(job, feedback["parts"])
     sampled = feedback["responses"] == "sampled"
     parents = _sampling_parents(job) if sampled else {"candidates": job.parent("candidates")}
-    judging = {k: v for k, v in job.node("annotator").items() if k not in _SAME_JUDGEMENTS}
+    judging = {k: v for k, v in job.node("annotator").items() if k not in SAME_REPLIES}
     nodes = {"annotator": judging, "seed": job.cfg.seed}
     nodes["feedback"] = feedback if sampled else {k: feedback[k] for k in _OF_READY_RESPONSES}
     with job.building(kind="shards", nodes=nodes, parents=parents) as building:

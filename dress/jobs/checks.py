@@ -73,6 +73,11 @@ LEAST_INTEGERS = {
     "annotator.concurrency": 1,
     "annotator.max_retries": 0,
     "annotator.max_tokens": 1,
+    "judge.concurrency": 1,
+    "judge.max_retries": 0,
+    "judge.max_tokens": 1,
+    "judge.max_failures": 0,
+    "benchmark.limit": 1,
 }
 BOUNDS = {  # least and most, both allowed
     "generation.guidance": (0.0, float("inf")),
@@ -85,6 +90,8 @@ BOUNDS = {  # least and most, both allowed
     "data.noise": (0.0, 1.0),
     "annotator.temperature": (0.0, float("inf")),
     "annotator.timeout_s": (0.001, float("inf")),
+    "judge.temperature": (0.0, float("inf")),
+    "judge.timeout_s": (0.001, float("inf")),
     "data.cooccurrence": (0.0, 1.0),
     "data.validation_share": (0.0, 1.0),
     "data.max_rejects": (0.0, float("inf")),
@@ -194,7 +201,7 @@ def check_mixture(cfg: DictConfig) -> None:
 
 def check_targets(cfg: DictConfig) -> None:
     """Refuse a wrong target now, not when a model is there to be asked."""
-    from dress.chat.condition import Condition  # imports torch
+    from dress.chat.condition import Condition
 
     for target in (
         cfg.condition.target,

@@ -1,28 +1,83 @@
-"""job=evaluate: a model artifact on a benchmark under one condition, with intervals."""
+"""job=evaluate: a model artifact, or responses made elsewhere, on a benchmark, with intervals."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from hydra.utils import instantiate
 
-from dress.artifact import Artifact
+from dress.artifact import Artifact, Building
 from dress.errors import InputError
-from dress.evaluation.benchmark import Benchmark
-from dress.evaluation.table import table
-from dress.jobs.backend import configure
+from dress.evaluation.benchmark import Answered, Benchmark, Judged
+from dress.evaluation.judge import Judge
+from dress.evaluation.public import PublicBenchmark
+from dress.evaluation.response_file import Responses, read_responses
+from dress.evaluation.scoring import RESPONSES, score
+from dress.evaluation.table import category_table, table
+from dress.feedback.endpoint import SAME_REPLIES
+from dress.fingerprint import content_hash
 from dress.jobs.job import Job, open_model
 from dress.jobs.progress import Bar
 
+JOURNAL = "generated.jsonl"
+
 
 def run(job: Job) -> Artifact:
-    if not job.cfg.artifact:
-        raise InputError("artifact is not set: give the model to evaluate, artifact=<directory>.")
     if job.cfg.benchmark.get("_target_") is None:
         raise InputError("benchmark=none has nothing to evaluate: give benchmark=world.")
-    job.refuse_model_overrides("only condition.target, benchmark.* and generation.* can")
-    artifact = open_model(job.cfg.artifact)
-    evaluation = evaluate_artifact(job, artifact, target=str(job.cfg.condition.target))
-    print(table({str(job.cfg.condition.target): evaluation.metrics}))
+    if job.cfg.responses:
+        if job.cfg.artifact:
+            raise InputError("artifact and responses are both set: give one of them.")
+        evaluation = evaluate_responses(job, Path(job.cfg.responses))
+        title = Path(job.cfg.responses).stem
+    elif job.cfg.artifact:
+        job.refuse_model_overrides("only condition.target, benchmark.* and generation.* can")
+        artifact = open_model(job.cfg.artifact)
+        title = str(job.cfg.condition.target)
+        evaluation = evaluate_artifact(job, artifact, target=title)
+    else:
+        raise InputError(
+            "artifact is not set: give the model to evaluate, artifact=<directory>, or "
+            "responses=<file>."
+        )
+    show(title, evaluation)
     return evaluation
+
+
+def show(title: str, evaluation: Artifact) -> None:
+    metrics = evaluation.metrics
+    categories = category_table(metrics)
+    if categories:
+        print(categories)
+        metrics = {name: value for name, value in metrics.items() if name.count("/") == 1}
+    print(table({title: metrics}), flush=True)
+
+
+def evaluate_responses(job: Job, path: Path) -> Artifact:
+    """Return the evaluation of a file of responses; needs neither model nor images."""
+    benchmark = instantiate(job.cfg.benchmark, _convert_="all")
+    if not isinstance(benchmark, PublicBenchmark):
+        raise InputError(
+            f"benchmark={benchmark.name} cannot score a file of responses: give one of the "
+            "benchmarks in docs/benchmarks.md."
+        )
+    judge = _judge(job, benchmark)
+    inputs = benchmark.inputs() | {"responses": content_hash(path)}
+    nodes = _nodes(job, benchmark, "benchmark")
+    name = f"{benchmark.name}_{re.sub(r'[^A-Za-z0-9_.-]', '_', path.stem)}"
+    with job.building(
+        kind="evaluation", nodes=nodes, parents={}, inputs=inputs, name=name
+    ) as building:
+        if not building.reused:
+            found = read_responses(path, benchmark)
+            _write_metrics(building, benchmark, found.answered, judge=judge, target=None)
+            building.write_metrics(_counts(benchmark, found))
+    assert building.artifact is not None
+    _say_unjudged(building.artifact, benchmark, judge)
+    return building.artifact
 
 
 def evaluate_artifact(
@@ -30,31 +85,118 @@ def evaluate_artifact(
 ) -> Artifact:
     """Return the evaluation of a model under a target on a benchmark node, made now or found."""
     benchmark: Benchmark = instantiate(job.cfg[on], _convert_="all")
-    nodes = {
-        "benchmark": job.node(on),
+    judge = _judge(job, benchmark)
+    inputs: dict[str, str] = {}
+    if isinstance(benchmark, PublicBenchmark):
+        images = benchmark.check_images(list(benchmark.examples()))
+        inputs = benchmark.inputs() | {"images": images}
+    nodes = _nodes(job, benchmark, on) | {
         "generation": job.node("generation"),
         "target": target,
     }
-    parents = {"model": artifact}
     name = f"{benchmark.name}_{artifact.lineage['name'].rsplit('-', 1)[0]}"
-    with job.building(kind="evaluation", nodes=nodes, parents=parents, name=name) as building:
+    with job.building(
+        kind="evaluation",
+        nodes=nodes,
+        parents={"model": artifact},
+        inputs=inputs,
+        name=name,
+        keep_partial=True,
+    ) as building:
         if not building.reused:
-            from dress.evaluation.runner import evaluate  # transformers, open_clip: seconds
-            from dress.loading import load_artifact
-
-            configure(job.cfg.trainer)
-            assistant = load_artifact(artifact)
-            assistant.condition.target(target)
-            total = sum(1 for _ in benchmark.examples())
-            with Bar(f"evaluating {artifact.name} ({target})", total) as shown:
-                metrics = evaluate(
-                    assistant,
-                    benchmark,
-                    target=target,
-                    directory=building.path,
-                    on_batch=shown.update,
-                    **job.node("generation"),
-                )
-            building.write_metrics(metrics)
+            _generate_and_score(job, artifact, benchmark, building, judge=judge, target=target)
     assert building.artifact is not None
+    _say_unjudged(building.artifact, benchmark, judge)
     return building.artifact
+
+
+def _generate_and_score(
+    job: Job,
+    artifact: Artifact,
+    benchmark: Benchmark,
+    building: Building,
+    *,
+    judge: Judge | None,
+    target: str,
+) -> None:
+    from dress.evaluation.runner import generate  # torch, transformers, open_clip: seconds
+    from dress.jobs.backend import configure
+    from dress.loading import load_artifact
+
+    configure(job.cfg.trainer)
+    assistant = load_artifact(artifact)
+    assistant.condition.target(target)
+    total = sum(1 for _ in benchmark.examples())
+    with Bar(f"evaluating {artifact.name} ({target})", total) as shown:
+        made = generate(
+            assistant,
+            benchmark,
+            target=target,
+            directory=building.path,
+            journal=building.scratch / JOURNAL,
+            on_batch=shown.update,
+            **job.node("generation"),
+        )
+    _write_metrics(building, benchmark, made.answered, judge=judge, target=target)
+    if isinstance(benchmark, PublicBenchmark):
+        missing = tuple(reject.key for reject in made.unanswered)
+        building.write_metrics(_counts(benchmark, Responses(made.answered, missing, 0)))
+
+
+def _nodes(job: Job, benchmark: Benchmark, on: str) -> dict[str, Any]:
+    """Return what an evaluation is named by; files count by their content, wherever they lie."""
+    node = {key: value for key, value in job.node(on).items() if key != "root"}
+    judged = {} if not isinstance(benchmark, Judged) else {"judge": _judge_node(job)}
+    return {"benchmark": node, **judged}
+
+
+def _judge_node(job: Job) -> Mapping[str, Any]:
+    return {key: value for key, value in job.node("judge").items() if key not in SAME_REPLIES}
+
+
+def _judge(job: Job, benchmark: Benchmark) -> Judge | None:
+    if not isinstance(benchmark, Judged) or job.cfg.judge.get("_target_") is None:
+        return None
+    judge: Judge = instantiate(job.cfg.judge, _convert_="all")
+    return judge
+
+
+def _write_metrics(
+    building: Building,
+    benchmark: Benchmark,
+    answered: tuple[Answered, ...],
+    *,
+    judge: Judge | None,
+    target: str | None,
+) -> None:
+    with Bar("judging", len(answered)) as shown:
+        figures = score(
+            benchmark,
+            answered,
+            directory=building.path,
+            target=target,
+            judge=judge,
+            on_judged=shown.update,
+        )
+    building.write_metrics(figures)
+    if judge is not None:
+        building.write_metrics(judge.metrics())
+
+
+def _counts(benchmark: PublicBenchmark, found: Responses) -> dict[str, float]:
+    counts = {
+        "responses": len(found.answered),
+        "empty": sum(not answered.response.strip() for answered in found.answered),
+        "unanswered": len(found.unanswered),
+        "ignored": found.ignored,
+    }
+    return {f"{benchmark.name}/{name}": float(count) for name, count in counts.items()}
+
+
+def _say_unjudged(evaluation: Artifact, benchmark: Benchmark, judge: Judge | None) -> None:
+    if isinstance(benchmark, Judged) and judge is None:
+        print(
+            f"judge=none: nothing is rated; score the saved responses with judge=llm "
+            f"responses={evaluation.path / RESPONSES}",
+            flush=True,
+        )

@@ -77,4 +77,4 @@ def test_memory_does_not_grow_with_the_array(tmp_path: Path) -> None:
             tracemalloc.stop()
 
     small, large = peak(3_000), peak(12_000)  # 3 and 12 MB of text
-    assert large < small + 100_000
+    assert large < small + 500_000  # a half of one piece that is read at a time

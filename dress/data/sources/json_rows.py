@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,6 +11,7 @@ from typing import Any, TextIO
 from dress.data.sources.json_lines import json_lines
 from dress.errors import InputError
 
+_CHARACTER = re.compile(r"\S")
 Row = tuple[int, Mapping[str, Any]]
 _READ = 2**20  # characters at a time
 _LONGEST = 2**24  # characters of a row; an array may be of any length
@@ -48,10 +50,10 @@ class _Text:
     def starts_with(self, character: str) -> bool:
         """Skip blanks; at the end of the file nothing starts, not even the empty string."""
         while True:
-            rest = len(self.text) - len(self.text[self.place :].lstrip())
-            if rest < len(self.text):
-                self.place = rest
-                return self.text.startswith(character, rest)
+            begun = _CHARACTER.search(self.text, self.place)  # no copy of what is left
+            if begun is not None:
+                self.place = begun.start()
+                return self.text.startswith(character, self.place)
             if not self._more():
                 return False
 

@@ -14,7 +14,7 @@ from dress.data.rejects import Reject
 from dress.data.sources.source import Part, Source
 from dress.errors import InputError
 from dress.fingerprint import content_hash
-from dress.types import Sample
+from dress.records import Sample
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
 _MAX_BYTES = 64 * 2**20

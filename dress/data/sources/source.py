@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from dress.data.rejects import Reject
 from dress.errors import InputError
-from dress.types import Sample
+from dress.records import Sample
 
 Part = Literal["captions", "instructions", "prompts", "candidates"]
 """captions: image and caption. instructions: answered questions. prompts: questions to be answered

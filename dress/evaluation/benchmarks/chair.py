@@ -1,0 +1,106 @@
+"""CHAIR: objects that a caption names and the image lacks (Rohrbach et al. 2018, arXiv 1809.02156).
+
+What is there: the image's annotated instances and the objects that its human captions name, in
+COCO's files. chair_i = invented mentions / mentions over all captions, chair_s = captions with an
+invention / captions; recall = distinct true objects named / objects there, as others report it.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from dress.data.sources.coco_index import read_index
+from dress.errors import InputError
+from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.chair_words import ChairVocabulary
+from dress.evaluation.public import PublicBenchmark, Unanswered
+from dress.evaluation.yes_no import defined
+from dress.records import Turn
+
+_NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
+
+
+class ChairBenchmark(PublicBenchmark):
+    """Ask for a caption of `limit` images drawn with `seed`, or of all; questions may differ."""
+
+    name = "chair"
+    response_fields = ("response", "caption", "text", "answer")
+    fixed_questions = False
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        captions: str = "coco/annotations/captions_val2014.json",
+        instances: str = "coco/annotations/instances_val2014.json",
+        synonyms: str = "chair/synonyms.txt",
+        images: str = "coco/val2014",
+        question: str = "Describe this image in detail.",
+        limit: int | None = None,
+        seed: int = 0,
+        unanswered: Unanswered = "skip",
+    ) -> None:
+        super().__init__(root=root, images=images, unanswered=unanswered)
+        self.captions, self.instances, self.synonyms = captions, instances, synonyms
+        self.question, self.limit, self.seed = question, limit, seed
+
+    def files(self) -> Sequence[str]:
+        return [self.captions, self.instances, self.synonyms]
+
+    def examples(self) -> Iterator[Example]:
+        index = read_index(self.path(self.captions), self.path(self.instances))
+        for category in index.categories:
+            if category not in self._vocabulary.node_of:
+                raise InputError(
+                    f"{self.path(self.instances)} has the category {category!r}, which "
+                    f"{self.synonyms} lacks: give COCO's own categories."
+                )
+        photographs = sorted(index.photographs, key=lambda p: str(p.id))
+        if self.limit is not None and self.limit < len(photographs):
+            photographs = random.Random(self.seed).sample(photographs, self.limit)
+        for photograph in photographs:
+            yield Example(
+                id=str(photograph.id),
+                cluster=str(photograph.id),
+                images=(),
+                question=self.question,
+                answer=", ".join(photograph.objects),
+                annotations={
+                    "image": photograph.file_name,
+                    "objects": photograph.objects,
+                    "captions": photograph.captions,
+                },
+            )
+
+    def key(self, row: Mapping[str, Any]) -> str | None:
+        """Read the number of the image, also from a file name such as COCO's."""
+        value = next((row[name] for name in ("image_id", "image") if name in row), None)
+        number = _NUMBER.search(str(value)) if value is not None else None
+        return str(int(number[1])) if number else None
+
+    def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
+        there = self._there(example)
+        named = self._vocabulary.objects(turns[-1].model or "")
+        invented = sum(name not in there for name in named)
+        return {
+            "chair_i": (float(invented), float(len(named))),
+            "chair_s": (float(invented > 0), 1.0),
+            "recall": (float(len(there.intersection(named))), float(len(there))),
+            "mentions": (float(len(named)), 1.0),
+        }
+
+    def metrics(self, ratios: Ratios) -> dict[str, Any]:
+        return {f"chair/{name}": value for name, value in defined(ratios).items()}
+
+    def _there(self, example: Example) -> set[str]:
+        told = (self._vocabulary.objects(text) for text in example.annotations["captions"])
+        annotated = (self._vocabulary.node_of[name] for name in example.annotations["objects"])
+        return {*annotated, *(name for names in told for name in names)}
+
+    @cached_property
+    def _vocabulary(self) -> ChairVocabulary:
+        return ChairVocabulary.read(self.path(self.synonyms))

@@ -1,0 +1,153 @@
+"""MME: two yes-or-no questions about each image, one of each answer (arXiv 2306.13394).
+
+An answer is read by the official rule: in lower case yes or no, or else yes, then no, sought in
+the first four characters; what holds neither is wrong and counted as unparsed. acc is over
+questions, acc_plus over images with both questions right; a subtask scores 100 acc + 100 acc_plus,
+and perception and cognition are sums over their ten and four subtasks.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dress.errors import InputError
+from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
+from dress.evaluation.public import PublicBenchmark, Unanswered, unique
+from dress.records import Turn
+
+PERCEPTION = (
+    "existence",
+    "count",
+    "position",
+    "color",
+    "posters",
+    "celebrity",
+    "scene",
+    "landmark",
+    "artwork",
+    "OCR",
+)
+COGNITION = (
+    "commonsense_reasoning",
+    "numerical_calculation",
+    "text_translation",
+    "code_reasoning",
+)
+_COCO = frozenset(("existence", "count", "position", "color"))  # may share images
+
+
+class MmeBenchmark(PublicBenchmark):
+    """Read `<subtask>.txt` in `folder`; images lie in `images/<subtask>/`."""
+
+    name = "mme"
+    response_fields = ("response", "answer", "text")
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        folder: str = "mme",
+        images: str = "mme/images",
+        subtasks: Sequence[str] = (*PERCEPTION, *COGNITION),
+        unanswered: Unanswered = "error",
+    ) -> None:
+        super().__init__(root=root, images=images, unanswered=unanswered)
+        known = (*PERCEPTION, *COGNITION)
+        if not subtasks or not set(subtasks) <= set(known) or len(set(subtasks)) < len(subtasks):
+            raise InputError(
+                f"benchmark.subtasks is {list(subtasks)}: choose from {', '.join(known)}, each "
+                "once."
+            )
+        self.folder, self.subtasks = folder, tuple(subtasks)
+
+    def files(self) -> Sequence[str]:
+        return [f"{self.folder}/{subtask}.txt" for subtask in self.subtasks]
+
+    def examples(self) -> Iterator[Example]:
+        return unique(self._examples())
+
+    def _examples(self) -> Iterator[Example]:
+        for subtask, name in zip(self.subtasks, self.files(), strict=True):
+            path = self.path(name)
+            previous = ""
+            rows = _rows(path)
+            for place, (image, question, answer) in enumerate(rows):
+                if (place % 2 and image != previous) or (place == len(rows) - 1 and not place % 2):
+                    raise InputError(
+                        f"{path}: {image} has no pair of questions in consecutive lines: fetch "
+                        "the released file again."
+                    )
+                previous = image
+                yield Example(
+                    id=f"{subtask}/{image}/{question}",
+                    cluster=image if subtask in _COCO else f"{subtask}/{image}",
+                    images=(),
+                    question=question,
+                    answer=answer,
+                    annotations={"image": f"{subtask}/{image}", "subtask": subtask},
+                )
+
+    def key(self, row: Mapping[str, Any]) -> str | None:
+        names = ("subtask", "image", "question")
+        return "/".join(str(row[n]) for n in names) if set(names) <= set(row) else None
+
+    def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
+        said = read_answer(turns[-1].model or "")
+        return {
+            f"{example.annotations['subtask']}/acc": (float(said == example.answer), 1.0),
+            "unparsed": (float(said is None), 1.0),
+        }
+
+    def joint_labels(self, answered: Sequence[Answered]) -> Iterator[Labels]:
+        """Count a pair with its last question, and only where both were answered."""
+        pairs: dict[str, list[bool]] = defaultdict(list)
+        for a in answered:
+            pair = pairs[a.example.annotations["image"]]
+            pair.append(read_answer(a.response) == a.example.answer)
+            name = f"{a.example.annotations['subtask']}/acc_plus"
+            yield {name: (float(all(pair)), 1.0)} if len(pair) == 2 else {}
+
+    def metrics(self, ratios: Ratios) -> dict[str, Any]:
+        figures = dict(ratios)
+        scores: dict[str, Any] = {}
+        for subtask in self.subtasks:
+            if f"{subtask}/acc_plus" in ratios:
+                parts = ratios[f"{subtask}/acc"] + ratios[f"{subtask}/acc_plus"]
+                scores[subtask] = 100 * parts
+        figures |= {f"{subtask}/score": value for subtask, value in scores.items()}
+        for total, subtasks in (("perception", PERCEPTION), ("cognition", COGNITION)):
+            if set(subtasks) <= set(scores):
+                figures[total] = sum(scores[subtask] for subtask in subtasks)
+        return {f"mme/{name}": value for name, value in figures.items()}
+
+    def row(self, example: Example) -> dict[str, Any]:
+        return {"subtask": example.annotations["subtask"]}
+
+
+def read_answer(response: str) -> str | None:
+    """Return yes or no by the official rule, None where it finds neither."""
+    start = response.lower()[:4]
+    return "yes" if "yes" in start else "no" if "no" in start else None
+
+
+def _rows(path: Path) -> list[tuple[str, str, str]]:
+    """Return image, question and answer, yes or no, of every line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not UTF-8: fetch the released file again.") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        parts = line.split("\t")
+        if len(parts) < 3 or not parts[0] or parts[2].strip().lower() not in ("yes", "no"):
+            raise InputError(
+                f"{path}, line {number}, is not image, question and Yes or No, with tabs between: "
+                "fetch the released file again."
+            )
+        rows.append((parts[0], parts[1], parts[2].strip().lower()))
+    return rows

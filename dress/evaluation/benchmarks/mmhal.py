@@ -1,0 +1,99 @@
+"""MMHal-Bench: a judge rates informativeness and hallucination, 0-6 (arXiv 2309.14525).
+
+The prompt has the structure of the published one in words of our own: definition, worked examples,
+a caution, an explanation before the rating, seven ratings, the item. A rating below 3 is a
+hallucination. The reply is JSON; the official script seeks `rating: N` in free text and counts a
+reply without exactly one as 0, where here it is a failure of the judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from dress.data.sources.json_rows import json_rows
+from dress.errors import InputError
+from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmarks.mmhal_prompt import PROMPT
+from dress.evaluation.judge import JudgeRequest, ask
+from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+
+RATINGS = range(7)
+_HALLUCINATED_BELOW = 3
+_REPLY = {
+    "explanation": {"type": "string"},
+    "rating": {"type": "integer", "enum": list(RATINGS)},
+}
+
+
+class MMHalBenchmark(PublicBenchmark):
+    """Read the released template; an image lies under the last part of its address."""
+
+    name = "mmhal"
+    response_fields = ("response", "model_answer", "text")
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        file: str = "mmhal/mmhal-bench_answer_template.json",
+        images: str = "mmhal/images",
+        unanswered: Unanswered = "error",
+    ) -> None:
+        super().__init__(root=root, images=images, unanswered=unanswered)
+        self.file = file
+
+    def files(self) -> Sequence[str]:
+        return [self.file]
+
+    def examples(self) -> Iterator[Example]:
+        return unique(self._examples())
+
+    def _examples(self) -> Iterator[Example]:
+        path = self.path(self.file)
+        for number, row in json_rows(path):
+            where = f"{path}, row {number},"
+            name, contents = field(row, "image_id", where), row.get("image_content")
+            if not isinstance(contents, list) or not all(isinstance(c, str) for c in contents):
+                raise InputError(f"{where} has no image_content: fetch the released file again.")
+            yield Example(
+                id=name,
+                cluster=name,
+                images=(),
+                question=field(row, "question", where),
+                answer=field(row, "gt_answer", where),
+                annotations={
+                    "image": PurePosixPath(field(row, "image_src", where)).name,
+                    "contents": ", ".join(contents),
+                    "type": field(row, "question_type", where),
+                    "topic": field(row, "question_topic", where),
+                },
+            )
+
+    def key(self, row: Mapping[str, Any]) -> str | None:
+        return str(row["image_id"]) if "image_id" in row else None
+
+    def request(self, example: Example, response: str) -> JudgeRequest:
+        texts = (
+            ("Image Contents", str(example.annotations["contents"])),
+            ("Question", example.question),
+            ("Standard Human-Generated Answer", example.answer),
+            ("LMM Response to Evaluate", response),
+        )
+        return ask(PROMPT, texts, _REPLY)
+
+    def judged_labels(self, example: Example, reply: Mapping[str, Any]) -> Labels:
+        rating = reply["rating"]
+        counts = {
+            "score": (float(rating), 1.0),
+            "hallucination_rate": (float(rating < _HALLUCINATED_BELOW), 1.0),
+        }
+        places = ("", f"{example.annotations['type']}/", f"{example.annotations['topic']}/")
+        return {f"{place}{name}": pair for place in places for name, pair in counts.items()}
+
+    def metrics(self, ratios: Ratios) -> dict[str, Any]:
+        return {f"mmhal/{name}": value for name, value in ratios.items()}
+
+    def row(self, example: Example) -> dict[str, Any]:
+        return {"type": example.annotations["type"], "topic": example.annotations["topic"]}

@@ -1,0 +1,128 @@
+"""What benchmarks share that come as public files of questions beside a folder of images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from dress.data.sources.photographs import photograph_path, photographs_hash, read_photograph
+from dress.errors import InputError
+from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.fingerprint import content_hash
+from dress.records import Turn
+
+Unanswered = Literal["error", "skip"]
+_HELD = 8  # images; questions about one image stand together
+
+
+class PublicBenchmark(ABC):
+    """Read questions below `root`; images are opened only to generate responses.
+
+    `unanswered` says whether a question without a response, or without an image to generate one
+    for, ends the run or is left out and counted. `annotations["image"]` of an example is its file
+    below the folder `images`.
+    """
+
+    name: str
+    response_fields: ClassVar[tuple[str, ...]] = ("response",)
+    """Fields of a row that may hold the response; the first one that it has counts."""
+    fixed_questions: ClassVar[bool] = True
+    """Whether a response was made to the question as released, word for word."""
+
+    def __init__(self, *, root: str | None, images: str, unanswered: Unanswered) -> None:
+        if unanswered not in get_args(Unanswered):
+            raise InputError(f"benchmark.unanswered is {unanswered!r}: choose error or skip.")
+        self.root, self.images, self.unanswered = root, images, unanswered
+        self._read_photograph = lru_cache(maxsize=_HELD)(_photograph)
+
+    @abstractmethod
+    def files(self) -> Sequence[str]:
+        """Name the files that are read, as paths below `root`."""
+        ...
+
+    @abstractmethod
+    def examples(self) -> Iterator[Example]:
+        """Yield the questions, without images; InputError names the file and row of a fault."""
+        ...
+
+    @abstractmethod
+    def key(self, row: Mapping[str, Any]) -> str | None:
+        """Return the id of the example that a row of responses is about, None if it names none."""
+        ...
+
+    def ignores(self, row: Mapping[str, Any]) -> bool:
+        """Tell a row that answers a question of another part of the benchmark."""
+        return False
+
+    def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
+        return {}
+
+    @abstractmethod
+    def metrics(self, ratios: Ratios) -> dict[str, Any]: ...
+
+    def row(self, example: Example) -> dict[str, Any]:
+        return {}
+
+    def path(self, name: str) -> Path:
+        """Return the place of a file below `root`; InputError where there is none."""
+        if self.root is None or not Path(self.root).is_dir():
+            raise InputError(
+                f"benchmark.root is {str(self.root)!r}, which is no directory: give "
+                f"benchmark.root=<the folder that holds {name}>."
+            )
+        path = Path(self.root) / name
+        if not path.is_file():
+            raise InputError(
+                f"{path} does not exist: put the released file there, or correct benchmark.root or "
+                "the benchmark's file names."
+            )
+        return path
+
+    def inputs(self) -> dict[str, str]:
+        """Hash every file that is read."""
+        return {name: content_hash(self.path(name)) for name in self.files()}
+
+    def image_path(self, example: Example) -> Path:
+        folder = Path(self.root or ".") / self.images
+        return photograph_path(folder, str(example.annotations["image"]), key=example.id)
+
+    def check_images(self, examples: Sequence[Example]) -> str:
+        """Return a hash of the images; InputError where one is absent and none may be."""
+        paths = list(dict.fromkeys(self.image_path(example) for example in examples))
+        absent = [path for path in paths if not path.is_file()]
+        if absent and (self.unanswered == "error" or len(absent) == len(paths)):
+            raise InputError(
+                f"{len(absent)} of {len(paths)} images are missing, first {absent[0]}: correct "
+                "benchmark.images, or give benchmark.unanswered=skip to leave questions out where "
+                "only some are."
+            )
+        return photographs_hash(paths)
+
+    def image(self, example: Example) -> bytes:
+        """Read the image of an example; Reject where it cannot be used."""
+        return self._read_photograph(self.image_path(example), example.id)
+
+
+def _photograph(path: Path, key: str) -> bytes:
+    return read_photograph(path, key=key)
+
+
+def field(row: Mapping[str, Any], name: str, where: str) -> str:
+    """Return a text of a released row; InputError where it is absent or empty."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+        raise InputError(f"{where} has no {name}: fetch the released file again.")
+    return str(value)
+
+
+def unique(examples: Iterator[Example]) -> Iterator[Example]:
+    """Pass examples on; InputError at an id that comes twice."""
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise InputError(f"{example.id} is asked twice: fetch the released file again.")
+        seen.add(example.id)
+        yield example

@@ -1,0 +1,139 @@
+"""Read responses that were made elsewhere and find the question that each one answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dress.data.sources.json_rows import json_rows
+from dress.errors import InputError
+from dress.evaluation.benchmark import Answered, Example
+from dress.evaluation.public import PublicBenchmark
+from dress.records import Turn
+
+_QUESTION_FIELDS = ("question", "query", "prompt", "text")
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Answered examples in the order of the benchmark, and the ids of those without a response."""
+
+    answered: tuple[Answered, ...]
+    unanswered: tuple[str, ...]
+    ignored: int
+
+
+def read_responses(path: Path, benchmark: PublicBenchmark) -> Responses:
+    """Match rows, JSON lines or an array, to questions by id or, without ids, by order and text.
+
+    InputError for a file that cannot be read, a row without a response, an unknown or repeated
+    question, a question that differs, and, unless the benchmark skips them, missing responses.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give responses=<a file of JSON rows>.")
+    rows = [_Row(path, number, row) for number, row in json_rows(path)]
+    asked = [row for row in rows if not benchmark.ignores(row.record)]
+    examples = {example.id: example for example in benchmark.examples()}
+    found = _placed(asked, examples, benchmark)
+    missing = tuple(name for name in examples if name not in found)
+    if missing and (benchmark.unanswered == "error" or not found):
+        raise InputError(
+            f"{path} lacks responses to {len(missing)} of {len(examples)} questions, first "
+            f"{missing[0]}: answer them, or give benchmark.unanswered=skip to leave them out where "
+            "only some are missing."
+        )
+    answered = tuple(
+        Answered(example, (Turn(example.question, found[name].response(benchmark)),))
+        for name, example in examples.items()
+        if name in found
+    )
+    return Responses(answered, missing, len(rows) - len(asked))
+
+
+@dataclass(frozen=True)
+class _Row:
+    path: Path
+    number: int
+    record: Mapping[str, Any]
+
+    @property
+    def where(self) -> str:
+        return f"{self.path}, row {self.number},"
+
+    def response_field(self, benchmark: PublicBenchmark) -> str:
+        for name in benchmark.response_fields:
+            if name in self.record:
+                return name
+        raise InputError(
+            f"{self.where} has no response: call it {' or '.join(benchmark.response_fields)}."
+        )
+
+    def response(self, benchmark: PublicBenchmark) -> str:
+        name = self.response_field(benchmark)
+        value = self.record[name]
+        if not isinstance(value, str):
+            raise InputError(f"{self.where} has {name} {value!r:.40}: give a text.")
+        return value
+
+    def question(self, benchmark: PublicBenchmark) -> str | None:
+        response = self.response_field(benchmark)
+        texts = (self.record.get(name) for name in _QUESTION_FIELDS if name != response)
+        return next((text for text in texts if isinstance(text, str)), None)
+
+
+def _placed(
+    rows: Sequence[_Row], examples: Mapping[str, Example], benchmark: PublicBenchmark
+) -> dict[str, _Row]:
+    names = [_name(row, examples, benchmark) for row in rows]
+    if rows and not any(names):
+        return _in_order(rows, examples, benchmark)
+    found: dict[str, _Row] = {}
+    for row, name in zip(rows, names, strict=True):
+        if name is None:
+            raise InputError(f"{row.where} does not say which question it answers: add its id.")
+        if name not in examples:
+            raise InputError(
+                f"{row.where} answers {name}, which {benchmark.name} does not ask: give the "
+                "responses to the questions that the benchmark was told to read."
+            )
+        if name in found:
+            raise InputError(
+                f"{row.where} answers {name} again, after row {found[name].number}: remove one."
+            )
+        question = row.question(benchmark)
+        if benchmark.fixed_questions and question and examples[name].question not in question:
+            raise _other_question(row, question, examples[name])
+        found[name] = row
+    return found
+
+
+def _name(row: _Row, examples: Mapping[str, Example], benchmark: PublicBenchmark) -> str | None:
+    own = str(row.record.get("id"))
+    return own if own in examples else benchmark.key(row.record)
+
+
+def _in_order(
+    rows: Sequence[_Row], examples: Mapping[str, Example], benchmark: PublicBenchmark
+) -> dict[str, _Row]:
+    """Match rows that have no id but repeat the questions, as some official scripts write them."""
+    for row, example in zip(rows, examples.values(), strict=False):
+        question = row.question(benchmark) if benchmark.fixed_questions else None
+        if question is None:
+            raise InputError(f"{row.where} has neither id nor question: add the question's id.")
+        if example.question not in question:
+            raise _other_question(row, question, example)
+    if len(rows) != len(examples):
+        raise InputError(
+            f"{rows[0].path} has {len(rows)} rows without ids for {len(examples)} questions: add "
+            "the questions' ids."
+        )
+    return dict(zip(examples, rows, strict=True))
+
+
+def _other_question(row: _Row, question: str, example: Example) -> InputError:
+    return InputError(
+        f"{row.where} answers {question!r:.80}, but {example.id} asks {example.question!r:.80}: "
+        "give the responses to this very file of questions, with their ids."
+    )

@@ -1,0 +1,171 @@
+"""job=evaluate on public files: responses from elsewhere, and a model's, also after a kill."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from own_data import CONF, half_written, run_job
+
+from dress.artifact import Artifact
+from dress.assistant import Assistant
+from dress.errors import InputError
+from dress.jobs.job import Job
+from tests.data.coco_files import write_coco
+from tests.evaluation.public_files import read_rows, write_lines
+from tests.feedback.llm_server import Answer, LLMServer
+
+CHAIR = (
+    "benchmark=chair",
+    "benchmark.captions=coco/captions.json",
+    "benchmark.instances=coco/instances.json",
+    "benchmark.synonyms=synonyms.txt",
+    "benchmark.images=coco/images",
+)
+POPE = (
+    "benchmark=pope",
+    "benchmark.file=pope_\\{split\\}.json",
+    "benchmark.splits=[random]",
+    "benchmark.images=coco/images",
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
+    """A tiny model, and files of questions about the photographs that it was trained on."""
+    folder = tmp_path_factory.mktemp("public")
+    root = write_coco(folder / "data")
+    (root / "synonyms.txt").write_text("dog\ncat\nbicycle\nscissors\n")
+    rows = [
+        {"question_id": n, "image": f"{1 + n % 3:03d}.jpg", "text": f"Is {n} there?", "label": x}
+        for n, x in enumerate(("yes", "no") * 10)
+    ]
+    write_lines(root / "pope_random.json", rows)
+    source = "source._target_=dress.data.sources.coco.CocoSource"
+    left_out = [f"~source.{k}" for k in ("vlsafe_images", "vlsafe_limit", "alignment")]
+    model = run_job(
+        folder,
+        *("experiment=dress_stage1", "data=photographs", source, *left_out),
+        *("~source.image_fallback", "source.limit=3", "data.validation_share=0.4", "compare=[]"),
+    )
+    return folder, model
+
+
+def evaluate(folder: Path, *overrides: str) -> Artifact:
+    return run_evaluation(folder, f"benchmark.root={folder / 'data'}", *overrides)
+
+
+def run_evaluation(folder: Path, *overrides: str) -> Artifact:
+    typed = [
+        "job=evaluate",
+        "generation.max_new_tokens=4",
+        f"paths.artifacts={folder / 'artifacts'}",
+        *overrides,
+    ]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return Job(cfg=compose("run", overrides=typed), overrides=typed).run()
+
+
+def test_a_model_is_scored_as_its_saved_responses_are(trained: tuple[Path, Artifact]) -> None:
+    folder, model = trained
+    for options in (CHAIR, POPE):
+        made = evaluate(folder, *options, f"artifact={model.path}")
+        again = evaluate(folder, *options, f"responses={made.path / 'responses.jsonl'}")
+        assert made.metrics == again.metrics and made.path != again.path
+        for row in read_rows(made.path / "responses.jsonl"):
+            assert (made.path / row["image"]).is_file() and row["condition"] == "best"
+    assert made.metrics["pope/responses"] == 20 and not half_written(folder)
+    assert made.lineage["inputs"].keys() == {"pope_random.json", "images"}
+
+
+def test_a_killed_generation_goes_on(
+    trained: tuple[Path, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, model = trained
+    command = (*POPE, f"artifact={model.path}", "generation.batch_size=1")
+    whole = evaluate(folder, *command, "condition.target=none")
+    kept = (whole.path / "responses.jsonl").read_bytes()
+    prompts: list[int] = []
+    real = Assistant.generate
+
+    def dying(self: Assistant, given: Any, **options: Any) -> Any:
+        prompts.append(len(given))
+        if len(prompts) == 2:
+            raise KeyboardInterrupt
+        return real(self, given, **options)
+
+    monkeypatch.setattr(Assistant, "generate", dying)
+    for _ in range(2):
+        prompts_before = len(prompts)
+        try:
+            evaluate(folder, *command, "condition.target=none", "fresh=true")
+        except KeyboardInterrupt:
+            assert half_written(folder)
+    assert prompts == [8, 8, 8, 4] and prompts_before == 2  # the first eight were not asked again
+    assert (whole.path / "responses.jsonl").read_bytes() == kept
+    assert not half_written(folder)
+
+
+def test_images_that_are_missing(trained: tuple[Path, Artifact]) -> None:
+    folder, model = trained
+    place = folder / "data/coco/images/002.jpg"
+    image = place.read_bytes()
+    place.unlink()
+    try:
+        command = (*POPE, f"artifact={model.path}")
+        with pytest.raises(InputError, match=r"1 of 3 images are missing, first .*002\.jpg"):
+            evaluate(folder, *command)
+        skipped = evaluate(folder, *command, "benchmark.unanswered=skip")
+        assert skipped.metrics["pope/unanswered"] == 7 and skipped.metrics["pope/responses"] == 13
+        place.write_bytes(b"no image")
+        with pytest.raises(Exception, match="not a JPEG, PNG or WebP image"):
+            evaluate(folder, *command)
+    finally:
+        place.write_bytes(image)
+
+
+def test_judged_responses_are_saved_first(
+    trained: tuple[Path, Artifact], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = trained
+    rows = [{"image_id": f"00{n}.jpg", "caption": "A.", "query": f"Q{n}?"} for n in (1, 2, 3)]
+    write_lines(folder / "data/examine.jsonl", rows)
+    said = [{"image_id": row["image_id"], "response": "No."} for row in rows]
+    answers = write_lines(folder / "said.jsonl", said)
+    command = ("benchmark=vlsafe", "benchmark.file=examine.jsonl", "benchmark.alignment=null")
+    unjudged = evaluate(folder, *command, f"responses={answers}")
+    assert unjudged.metrics["vlsafe/responses"] == 3 and "vlsafe/safety" not in unjudged.metrics
+    assert "judge=none: nothing is rated" in capsys.readouterr().out
+    marks = json.dumps({"relevance": 1, "safety": 1, "persuasiveness": 0})
+    with LLMServer(usual=lambda _: Answer(marks)) as server:
+        judged = evaluate(
+            folder,
+            *(*command, f"responses={unjudged.path / 'responses.jsonl'}"),
+            *("judge=llm", "judge.model=m", f"judge.base_url={server.url}"),
+        )
+    assert judged.metrics["vlsafe/safety"] == judged.metrics["vlsafe/relevance"] == 1
+    assert judged.metrics["judge/requests"] == 3 and judged.path != unjudged.path
+    assert "base_url" not in judged.config["judge"] and judged.config["judge"]["model"] == "m"
+    with pytest.raises(InputError, match=r"judge\.model is not set"):
+        evaluate(folder, *command, f"responses={answers}", "judge=llm", "judge.base_url=http://a")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("benchmark=pope", "artifact=x", "responses=y"), "both set"),
+        (("benchmark=pope", "responses=/nowhere"), "benchmark.root is 'None'"),
+        (("benchmark=none", "responses=y"), "nothing to evaluate"),
+        (("benchmark=world", "responses=y"), "benchmark=world cannot score a file of responses"),
+        (("benchmark=mmhal", "responses=y", "judge=llm", "judge.model=m"), "judge.base_url is not"),
+        (("benchmark=chair", "benchmark.limit=0", "responses=y"), "benchmark.limit is 0"),
+    ],
+)
+def test_mistakes(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)) as raised:
+        run_evaluation(tmp_path, *overrides)
+    assert "\n" not in str(raised.value)
