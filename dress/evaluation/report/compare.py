@@ -10,8 +10,10 @@ from dress.evaluation.report.columns import Column
 from dress.evaluation.report.significance import Difference, paired
 
 INTERACTION = "/interaction/"
-LOWER_IS_BETTER = re.compile(r"chair_[is]|overrefusal|overcorrection|broken_\d+")
-NEUTRAL = re.compile(r"mentions")  # neither more nor fewer is better
+LOWER_IS_BETTER = re.compile(
+    r"chair_[is]|overrefusal|overcorrection|broken_\d+|hallucination_rate|unparsed"
+)
+NEUTRAL = re.compile(r"mentions|yes_ratio")  # neither more nor fewer is better
 
 
 @dataclass(frozen=True)
