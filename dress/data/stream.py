@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int
@@ -18,6 +18,7 @@ from dress.data.reading import take_retries
 from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.data.stores.cache import ShardCache
+from dress.data.transfer import packed, unpacked
 from dress.distributed import gather
 from dress.errors import InputError
 from dress.types import EncodedGroup, Sample, TokenBatch
@@ -150,8 +151,18 @@ class Step:
     groups: int  # seen, rejected ones included
     retries: int = 0  # reads that succeeded only when tried again
 
+    def __reduce__(self) -> tuple[object, ...]:
+        batches = [packed(batch) for batch in self.batches]
+        return _received, (batches, self.rejects, self.groups, self.retries)
+
     def pin_memory(self) -> Step:
         return replace(self, batches=tuple(b.pin_memory() for b in self.batches))
+
+
+def _received(
+    batches: Sequence[Mapping[str, Any]], rejects: tuple[Reject, ...], groups: int, retries: int
+) -> Step:
+    return Step(tuple(unpacked(batch) for batch in batches), rejects, groups, retries)
 
 
 class StepStream(IterableDataset[Step]):
