@@ -173,7 +173,10 @@ class AlignmentModule(L.LightningModule):
         totals = read_many(self._validation)
         self._validation.clear()
         if not totals.get("count"):
-            raise InputError("no validation batch has a supervised token: check the val split")
+            raise InputError(
+                "no validation batch has a supervised token or a pair: check the val split, or "
+                "give more data"
+            )
         logged = means(totals, "val") | {"step": float(self.global_step)}
         self.log_dict(logged, batch_size=1, sync_dist=True)
 
