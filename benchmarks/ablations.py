@@ -29,6 +29,10 @@ ARMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "0.1": STAGE_2,
         "0.5": (*STAGE_2, "condition.dropout=0.5"),
     },
+    "dropout of single aspects": {
+        "0": (*STAGE_2, "condition.aspect_dropout=0"),
+        "0.3": STAGE_2,
+    },
     "annotator noise": {
         "0": (*STAGE_2, "data.noise=0"),
         "0.05": STAGE_2,

@@ -66,7 +66,11 @@ def assemble(
     return Assistant(
         model=model,
         processor=processor,
-        condition=Condition(form=condition["form"], dropout=condition["dropout"]),
+        condition=Condition(
+            form=condition["form"],
+            dropout=condition["dropout"],
+            aspect_dropout=condition.get("aspect_dropout", 0.0),
+        ),
     )
 
 

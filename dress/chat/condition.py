@@ -35,22 +35,29 @@ BANK: Mapping[str, Mapping[int, str]] = {
 
 
 class Condition:
-    """Render feedback in one form, and drop it now and then so that plain prompts stay trained."""
+    """Render feedback in one form, and drop it now and then so that plain prompts stay trained.
+
+    Single aspects are dropped as well, so that the effect of each is learned by itself: at test
+    they are asked for in combinations that no response had.
+    """
 
     def __init__(
         self,
         *,
         form: Form = "both",
         dropout: float = 0.1,
+        aspect_dropout: float = 0.0,
         bank: Mapping[str, Mapping[int, str]] = BANK,
     ) -> None:
         if form not in get_args(Form):
             raise InputError(
                 f"condition.form is {form!r}: choose one of {', '.join(get_args(Form))}."
             )
-        if not 0 <= dropout <= 1:
-            raise InputError(f"condition.dropout is {dropout}: choose a share from 0 to 1.")
-        self.form, self.dropout, self.bank = form, dropout, bank
+        for name, share in (("dropout", dropout), ("aspect_dropout", aspect_dropout)):
+            if not 0 <= share <= 1:
+                raise InputError(f"condition.{name} is {share}: choose a share from 0 to 1.")
+        self.form, self.bank = form, bank
+        self.dropout, self.aspect_dropout = dropout, aspect_dropout
 
     def text(self, feedback: Feedback | None) -> str:
         """Write what was judged in the order of ASPECTS; nothing judged is no text."""
@@ -67,10 +74,14 @@ class Condition:
         return f"{score}: {critique}" if self.form == "both" and critique else score
 
     def sample(self, feedback: Feedback | None, *, seed: int, epoch: int, key: str) -> str:
-        """Return `text`, or nothing with probability `dropout`: the same draw for the same key."""
+        """Return `text` with what dropout leaves of it: the same draw for the same key."""
         digest = hashlib.sha256(f"condition/{seed}/{epoch}/{key}".encode()).digest()
-        uniform = int.from_bytes(digest[:8], "big") / 2**64
-        return "" if uniform < self.dropout else self.text(feedback)
+        whole, *single = (int.from_bytes(digest[i : i + 8], "big") / 2**64 for i in (0, 8, 16, 24))
+        if feedback is None or whole < self.dropout:
+            return ""
+        draws = dict(zip(ASPECTS, single, strict=True))
+        kept = {a: j for a, j in feedback.judgements.items() if draws[a] >= self.aspect_dropout}
+        return self.text(Feedback(kept))
 
     def target(self, name: str | int) -> str:
         """Write the bank's sentences for a level: none, best, worst, 1 to 4, or e.g. 4/1/4."""

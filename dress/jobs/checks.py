@@ -86,6 +86,7 @@ BOUNDS = {  # least and most, both allowed
     "feedback.top_p": (0.0, 1.0),
     "feedback.false_share": (0.0, 1.0),
     "condition.dropout": (0.0, 1.0),
+    "condition.aspect_dropout": (0.0, 1.0),
     "datamodule.cache.gigabytes": (0.001, float("inf")),
     "data.noise": (0.0, 1.0),
     "annotator.temperature": (0.0, float("inf")),

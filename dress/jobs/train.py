@@ -18,6 +18,7 @@ from lit_modules.callbacks.stop import INTERRUPTED, Interrupted
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
 PLACES = ("shards", "cache")  # data counts by its own fingerprint, wherever it lies
 MIXTURE_KNOBS = ("mixture", "weight", "when_dry")
+CONDITION_NODES = ("form", "dropout", "aspect_dropout")
 TRAINER_NODES = (
     "max_steps",
     "warmup_steps",
@@ -113,7 +114,7 @@ def fingerprinted(job: Job) -> dict[str, Any]:
         "model": model | {"trainable": model["trainable"][job.cfg.stage]},
         "datamodule": datamodule,
         "trainer": {name: trainer[name] for name in TRAINER_NODES},
-        "condition": {name: condition[name] for name in ("form", "dropout")},
+        "condition": {name: condition[name] for name in CONDITION_NODES},
     }
 
 

@@ -53,6 +53,20 @@ def test_dropout_is_a_stable_draw_per_seed_epoch_and_key() -> None:
     assert Condition(dropout=1.0).sample(FEEDBACK, seed=0, epoch=0, key="a") == ""
 
 
+def test_aspects_are_dropped_one_by_one() -> None:
+    condition = Condition(form="score", dropout=0.1, aspect_dropout=0.3)
+    feedback = Feedback({aspect: Judgement(2, "") for aspect in ASPECTS})
+    texts = [condition.sample(feedback, seed=0, epoch=0, key=str(k)) for k in range(4000)]
+    assert texts == [condition.sample(feedback, seed=0, epoch=0, key=str(k)) for k in range(4000)]
+    shares = {text: texts.count(text) / len(texts) for text in texts}
+    assert len(shares) == 8  # every subset of three aspects
+    whole = "helpfulness 2 honesty 2 harmlessness 2"
+    assert shares[whole] == pytest.approx(0.9 * 0.7**3, abs=0.025)  # three standard deviations
+    assert shares["honesty 2"] == pytest.approx(0.9 * 0.7 * 0.3**2, abs=0.012)
+    assert shares[""] == pytest.approx(0.1 + 0.9 * 0.3**3, abs=0.017)
+    assert condition.target("2") == whole
+
+
 def test_targets() -> None:
     condition = Condition(form="score")
     assert condition.target("none") == ""
