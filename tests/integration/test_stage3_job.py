@@ -60,7 +60,8 @@ def runs(sandbox: Sandbox, stage3: Done) -> list[RunData]:
 @pytest.fixture(scope="module")
 def every(sandbox: Sandbox, runs: list[RunData]) -> list[RunData]:
     """That chain and what learns from preferences."""
-    more = ["feedback.prompts=null", "feedback.samples=4"]  # so that some validation pair is there
+    # ratings that differ, so that some validation pair is there
+    more = ["feedback.prompts=null", "feedback.samples=4", "data.noise=0.5"]
     done = sandbox.run("experiment=silkie_dpo", "trainer.log_every=2", *SMALL, *more)
     return [*runs, *open_runs([str(done.artifact.path)])]
 
