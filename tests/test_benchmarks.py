@@ -78,3 +78,15 @@ def test_resuming_is_measured_on_small_shards(tmp_path: Path) -> None:
     assert 10 * 1024 < near["data_bytes"] < 200_000 and far["data_bytes"] < 200_000
     assert resume_time.memory(folder)["groups_per_second"] > 0
     assert resume_time.opening(folder)["shards"] == 3
+
+
+def test_every_way_to_read_photographs_reads_all_of_them(tmp_path: Path) -> None:
+    data_throughput = script("data_throughput")
+    image = data_throughput.photograph(0)
+    assert 80_000 < len(image) < 200_000
+    data_throughput.write(tmp_path, [image], 20)
+    ways = data_throughput.Ways(tmp_path, [image], 20, draft=True)
+    found = {n: getattr(ways, n)(0) for n in ("ours", "ours_with_text", "webdataset")}
+    assert found == dict.fromkeys(found, 20)
+    figures = data_throughput.measured(lambda: ways.limit(1), number=20)
+    assert figures["cpu_ms"] > 0 and figures["samples_per_s"] > 0
