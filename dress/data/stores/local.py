@@ -18,8 +18,9 @@ class LocalStore:
 
         def read() -> bytes:
             with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
                 file.seek(begin)
-                return file.read(end - begin)
+                return file.read(max(0, min(end, size) - begin))  # read() sets aside all it is asked
 
         return again(read, path)
 
