@@ -20,7 +20,8 @@ class LocalStore:
             with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(begin)
-                return file.read(max(0, min(end, size) - begin))  # read() sets aside all it is asked
+                # no more than there is: read() sets aside as much memory as it is asked for
+                return file.read(max(0, min(end, size) - begin))
 
         return again(read, path)
 
