@@ -136,9 +136,8 @@ def test_a_shard_that_differs_from_its_hash_is_not_kept(
         assert cached.read(name, 0, 100) == cached.read(name, 0, 100)
         assert web.sent[name] == entries(shards)[name][0] + 200  # fetched whole only once
     assert copies(tmp_path / "copies") == set()
-    assert [r.message for r in caplog.records] == [
-        f"{web.url}/{name} differs from its hash: not kept"
-    ]
+    ours = [record.message for record in caplog.records if record.name.endswith("stores.cache")]
+    assert ours == [f"{web.url}/{name} differs from its hash: not kept"]
 
 
 def test_a_hash_in_the_index_names_no_other_file(shards: Path, tmp_path: Path) -> None:
