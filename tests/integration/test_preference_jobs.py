@@ -27,6 +27,7 @@ COMMAND = [
     *TINY,
     *EVALUATION,
     "feedback.samples=4",
+    "data.noise=0.5",  # ratings that differ, so that some validation pair is there
     "trainer.save_every=1000",
     "trainer.log_every=1",
     "trainer.matmul_precision=highest",
