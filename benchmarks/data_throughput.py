@@ -13,6 +13,7 @@ that other work on the machine matters little; ways alternate, ratios are within
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import json
 import multiprocessing
@@ -185,8 +186,9 @@ def _stack(groups: Sequence[EncodedGroup]) -> tuple[TokenBatch, ...]:
     """Batch the pixels alone."""
     none = torch.zeros(0, dtype=torch.int64)
     pixels = default_collate([image for group in groups for image in group.pixels.values()])
+    fields = {field.name: none for field in dataclasses.fields(TokenBatch)}
     names = tuple(group.id for group in groups)
-    return (TokenBatch(*[none] * 4, pixels, *[none] * 7, names),)
+    return (TokenBatch(**fields | {"pixels": pixels, "group_ids": names}),)
 
 
 def counted(batches: Iterable[torch.Tensor]) -> int:
