@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from dress.artifact_files import CONFIG, LINEAGE, MARKER, read_artifact, read_metrics
 from dress.errors import InputError
-from dress.files import read_json, replace_durably, write_json, write_text
+from dress.files import read_json, remove_unfinished, replace_durably, write_json, write_text
 from dress.fingerprint import artifact_name, content_hash, fingerprint
 from dress.version import code_version
 
@@ -255,6 +255,7 @@ class ArtifactStore:
             resuming = False
         if resuming:
             (partial / MARKER).unlink(missing_ok=True)
+            remove_unfinished(partial)
             _warn_of_other_code(read_json(partial / LINEAGE))
         elif partial.exists():
             shutil.rmtree(partial)

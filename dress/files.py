@@ -42,6 +42,12 @@ def write_text(path: Path, text: str) -> None:
     replace_durably(temporary, path)
 
 
+def remove_unfinished(directory: Path) -> None:
+    """Remove what killed writers of small files left in a directory that nobody else writes to."""
+    for path in directory.glob(".*.tmp"):
+        path.unlink()
+
+
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 

@@ -134,6 +134,7 @@ def test_a_failed_build_leaves_nothing_or_what_helps_to_resume(tmp_path):
     assert listing(tmp_path) == []
     with pytest.raises(KeyboardInterrupt), build(store, keep_partial=True) as building:
         (building.scratch / "last.ckpt").write_text("step 3")
+        (building.path / ".metrics.json.1.tmp").write_text("{")  # as if killed while writing it
         raise KeyboardInterrupt
     assert listing(tmp_path) == ["exp-0123456789ab.partial"]
     with pytest.raises(InputError, match="not finished"):
@@ -143,6 +144,7 @@ def test_a_failed_build_leaves_nothing_or_what_helps_to_resume(tmp_path):
         assert (building.scratch / "last.ckpt").read_text() == "step 3"
     assert listing(tmp_path) == ["exp-0123456789ab"]
     assert not (building.artifact.path / "scratch").exists()
+    assert not list(building.artifact.path.glob(".*"))
 
 
 def test_leftovers_are_not_mixed_into_a_build_that_does_not_resume(tmp_path):

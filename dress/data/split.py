@@ -13,7 +13,7 @@ from dress.data.conversion import Items
 from dress.data.rejects import Reject, Rejects
 from dress.data.shards import ShardWriter
 from dress.errors import InputError
-from dress.files import read_json, write_json
+from dress.files import read_json, remove_unfinished, write_json
 from dress.types import Sample
 
 SPLITS = ("train", "validation")
@@ -38,6 +38,8 @@ class SplitWriter:
     ) -> None:
         self.directory, self.rejects, self.journal = directory, rejects, journal
         self.save_every_s = save_every_s
+        if journal:
+            remove_unfinished(journal.parent)
         saved = read_json(journal) if journal else {}
         self.asked_share = validation_share
         self.share: float | None = saved.get("share")  # known once the first groups were seen

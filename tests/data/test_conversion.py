@@ -105,6 +105,7 @@ def test_kill_9_at_any_time_loses_nothing(tmp_path: Path) -> None:
         time.sleep(rng.random() * 0.05)
         process.kill()
         assert process.wait() == -signal.SIGKILL
+        (tmp_path / "killed/.journal.json.1.tmp").write_text("{")  # as if killed while writing it
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == expected
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -30,6 +30,7 @@ class WebServer:
         self.sent: dict[str, int] = {}  # bytes of bodies by file name
         self.always: dict[str, int] = {}  # status by file name
         self.stalled = threading.Event()
+        self._lock = threading.Lock()
         self._http = _Server(("127.0.0.1", 0), _Handler)
         self._http.web = self
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
@@ -41,6 +42,10 @@ class WebServer:
     @property
     def url(self) -> str:
         return f"http://{self.host}"
+
+    def count(self, name: str, size: int) -> None:
+        with self._lock:
+            self.sent[name] = self.sent.get(name, 0) + size
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -124,11 +129,11 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self.send_header("Content-Length", str(len(body) if length is None else length))
             self.end_headers()
+            name = self.path.partition("?")[0].rpartition("/")[2]
+            self.server.web.count(name, len(body))  # before whoever asked can go on
             self.wfile.write(body)
             if length is not None and length != len(body):
                 self.close_connection = True
-            name = self.path.partition("?")[0].rpartition("/")[2]
-            self.server.web.sent[name] = self.server.web.sent.get(name, 0) + len(body)
         except OSError:  # whoever asked is gone
             self.close_connection = True
 
