@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.data.stores.cache import ShardCache
 from dress.data.transfer import packed, unpacked
+from dress.data.workers import end_with_parent
 from dress.distributed import gather
 from dress.errors import InputError
 from dress.types import EncodedGroup, Sample, TokenBatch
@@ -242,7 +243,11 @@ class StepLoader:
     def __iter__(self) -> Iterator[tuple[TokenBatch, ...]]:
         """Yield the batches of each step; raise InputError where rejects pass their limit."""
         loader = DataLoader(
-            self.steps, batch_size=None, num_workers=self.num_workers, pin_memory=self.pin_memory
+            self.steps,
+            batch_size=None,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            worker_init_fn=partial(end_with_parent, os.getpid()),
         )
         unused = 0
         for step in loader:

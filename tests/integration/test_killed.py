@@ -75,7 +75,7 @@ class Run:
             time.sleep(0.005)
         time.sleep(delay_s)
         process.kill()
-        process.communicate()
+        process.communicate(timeout=LIMIT_S)  # its workers, which share the pipe, end as well
         assert process.returncode == -9  # not finished before
 
 

@@ -1,0 +1,50 @@
+"""Loader processes do not outlive the process that they work for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SCRIPT = """
+import multiprocessing, time
+from types import SimpleNamespace
+from torch.utils.data import IterableDataset
+from dress.data.rejects import Reject, Rejects
+from dress.data.stream import Step, StepLoader
+
+class LargeSteps(IterableDataset):
+    stop, groups_per_step, stream = None, 1, range(10**6)
+
+    def __iter__(self):
+        while True:  # more than a pipe holds
+            yield Step((), (Reject("large", detail="x" * 2**20),), 1, 0)
+
+steps = iter(StepLoader(steps=LargeSteps(), rejects=Rejects(max_rejects=10**6), num_workers=2))
+next(steps)
+print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_killed_job_whose_pipes_are_full() -> None:
+    job = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert job.stdout is not None
+    workers = [Path(f"/proc/{pid}") for pid in job.stdout.readline().split()]
+    assert len(workers) == 2 and all(worker.exists() for worker in workers)
+    time.sleep(1)  # for the pipes to fill
+    job.kill()
+    job.wait()
+    killed = time.monotonic()
+    while any(worker.exists() for worker in workers):
+        assert time.monotonic() - killed < 15, "a worker outlived its job"
+        time.sleep(0.1)
