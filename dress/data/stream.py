@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import count
 from typing import Any, Protocol
 
@@ -247,7 +247,7 @@ class StepLoader:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
-            worker_init_fn=partial(end_with_parent, os.getpid()),
+            worker_init_fn=end_with_parent,
         )
         unused = 0
         for step in loader:
