@@ -96,11 +96,14 @@ def open_clip_tower(
 
     With `random_init` nothing is downloaded; `pretrained` then only gives the pixel statistics.
     """
+    if (name is None) == (config is None):
+        raise InputError(
+            "model.vision: give `name` (an open_clip model) or `config` (its shape), not both."
+        )
     if config is not None:
         visual = _random_visual(model_config={"vision_cfg": dict(config)}, image_size=image_size)
-    elif name is None:
-        raise InputError("model.vision: give `name` (an open_clip model) or `config` (its shape).")
     else:
+        assert name is not None
         _check_name(name, pretrained=pretrained, random_init=random_init)
         if random_init:
             model_config = open_clip.get_model_config(name)

@@ -85,6 +85,7 @@ def test_pretrained_tag_gives_the_pixel_statistics() -> None:
         ({"config": VISION | {"widht": 3}}, "unknown key 'widht'"),
         ({"config": VISION, "layer": 7}, "layer: 7 is outside"),
         ({}, "give `name`"),
+        ({"name": "ViT-B-32", "config": {"width": 64}}, "not both"),
     ],
 )
 def test_mistakes_are_input_errors(arguments: dict, message: str) -> None:
