@@ -1,4 +1,4 @@
-"""What carries the gain: arms of stage 2 on the small world, each one setting off the default.
+"""What carries the gain: arms on the small world, each one setting off the default.
 
     python benchmarks/ablations.py --out docs/results/ablations [overrides]
     python benchmarks/ablations.py --out docs/results/ablations --table
@@ -12,11 +12,13 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+Arms = Mapping[str, Mapping[str, tuple[str, ...]]]
 STAGE_2 = ("experiment=dress_stage2", "data=world_mini")
-ARMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+STAGE_3 = ("experiment=dress_stage3", "data=world_mini")
+ARMS: Arms = {
     "condition": {
         "none": ("experiment=sft_continued", "data=world_mini"),
         "score": (*STAGE_2, "condition=score"),
@@ -62,6 +64,27 @@ ARMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "rounds": {"1": STAGE_2, "2": (*STAGE_2, "rounds=2")},
 }
 FIGURES = ("helpfulness", "honesty", "harmlessness", "mean")
+TURN_ARMS: Arms = {
+    "turns learned": {
+        "all": STAGE_3,
+        "last": (*STAGE_3, "datamodule.encoder.loss_turns=last"),
+        "improved": (*STAGE_3, "datamodule.encoder.loss_turns=improved"),
+        "all, feedback left out": ("experiment=stage3_no_feedback", "data=world_mini"),
+    },
+    "dialogues with false feedback": {
+        "0": (*STAGE_3, "feedback.false_share=0"),
+        "0.1": STAGE_3,
+        "0.3": (*STAGE_3, "feedback.false_share=0.3"),
+    },
+    "one stage": {
+        "stage 3 after stage 2": STAGE_3,
+        "joint": ("experiment=dress_joint", "data=world_mini"),
+    },
+}
+TURN_FIGURES = tuple(
+    f"interaction/{name}" for name in ("turn_0", "turn_1", "turn_4", "repaired", "overcorrection")
+)
+TABLES = ((ARMS, FIGURES, "world/mean"), (TURN_ARMS, TURN_FIGURES, "world/interaction/turn_4"))
 
 
 def arm_file(folder: Path, overrides: tuple[str, ...]) -> Path:
@@ -85,17 +108,19 @@ def cell(metrics: Mapping[str, float], name: str) -> str:
     return f"{metrics[name]:.3f} [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
 
 
-def table(folder: Path) -> str:
-    lines = [f"| ablation | arm | {' | '.join(FIGURES)} | stage 1, mean |", "|---" * 7 + "|"]
-    for ablation, arms in ARMS.items():
-        for arm, overrides in arms.items():
+def table(folder: Path, arms: Arms, figures: Sequence[str], before: str) -> str:
+    """Lay out the arms; the last column is the model that training began with."""
+    names = [figure.rpartition("/")[2] for figure in (*figures, before)]
+    lines = [f"| ablation | arm | {' | '.join(names)} before |", "|---" * (2 + len(names)) + "|"]
+    for ablation, ways in arms.items():
+        for arm, overrides in ways.items():
             path = arm_file(folder, overrides)
             if path.exists():
                 metrics = json.loads(path.read_text())["metrics"]
-                cells = [cell(metrics, f"world/{figure}") for figure in FIGURES]
-                cells.append(f"{metrics['init/world/mean']:.3f}")
+                cells = [cell(metrics, f"world/{figure}") for figure in figures]
+                cells.append(f"{metrics[f'init/{before}']:.3f}")
             else:
-                cells = ["missing"] * 5
+                cells = ["missing"] * len(names)
             lines.append(f"| {ablation} | {arm} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -108,11 +133,13 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     common = ["logger=local", "callbacks.progress=false", *arguments.overrides]
-    for overrides in dict.fromkeys(o for arms in ARMS.values() for o in arms.values()):
+    both = [*ARMS.values(), *TURN_ARMS.values()]
+    for overrides in dict.fromkeys(overrides for ways in both for overrides in ways.values()):
         path = arm_file(arguments.out, overrides)
         if not arguments.table and not path.exists():
             run(overrides, common, path)
-    print(table(arguments.out))
+    for arms, figures, before in TABLES:
+        print(table(arguments.out, arms, figures, before), end="\n\n")
 
 
 if __name__ == "__main__":

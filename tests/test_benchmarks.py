@@ -32,24 +32,25 @@ def configurations() -> Iterator[None]:
 
 def test_every_arm_of_the_ablations_composes(configurations: None) -> None:
     ablations = script("ablations")
-    arms = {overrides for group in ablations.ARMS.values() for overrides in group.values()}
+    tables = [arms for arms, _, _ in ablations.TABLES]
+    arms = {overrides for arms in tables for ways in arms.values() for overrides in ways.values()}
     files = {ablations.arm_file(Path(), overrides) for overrides in arms}
-    assert len(files) == len(arms) > 15
+    assert len(files) == len(arms) > 22
     for overrides in arms:
         cfg = compose("run", list(overrides))
         check(cfg)
-        assert cfg.data.name == "world_mini" and cfg.stage == "stage2"
+        assert cfg.data.name == "world_mini" and cfg.stage in ("stage2", "stage3")
 
 
 def test_missing_arms_are_marked(tmp_path: Path) -> None:
     ablations = script("ablations")
-    figures = ("helpfulness", "honesty", "harmlessness", "mean")
+    arms, figures, before = ablations.TABLES[0]
     ends = {"": 0.8, "_low": 0.7, "_high": 0.9}
     metrics = {f"world/{f}{end}": value for f in figures for end, value in ends.items()}
     done = ablations.arm_file(tmp_path, ablations.STAGE_2)
-    done.write_text(json.dumps({"metrics": metrics | {"init/world/mean": 0.5}}))
-    rows = ablations.table(tmp_path).splitlines()[2:]
-    assert len(rows) == sum(len(arms) for arms in ablations.ARMS.values())
+    done.write_text(json.dumps({"metrics": metrics | {f"init/{before}": 0.5}}))
+    rows = ablations.table(tmp_path, arms, figures, before).splitlines()[2:]
+    assert len(rows) == sum(map(len, arms.values()))
     both = next(row for row in rows if row.startswith("| condition | both |"))
     assert both.count("0.800 [0.700, 0.900]") == 4 and both.endswith("| 0.500 |")
     assert next(r for r in rows if r.startswith("| condition | none |")).count("missing") == 5
