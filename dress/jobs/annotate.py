@@ -111,8 +111,17 @@ def _sampling_parents(job: Job) -> dict[str, Artifact]:
 
 
 def _stored(artifact: Artifact) -> Iterator[Sample]:
-    """Read all groups of a shards artifact, both splits, in order."""
-    return chain.from_iterable(read_all(artifact.path / split) for split in SPLITS)
+    """Read all groups of a shards artifact, those held out spread evenly among the others.
+
+    Groups keep their split by their image: so the first of them, or a part, are of both splits.
+    """
+    train, validation = (int(artifact.metrics[f"shards/{split}"]) for split in SPLITS)
+    trained, held_out = (read_all(artifact.path / split) for split in SPLITS)
+    total, taken = train + validation, 0
+    for number in range(1, total + 1):
+        due = -(-number * validation // total)
+        yield next(held_out if due > taken else trained)
+        taken = due
 
 
 def _judged(annotator: Annotator, groups: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]:
