@@ -1,11 +1,7 @@
-"""The keys and values of a prompt, computed once, and grown in place while answers are sampled."""
+"""Keys and values that grow in place while answers are generated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
-
-from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -23,7 +19,7 @@ class GrowingLayer(DynamicLayer):
         self._buffers: list[Tensor | None] = [None, None]
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+        self, key_states: Tensor, value_states: Tensor, *args: None, **kwargs: None
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -46,32 +42,10 @@ class GrowingLayer(DynamicLayer):
         return buffer[..., :end, :]
 
 
-def growing_cache(language: LanguageModel) -> DynamicCache | None:
-    """Return an empty cache, or None for an LM whose cache is of a kind of its own."""
-    supported: Callable[[], bool] = cast(Any, language)._supports_default_dynamic_cache
+def growing_cache(language: LanguageModel) -> DynamicCache:
+    """Return an empty cache; layers of other kinds (a window, a state) stay as they are."""
     cache = DynamicCache(config=language.config)
-    if not supported() or not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
-        return None
     cache.layers = [
         GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     return cache
-
-
-def prefill(
-    language: LanguageModel,
-    cache: DynamicCache,
-    *,
-    embeds: Float[Tensor, "row seq dim"],
-    attention_mask: Bool[Tensor, "row seq"],
-) -> None:
-    """Fill the cache with left-padded prompts, but for the last token: generation starts there."""
-    mask = attention_mask[:, :-1]
-    language(
-        inputs_embeds=embeds[:, :-1],
-        attention_mask=mask.long(),
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )

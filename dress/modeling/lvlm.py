@@ -10,11 +10,10 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from dress.errors import InputError
-from dress.modeling.guidance import ContrastGuidance
-from dress.modeling.kv_cache import growing_cache, prefill
+from dress.modeling.decoding import decode, greedy, sampler
 from dress.modeling.language import LanguageModel, token_embedding
 from dress.modeling.tokenizer import IMAGE_TOKEN
 from dress.modeling.tree_attention import sequence_mask, tree_attention, tree_supported
@@ -150,36 +149,30 @@ class LVLM(nn.Module):
         same tokens, whatever ran before. With `guidance` the second half of the rows are the
         contrasts of the first (guidance.py).
         """
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
-        config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self.eos_token_id,
-            pad_token_id=self.pad_token_id,
-            **(sampling if temperature > 0 else {"do_sample": False}),
+        rows = len(input_ids) * num_return_sequences
+        sampling = temperature > 0
+        choose = (
+            sampler(rows=rows, temperature=temperature, top_p=top_p)
+            if sampling
+            else greedy(guidance=guidance)
         )
-        copies = num_return_sequences if temperature > 0 else 1
         was_training = self.training
         self.eval()
         try:
             with seeded(seed, device=input_ids.device):
-                generate: Any = self.language.generate
-                embeds, cache = (
-                    self.embed(input_ids, image_slot, pixels),
-                    growing_cache(self.language),
-                )
-                if copies > 1 and cache and input_ids.shape[1] > 1:
-                    prefill(self.language, cache, embeds=embeds, attention_mask=attention_mask)
-                    cache.batch_repeat_interleave(copies)
-                tokens = generate(
-                    inputs_embeds=embeds.repeat_interleave(copies, dim=0),
-                    attention_mask=attention_mask.long().repeat_interleave(copies, dim=0),
-                    past_key_values=cache,
-                    generation_config=config,
-                    logits_processor=[ContrastGuidance(guidance)] if guidance else None,
+                tokens = decode(
+                    self.language,
+                    embeds=self.embed(input_ids, image_slot, pixels),
+                    attention_mask=attention_mask,
+                    copies=num_return_sequences if sampling else 1,
+                    choose=choose,
+                    max_new_tokens=max_new_tokens,
+                    eos_token_id=self.eos_token_id,
+                    pad_token_id=self.pad_token_id,
                 )
         finally:
             self.train(was_training)
-        return tokens if temperature > 0 else tokens.repeat_interleave(num_return_sequences, dim=0)
+        return tokens if sampling else tokens.repeat_interleave(num_return_sequences, dim=0)
 
 
 def build_lvlm(

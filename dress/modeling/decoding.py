@@ -1,0 +1,120 @@
+"""Answers token by token: prompts are read once, and rows that have ended leave the batch.
+
+The same tokens as `transformers`' generate(num_return_sequences=K) draws with the same seed, which
+reads a prompt K times, copies all keys and values for every token, and goes on with every row
+until the last has ended.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from peft import PeftModel
+from torch import Tensor
+from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+from dress.errors import InputError
+from dress.modeling.guidance import ContrastGuidance
+from dress.modeling.kv_cache import growing_cache
+from dress.modeling.language import LanguageModel
+
+ENDED_SHARE = 0.25  # of the rows: from here on it pays to copy those that go on
+
+Choose = Callable[[Float[Tensor, "live vocab"], Int[Tensor, " live"]], Int[Tensor, " live"]]
+
+
+def greedy(*, guidance: float = 0.0) -> Choose:
+    """Take the likeliest token; with `guidance` of pairs of rows, see guidance.py."""
+    guide = ContrastGuidance(guidance) if guidance else None
+
+    def choose(logits: Tensor, rows: Tensor) -> Tensor:
+        return (guide(rows[:, None], logits) if guide else logits).argmax(dim=-1)
+
+    return choose
+
+
+def sampler(*, rows: int, temperature: float, top_p: float) -> Choose:
+    """Draw from the distribution at `temperature`, cut to the smallest set of mass `top_p`.
+
+    Every step draws noise for all `rows`, as torch.multinomial would (the largest of p / q, q
+    exponential): so a row's tokens do not depend on which others are still in the batch.
+    """
+    warpers: list[Any] = [TemperatureLogitsWarper(temperature)]
+    if top_p < 1:
+        warpers.append(TopPLogitsWarper(top_p))
+
+    def choose(logits: Tensor, live: Tensor) -> Tensor:
+        for warper in warpers:
+            logits = warper(live[:, None], logits)
+        probs = logits.softmax(dim=-1)
+        noise = probs.new_empty(rows, probs.shape[-1]).exponential_()
+        return (probs / noise[live]).argmax(dim=-1)
+
+    return choose
+
+
+def decode(
+    language: LanguageModel,
+    *,
+    embeds: Float[Tensor, "row seq dim"],
+    attention_mask: Bool[Tensor, "row seq"],
+    copies: int,
+    choose: Choose,
+    max_new_tokens: int,
+    eos_token_id: int,
+    pad_token_id: int,
+) -> Int[Tensor, "row_times_copies new"]:
+    """Continue left-padded prompts `copies` times each; a row is padded after its end token."""
+    forward = _Forward(language)
+    mask = attention_mask.long()
+    logits = forward(mask, inputs_embeds=embeds)
+    if copies > 1:
+        forward.cache.batch_repeat_interleave(copies)
+        logits, mask = (t.repeat_interleave(copies, dim=0) for t in (logits, mask))
+    live = torch.arange(len(mask), device=mask.device)
+    ended = torch.zeros_like(live, dtype=torch.bool)
+    answers = torch.full((len(live), max_new_tokens), pad_token_id, device=mask.device)
+    for step in range(max_new_tokens):
+        tokens = choose(logits.float(), live).masked_fill(ended, pad_token_id)
+        answers[live, step] = tokens
+        ended = ended | (tokens == eos_token_id)
+        share = ended.float().mean().item()
+        if share == 1 or step + 1 == max_new_tokens:
+            return answers[:, : step + 1]
+        if share >= ENDED_SHARE:
+            kept = (~ended).nonzero().squeeze(1)
+            forward.cache.batch_select_indices(kept)
+            live, mask, tokens, ended = live[kept], mask[kept], tokens[kept], ended[kept]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        logits = forward(mask, input_ids=tokens[:, None])
+    return answers
+
+
+class _Forward:
+    """Run the LM on what the cache does not hold yet; return the logits of the last token."""
+
+    def __init__(self, language: LanguageModel) -> None:
+        self.language, self.cache = language, growing_cache(language)
+        own = language.get_base_model() if isinstance(language, PeftModel) else language
+        accepted = inspect.signature(own.forward).parameters
+        if "past_key_values" not in accepted:
+            raise InputError(
+                f"model.language: a {language.config.model_type} keeps no keys and values, which "
+                "generation needs here; choose another language model."
+            )
+        self.positions = "position_ids" in accepted
+        self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    def __call__(self, mask: Int[Tensor, "row seq"], **new: Tensor) -> Float[Tensor, "row vocab"]:
+        inputs: dict[str, Any] = {**new, **self.last_only}
+        if self.positions:
+            number = next(iter(new.values())).shape[1]
+            inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -number:]
+        output = self.language(
+            attention_mask=mask, past_key_values=self.cache, use_cache=True, **inputs
+        )
+        return output.logits[:, -1]

@@ -1,0 +1,88 @@
+"""Prompts are read once and rows that end leave; the answers are those of the library."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from modeling_helpers import GPT2, LLAMA, LORA, randomize_adapter, tiny_lvlm
+from test_generate import PIXELS, PROMPTS, left_padded
+from torch import Tensor
+
+from dress.errors import InputError
+from dress.modeling.lvlm import LVLM
+
+SAMPLING = {"temperature": 1.0, "top_p": 0.95, "num_return_sequences": 8}
+MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 4, "num_key_value_heads": 2}
+HYBRID = LLAMA | {"model_type": "qwen3_next", "num_key_value_heads": 2}
+
+
+def sampled_by_transformers(model: LVLM, prompts: dict[str, Tensor], new: int) -> Tensor:
+    """Sample K answers the plain way: prompts repeated first, the library's own cache."""
+    embeds = model.embed(prompts["input_ids"], prompts["image_slot"], PIXELS.double())
+    torch.manual_seed(3)
+    return model.language.generate(
+        inputs_embeds=embeds,
+        attention_mask=prompts["attention_mask"].long(),
+        max_new_tokens=new,
+        do_sample=True,
+        top_k=0,
+        eos_token_id=model.eos_token_id,
+        pad_token_id=model.pad_token_id,
+        **SAMPLING,
+    )
+
+
+def frequent_end(model: LVLM, tokens: Tensor) -> None:
+    """Let the commonest token end a row, so that rows end at different steps."""
+    model.eos_token_id = int(tokens[tokens != model.pad_token_id].bincount().argmax())
+
+
+def lengths(model: LVLM, tokens: Tensor) -> list[int]:
+    """Count the tokens of each row up to its end token."""
+    end = model.eos_token_id
+    return [row.index(end) + 1 if end in row else len(row) for row in tokens.tolist()]
+
+
+def batches(model: LVLM) -> list[tuple[int, int]]:
+    """Return a list that will hold the rows and tokens of every run of the LM's first layer."""
+    seen: list[tuple[int, int]] = []
+    layer = model.language.get_decoder().layers[0]
+    layer.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[:2])))
+    return seen
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2, MISTRAL], ids=lambda c: c["model_type"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["plain", "lora"])
+def test_samples_equal_those_of_the_library(config: dict, lora: dict | None) -> None:
+    model = tiny_lvlm(config, lora=lora).double().eval()
+    if lora:
+        randomize_adapter(model)
+    prompts, new = left_padded(PROMPTS), 12
+    frequent_end(model, sampled_by_transformers(model, prompts, new))
+    expected = sampled_by_transformers(model, prompts, new)
+    tokens = model.generate(
+        **prompts, pixels=PIXELS.double(), max_new_tokens=new, seed=3, **SAMPLING
+    )
+    assert tokens.tolist() == expected.tolist()
+    assert len(set(lengths(model, tokens))) > 2
+
+
+def test_a_prompt_is_read_once_and_rows_that_ended_leave() -> None:
+    model, prompts = tiny_lvlm().eval(), left_padded(PROMPTS)
+    free = model.generate(**prompts, pixels=PIXELS, max_new_tokens=12, seed=0, **SAMPLING)
+    frequent_end(model, free)
+    seen = batches(model)
+    tokens = model.generate(**prompts, pixels=PIXELS, max_new_tokens=12, seed=0, **SAMPLING)
+    ends = lengths(model, tokens)
+    assert seen[0] == (3, prompts["input_ids"].shape[1])
+    going_on = [sum(end > step for end in ends) for step in range(1, max(ends))]
+    for (rows, new), needed in zip(seen[1:], going_on, strict=True):
+        assert new == 1 and needed <= rows < max(needed / 0.75, needed + 1)
+    assert seen[-1][0] < 24
+
+
+def test_an_lm_without_keys_and_values_is_refused() -> None:
+    mamba = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}
+    model = tiny_lvlm(mamba, attention="eager")
+    with pytest.raises(InputError, match="a mamba keeps no keys and values"):
+        model.generate(**left_padded(PROMPTS), pixels=PIXELS, max_new_tokens=2)
