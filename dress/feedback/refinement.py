@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from dress.assistant import Assistant, Prompt
 from dress.data.rejects import Reject
+from dress.errors import InputError
 from dress.feedback.annotator import Annotator, annotate_groups
 from dress.feedback.rollout import Sampling
 from dress.types import Dialogue, Feedback, Sample, Turn
@@ -52,8 +53,10 @@ class Thread:
 class RefinementRollout:
     """Roll many dialogues out at once, `samples` for each prompt and each of `targets`.
 
-    `max_turns` counts responses; `candidates` are drawn for a revision, under the best condition,
-    and the best-rated is kept. `false_share` of the perfect dialogues get false feedback.
+    `max_turns` counts responses. Each dialogue has a limit of its own, drawn from `min_turns` on,
+    so that the reference, which closes what is not perfect by then, stands at any turn. For a
+    revision `candidates` are drawn under the best condition and the best-rated is kept.
+    `false_share` of the perfect dialogues get false feedback.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class RefinementRollout:
         annotator: Annotator,
         targets: Sequence[str],
         samples: int,
+        min_turns: int,
         max_turns: int,
         candidates: int,
         false_share: float,
@@ -70,7 +74,12 @@ class RefinementRollout:
     ) -> None:
         self.assistant, self.annotator, self.sampling = assistant, annotator, sampling
         self.targets, self.samples = targets, samples
-        self.max_turns, self.candidates, self.false_share = max_turns, candidates, false_share
+        if not 1 <= min_turns <= max_turns:
+            raise InputError(
+                f"feedback.min_turns is {min_turns}: give 1 to feedback.turns, {max_turns}."
+            )
+        self.min_turns, self.max_turns = min_turns, max_turns
+        self.candidates, self.false_share = candidates, false_share
         self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "false"), 0)
 
     def __call__(
@@ -88,8 +97,13 @@ class RefinementRollout:
         threads = [Thread(s, t) for s in samples for t in self.targets for _ in range(self.samples)]
         self._first(threads, seed=seed, on_batch=on_batch)
         faulty = [t for t in threads if t.reject is None and not t.is_perfect]
+        limits = random.Random(f"turns:{seed}").choices(
+            range(self.min_turns, self.max_turns + 1), k=len(faulty)
+        )
         for turn in range(1, self.max_turns):
-            unfinished = [thread for thread in faulty if thread.is_open]
+            unfinished = [
+                t for t, limit in zip(faulty, limits, strict=True) if t.is_open and turn < limit
+            ]
             if on_turn:
                 on_turn(f"revision {turn} of {len(unfinished)} dialogues")
             self._revise(unfinished, seed=seed + turn)

@@ -44,6 +44,8 @@ def run(job: Job) -> Artifact:
     parents = _sampling_parents(job) if sampled else {"candidates": job.parent("candidates")}
     judging = {k: v for k, v in job.node("annotator").items() if k not in SAME_REPLIES}
     nodes = {"annotator": judging, "seed": job.cfg.seed}
+    if feedback["turns"] == 1:
+        del feedback["min_turns"]
     nodes["feedback"] = feedback if sampled else {k: feedback[k] for k in _OF_READY_RESPONSES}
     with job.building(kind="shards", nodes=nodes, parents=parents) as building:
         if not building.reused:
@@ -161,6 +163,7 @@ def _rollouts(
             annotator=annotator,
             targets=settings.targets,
             samples=settings.samples,
+            min_turns=settings.min_turns,
             max_turns=settings.turns,
             candidates=settings.candidates,
             false_share=settings.false_share,

@@ -9,6 +9,7 @@ import pytest
 from dress.assistant import Prompt
 from dress.chat.condition import Condition
 from dress.data.rejects import Reject
+from dress.errors import InputError
 from dress.feedback.oracle import OracleAnnotator
 from dress.feedback.refinement import RefinementRollout
 from dress.feedback.rollout import Sampling
@@ -49,6 +50,7 @@ def rollout(answer: Callable[[Prompt], Sequence[str]], **options: object) -> Ref
     settings = {
         "targets": ["none"],
         "samples": 1,
+        "min_turns": 3,
         "max_turns": 3,
         "candidates": 3,
         "false_share": 0.0,
@@ -94,6 +96,18 @@ def test_what_is_never_repaired_ends_with_the_reference() -> None:
     assert [model for _, model in said(without.dialogues[0])] == [WRONG] * 3
     metrics = run.metrics()
     assert metrics["rollout/repaired"] == 0 and metrics["rollout/closed_by_reference"] == 0.5
+
+
+def test_the_reference_stands_at_any_turn() -> None:
+    run = rollout(lambda prompt: [WRONG] * 3, min_turns=2, max_turns=4)
+    made = list(run([sample(str(number)) for number in range(90)], seed=0))
+    lengths = [len(group.dialogues[0].turns) for group in made]
+    assert all(said(group.dialogues[0])[-1][1] == RIGHT for group in made)
+    # 2 to 4 responses, each with 1/3 of 90: 30, give or take three times 4.5; then the reference
+    assert all(abs(lengths.count(number) - 30) < 14 for number in (3, 4, 5))
+    assert sum(map(lengths.count, (3, 4, 5))) == 90
+    with pytest.raises(InputError, match="feedback.min_turns is 5: give 1 to feedback.turns, 4"):
+        rollout(lambda prompt: [RIGHT], min_turns=5, max_turns=4)
 
 
 def test_false_feedback_comes_from_another_sample_and_changes_nothing() -> None:
