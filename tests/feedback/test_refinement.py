@@ -106,7 +106,7 @@ def test_the_reference_stands_at_any_turn() -> None:
     # 2 to 4 responses, each with 1/3 of 90: 30, give or take three times 4.5; then the reference
     assert all(abs(lengths.count(number) - 30) < 14 for number in (3, 4, 5))
     assert sum(map(lengths.count, (3, 4, 5))) == 90
-    with pytest.raises(InputError, match="feedback.min_turns is 5: give 1 to feedback.turns, 4"):
+    with pytest.raises(InputError, match=r"min_turns is 5: give 1 to feedback\.turns, 4"):
         rollout(lambda prompt: [RIGHT], min_turns=5, max_turns=4)
 
 
