@@ -22,8 +22,6 @@ from dress.fingerprint import content_hash
 from dress.jobs.job import Job, open_model
 from dress.jobs.progress import Bar
 
-JOURNAL = "generated.jsonl"
-
 
 def run(job: Job) -> Artifact:
     if job.cfg.benchmark.get("_target_") is None:
@@ -104,7 +102,9 @@ def evaluate_artifact(
         keep_partial=True,
     ) as building:
         if not building.reused:
-            _generate_and_score(job, artifact, benchmark, building, judge=judge, target=target)
+            _generate_and_score(
+                job, artifact, benchmark, building, judge=judge, target=target, on=on
+            )
     assert building.artifact is not None
     _say_unjudged(building.artifact, benchmark, judge)
     return building.artifact
@@ -118,25 +118,11 @@ def _generate_and_score(
     *,
     judge: Judge | None,
     target: str,
+    on: str,
 ) -> None:
-    from dress.evaluation.runner import generate  # torch, transformers, open_clip: seconds
-    from dress.jobs.backend import configure
-    from dress.loading import load_artifact
+    from dress.jobs.answer import answers  # torch, transformers, open_clip: seconds
 
-    configure(job.cfg.trainer)
-    assistant = load_artifact(artifact)
-    assistant.condition.target(target)
-    total = sum(1 for _ in benchmark.examples())
-    with Bar(f"evaluating {artifact.name} ({target})", total) as shown:
-        made = generate(
-            assistant,
-            benchmark,
-            target=target,
-            directory=building.path,
-            journal=building.scratch / JOURNAL,
-            on_batch=shown.update,
-            **job.node("generation"),
-        )
+    made = answers(job, building, artifact, on=on, target=target)
     _write_metrics(building, benchmark, made.answered, judge=judge, target=target)
     if isinstance(benchmark, PublicBenchmark):
         missing = tuple(reject.key for reject in made.unanswered)
