@@ -108,5 +108,3 @@ def test_a_rank_that_fails_ends_the_job_with_its_sentence(
     with pytest.raises(Exception, match="guidance needs greedy decoding"):
         evaluate(model, tmp_path, *given, "generation.temperature=1.0", "trainer.devices=2")
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".partial", ".lock")]
-
-

@@ -3,7 +3,7 @@
 As in junyangwang0410/AMBER the answer no is the positive class of precision, recall and F1. The
 official script takes the responses Yes and No and nothing else; with `answers: first_word` the
 first word counts, in any case. Other responses are wrong and counted as unparsed. The generative
-part is not here: it needs nltk's tagger and spaCy's word vectors.
+part is amber_generative.py.
 """
 
 from __future__ import annotations
