@@ -81,6 +81,15 @@ class Joint(Benchmark, Protocol):
 
 
 @runtime_checkable
+class Bridged(Benchmark, Protocol):
+    """A benchmark that has an official script."""
+
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        """Return the files, by name, that the script reads; none where it would misread them."""
+        ...
+
+
+@runtime_checkable
 class Judged(Benchmark, Protocol):
     """A benchmark whose responses a judge rates; its `labels` are not asked for."""
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
+from dress.evaluation.benchmarks.amber import amber_json
 from dress.evaluation.nouns import Likeness, NounFinder
 from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
 from dress.evaluation.yes_no import defined
@@ -153,6 +154,9 @@ class AmberGenerativeBenchmark(PublicBenchmark):
             safe=self._safe,
             alike=lambda word, other: self._likeness(word, other) > self.threshold,
         )
+
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        return {"amber.json": amber_json(answered)}
 
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         return {f"{self.name}/{name}": value for name, value in defined(ratios).items()}

@@ -7,6 +7,7 @@ invention / captions; recall = distinct true objects named / objects there, as o
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +16,15 @@ from typing import Any
 
 from dress.data.sources.coco_index import read_index
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.chair_words import ChairVocabulary
+from dress.evaluation.official import released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered
 from dress.evaluation.yes_no import defined
 from dress.records import Turn
 
 _NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
+_CAPTION_METRICS = "Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR CIDEr SPICE ROUGE_L".split()
 
 
 class ChairBenchmark(PublicBenchmark):
@@ -92,6 +95,15 @@ class ChairBenchmark(PublicBenchmark):
             "recall": (float(len(there.intersection(named))), float(len(there))),
             "mentions": (float(len(named)), 1.0),
         }
+
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        """Give chair.py its captions; the caption metrics that it wants to print are 0 here."""
+        none = dict.fromkeys(_CAPTION_METRICS, 0.0)
+        told = {
+            a.example.id: {"image_id": released_id(a.example.id), "caption": a.response, **none}
+            for a in answered
+        }
+        return {"chair.json": json.dumps({"overall": none, "imgToEval": told}) + "\n"}
 
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         return {f"chair/{name}": value for name, value in defined(ratios).items()}
