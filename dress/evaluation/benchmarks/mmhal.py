@@ -100,9 +100,11 @@ class MMHalBenchmark(PublicBenchmark):
         """Give eval_gpt_mmhal.py the released rows with the answers; it asks for all 96."""
         said = {a.example.id: a.response for a in answered}
         rows = (row for _, row in json_rows(self.path(self.file)))
-        kept = (row for row in rows if str(row["image_id"]) in said)
+        kept = (dict(row) for row in rows if str(row["image_id"]) in said)
         return {
-            "mmhal.json": json_array(row | {"model_answer": said[row["image_id"]]} for row in kept)
+            "mmhal.json": json_array(
+                row | {"model_answer": said[str(row["image_id"])]} for row in kept
+            )
         }
 
     def row(self, example: Example) -> dict[str, Any]:
