@@ -67,8 +67,8 @@ class Interaction(Benchmark, Protocol):
 
     max_turns: int
 
-    def reply(self, example: Example, turns: Sequence[Turn]) -> str | None:
-        """Return what the user says to the last response, or None where the dialogue ends."""
+    def replies(self, asked: Sequence[tuple[Example, Sequence[Turn]]]) -> Sequence[str | None]:
+        """Return what the user says to each last response, or None where the dialogue ends."""
         ...
 
 

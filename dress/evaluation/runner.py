@@ -123,8 +123,10 @@ def _converse(
         for (i, user), (response,) in zip(said.items(), answers, strict=True):
             dialogues[i].append(Turn(user, response))
         if number + 1 < rounds and isinstance(benchmark, Interaction):
-            replies = {i: benchmark.reply(examples[i], dialogues[i]) for i in said}
-            said = {i: reply for i, reply in replies.items() if reply is not None}
+            asked = [(examples[i], dialogues[i]) for i in said]
+            # one process asks the user, who may be a language model
+            told = gather(benchmark.replies(asked) if place()[0] == 0 else [])[0]
+            said = {i: t for i, t in zip(said, told, strict=True) if t is not None}
     return dialogues
 
 

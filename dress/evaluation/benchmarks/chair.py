@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dress.data.sources.coco_index import read_index
+from dress.data.sources.coco_index import CocoImage, read_index
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.chair_words import ChairVocabulary
@@ -62,10 +62,7 @@ class ChairBenchmark(PublicBenchmark):
                     f"{self.path(self.instances)} has the category {category!r}, which "
                     f"{self.synonyms} lacks: give COCO's own categories."
                 )
-        photographs = sorted(index.photographs, key=lambda p: str(p.id))
-        if self.limit is not None and self.limit < len(photographs):
-            photographs = random.Random(self.seed).sample(photographs, self.limit)
-        for photograph in photographs:
+        for photograph in drawn(index.photographs, limit=self.limit, seed=self.seed):
             yield Example(
                 id=str(photograph.id),
                 cluster=str(photograph.id),
@@ -116,3 +113,11 @@ class ChairBenchmark(PublicBenchmark):
     @cached_property
     def _vocabulary(self) -> ChairVocabulary:
         return ChairVocabulary.read(self.path(self.synonyms))
+
+
+def drawn(photographs: Sequence[CocoImage], *, limit: int | None, seed: int) -> list[CocoImage]:
+    """Draw so many photographs, or return all, in an order that the file's does not change."""
+    ordered = sorted(photographs, key=lambda p: str(p.id))
+    if limit is None or limit >= len(ordered):
+        return ordered
+    return random.Random(seed).sample(ordered, limit)
