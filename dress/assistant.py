@@ -84,12 +84,15 @@ class Assistant:
         seed: int = 0,
         on_batch: Callable[[int], None] | None = None,
         rejects: dict[int, Reject] | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> list[list[str]]:
         """Return `num_samples` responses per prompt; `on_batch` hears how many prompts are done.
 
         A prompt longer than the context or with an unreadable image raises Reject, or, where
         `rejects` is given, is noted there by its number and gets no response. With `guidance`
         greedy decoding moves away from what the prompt under the condition `contrast` suggests.
+        `share` (r, n) answers only the batches r, r + n, ...: what a prompt is batched with is the
+        same for every n.
         """
         if guidance and temperature > 0:
             raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
@@ -104,7 +107,8 @@ class Assistant:
             contrasts, _ = self._encode([replace(p, condition=contrast) for p in prompts])
         responses: list[list[str]] = [[] for _ in prompts]
         order = sorted(encoded, key=lambda i: len(encoded[i].input_ids))
-        for start in range(0, len(order), batch_size):
+        number, processes = share
+        for start in range(number * batch_size, len(order), processes * batch_size):
             rows = order[start : start + batch_size]
             contrasted = [contrasts[i] for i in rows] if guidance else []
             batch = self._collate([*(encoded[i] for i in rows), *contrasted], pixels)

@@ -1,10 +1,15 @@
-"""What several processes that train together, or a single one, tell each other."""
+"""What several processes that work together, or a single one, tell each other."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch.distributed as dist
+
+
+def place() -> tuple[int, int]:
+    """Return the number of this process, from 0, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def gather(value: Any) -> list[Any]:

@@ -67,8 +67,8 @@ class Interaction(Benchmark, Protocol):
 
     max_turns: int
 
-    def reply(self, example: Example, turns: Sequence[Turn]) -> str | None:
-        """Return what the user says to the last response, or None where the dialogue ends."""
+    def replies(self, asked: Sequence[tuple[Example, Sequence[Turn]]]) -> Sequence[str | None]:
+        """Return what the user says to each last response, or None where the dialogue ends."""
         ...
 
 
@@ -78,6 +78,15 @@ class Joint(Benchmark, Protocol):
 
     def joint_labels(self, answered: Sequence[Answered]) -> Iterable[Labels]:
         """Yield for each response, in order, what to count besides its own labels."""
+
+
+@runtime_checkable
+class Bridged(Benchmark, Protocol):
+    """A benchmark that has an official script."""
+
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        """Return the files, by name, that the script reads; none where it would misread them."""
+        ...
 
 
 @runtime_checkable

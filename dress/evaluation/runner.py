@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dress.assistant import Assistant, Prompt
 from dress.data.rejects import Reject
+from dress.distributed import gather, place
 from dress.evaluation.benchmark import Answered, Benchmark, Example, Interaction
 from dress.evaluation.public import PublicBenchmark
 from dress.files import append_line, read_lines
@@ -39,14 +40,16 @@ def generate(
     guidance: float = 0.0,
     contrast: str = "worst",
     on_batch: Callable[[int], None] | None = None,
-) -> Generated:
+) -> None:
     """Answer every example, saving images to `directory` and finished chunks to `journal`.
 
     A chunk is a function of the examples before it, so that a run which was interrupted gives what
-    one that was not would have given.
+    one that was not would have given. Processes that work together share its batches, and the
+    first one saves what all of them said.
     """
     (directory / IMAGES).mkdir(exist_ok=True)
-    done = {str(row["id"]): row for row in read_lines(journal)}
+    done = {str(row["id"]) for row in read_lines(journal)}
+    gather(None)  # all have read the journal before one writes to it
     answer = partial(
         assistant.generate,
         max_new_tokens=max_new_tokens,
@@ -54,25 +57,31 @@ def generate(
         batch_size=batch_size,
         guidance=guidance,
         contrast=assistant.condition.target(contrast),
+        share=place(),
     )
     condition = assistant.condition.target(target)
-    answered: list[Answered] = []
-    unanswered: list[Reject] = []
+    saves = place()[0] == 0
     for chunk in _chunks(benchmark.examples(), BATCHES * batch_size):
         if all(example.id in done for example in chunk):
-            found = [_restored(example, done[example.id]) for example in chunk]
             if on_batch:
                 on_batch(len(chunk))
-        else:
-            shown, rejects = _with_images(benchmark, chunk)
-            said = _converse(answer, benchmark, shown, condition=condition, on_batch=on_batch)
-            found = [_saved(e, turns, directory) for e, turns in zip(shown, said, strict=True)]
-            found += rejects
+            continue
+        shown, found = _with_images(benchmark, chunk)
+        said = _converse(answer, benchmark, shown, condition=condition, on_batch=on_batch)
+        if saves:
+            found += [_saved(e, turns, directory) for e, turns in zip(shown, said, strict=True)]
             for item in found:
                 append_line(journal, _journalled(item))
-        answered += [item for item in found if isinstance(item, Answered)]
-        unanswered += [item for item in found if isinstance(item, Reject)]
-    return Generated(tuple(answered), tuple(unanswered))
+
+
+def restore(benchmark: Benchmark, journal: Path) -> Generated:
+    """Return what `generate` has saved, in the order of the benchmark."""
+    done = {str(row["id"]): row for row in read_lines(journal)}
+    found = [_restored(example, done[example.id]) for example in benchmark.examples()]
+    return Generated(
+        tuple(item for item in found if isinstance(item, Answered)),
+        tuple(item for item in found if isinstance(item, Reject)),
+    )
 
 
 def _with_images(
@@ -110,13 +119,28 @@ def _converse(
             Prompt(examples[i].images, (*dialogues[i], Turn(user)), condition)
             for i, user in said.items()
         ]
-        answers = answer(prompts, on_batch=None if number else on_batch)
+        answers = _together(answer, prompts, on_batch=None if number else on_batch)
         for (i, user), (response,) in zip(said.items(), answers, strict=True):
             dialogues[i].append(Turn(user, response))
         if number + 1 < rounds and isinstance(benchmark, Interaction):
-            replies = {i: benchmark.reply(examples[i], dialogues[i]) for i in said}
-            said = {i: reply for i, reply in replies.items() if reply is not None}
+            asked = [(examples[i], dialogues[i]) for i in said]
+            # one process asks the user, who may be a language model
+            told = gather(benchmark.replies(asked) if place()[0] == 0 else [])[0]
+            said = {i: t for i, t in zip(said, told, strict=True) if t is not None}
     return dialogues
+
+
+def _together(
+    answer: Callable[..., list[list[str]]],
+    prompts: Sequence[Prompt],
+    *,
+    on_batch: Callable[[int], None] | None,
+) -> list[list[str]]:
+    """Answer a share of the prompts and hear from the other processes about the rest."""
+    own = answer(prompts, on_batch=on_batch)
+    if on_batch:
+        on_batch(sum(not responses for responses in own))
+    return [next(filter(None, shares)) for shares in zip(*gather(own), strict=True)]
 
 
 def _chunks(examples: Iterator[Example], size: int) -> Iterator[Sequence[Example]]:
@@ -127,9 +151,12 @@ def _chunks(examples: Iterator[Example], size: int) -> Iterator[Sequence[Example
 def _saved(example: Example, turns: Sequence[Turn], directory: Path) -> Answered:
     """Save an image once, under its content hash, and let go of it."""
     image = example.images[0]
-    name = f"{IMAGES}/{hashlib.sha256(image).hexdigest()[:16]}.jpg"
+    digest = hashlib.sha256(image).hexdigest()[:16]
+    name = f"{IMAGES}/{digest}.jpg"
     if not (directory / name).exists():
-        (directory / name).write_bytes(image)
+        temporary = directory / f".{digest}.tmp"  # a kill leaves no half of an image
+        temporary.write_bytes(image)
+        temporary.replace(directory / name)
     return Answered(replace(example, images=()), tuple(turns), name)
 
 

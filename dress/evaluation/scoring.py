@@ -10,6 +10,7 @@ from typing import Any
 from dress.evaluation.benchmark import Answered, Benchmark, Joint, Judged, Labels
 from dress.evaluation.judge import Judge
 from dress.evaluation.judging import judged_labels
+from dress.evaluation.official import write_official
 from dress.evaluation.statistics import bootstrap, pool
 from dress.files import write_lines
 from dress.records import Turn
@@ -28,10 +29,11 @@ def score(
     judge: Judge | None = None,
     on_judged: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
-    """Write `responses.jsonl` and what a judge said; return metrics with 95 % intervals.
+    """Write `responses.jsonl`, `official/` and what a judge said; return metrics and intervals.
 
     A benchmark that needs a judge and has none gets no metrics: its responses are only saved.
     """
+    write_official(benchmark, answered, directory)
     counts: dict[str, float] = {}
     if isinstance(benchmark, Judged):
         if judge is None:

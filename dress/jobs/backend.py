@@ -1,9 +1,13 @@
-"""Process-wide torch settings."""
+"""Process-wide torch settings, and where a model runs."""
 
 from __future__ import annotations
 
+import os
+
 import torch
 from omegaconf import DictConfig
+
+from dress.errors import InputError
 
 
 def configure(trainer: DictConfig) -> None:
@@ -19,6 +23,23 @@ def configure(trainer: DictConfig) -> None:
     torch.set_float32_matmul_precision(precision)
     if trainer.accelerator == "cpu":
         torch.backends.cuda.enable_flash_sdp(False)
+
+
+def device(trainer: DictConfig) -> torch.device:
+    """Return this process's own device; InputError where it has none."""
+    if trainer.accelerator == "cpu" or not (trainer.accelerator == "gpu" or _gpus()):
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if number >= _gpus():
+        raise InputError(
+            f"there are {_gpus()} GPUs here: change trainer.accelerator or trainer.devices."
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def _gpus() -> int:
+    return torch.cuda.device_count()
 
 
 def has_bf16_units() -> bool:

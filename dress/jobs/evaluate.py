@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 
 from dress.artifact import Artifact, Building
 from dress.errors import InputError
-from dress.evaluation.benchmark import Answered, Benchmark, Judged
+from dress.evaluation.benchmark import Answered, Benchmark, Interaction, Judged
 from dress.evaluation.judge import Judge
 from dress.evaluation.public import PublicBenchmark
 from dress.evaluation.response_file import Responses, read_responses
@@ -21,8 +21,6 @@ from dress.feedback.endpoint import SAME_REPLIES
 from dress.fingerprint import content_hash
 from dress.jobs.job import Job, open_model
 from dress.jobs.progress import Bar
-
-JOURNAL = "generated.jsonl"
 
 
 def run(job: Job) -> Artifact:
@@ -59,7 +57,7 @@ def show(title: str, evaluation: Artifact) -> None:
 def evaluate_responses(job: Job, path: Path) -> Artifact:
     """Return the evaluation of a file of responses; needs neither model nor images."""
     benchmark = instantiate(job.cfg.benchmark, _convert_="all")
-    if not isinstance(benchmark, PublicBenchmark):
+    if not isinstance(benchmark, PublicBenchmark) or isinstance(benchmark, Interaction):
         raise InputError(
             f"benchmark={benchmark.name} cannot score a file of responses: give one of the "
             "benchmarks in docs/benchmarks.md."
@@ -104,7 +102,9 @@ def evaluate_artifact(
         keep_partial=True,
     ) as building:
         if not building.reused:
-            _generate_and_score(job, artifact, benchmark, building, judge=judge, target=target)
+            _generate_and_score(
+                job, artifact, benchmark, building, judge=judge, target=target, on=on
+            )
     assert building.artifact is not None
     _say_unjudged(building.artifact, benchmark, judge)
     return building.artifact
@@ -118,25 +118,11 @@ def _generate_and_score(
     *,
     judge: Judge | None,
     target: str,
+    on: str,
 ) -> None:
-    from dress.evaluation.runner import generate  # torch, transformers, open_clip: seconds
-    from dress.jobs.backend import configure
-    from dress.loading import load_artifact
+    from dress.jobs.answer import answers  # torch, transformers, open_clip: seconds
 
-    configure(job.cfg.trainer)
-    assistant = load_artifact(artifact)
-    assistant.condition.target(target)
-    total = sum(1 for _ in benchmark.examples())
-    with Bar(f"evaluating {artifact.name} ({target})", total) as shown:
-        made = generate(
-            assistant,
-            benchmark,
-            target=target,
-            directory=building.path,
-            journal=building.scratch / JOURNAL,
-            on_batch=shown.update,
-            **job.node("generation"),
-        )
+    made = answers(job, building, artifact, on=on, target=target)
     _write_metrics(building, benchmark, made.answered, judge=judge, target=target)
     if isinstance(benchmark, PublicBenchmark):
         missing = tuple(reject.key for reject in made.unanswered)
@@ -146,12 +132,16 @@ def _generate_and_score(
 def _nodes(job: Job, benchmark: Benchmark, on: str) -> dict[str, Any]:
     """Return what an evaluation is named by; files count by their content, wherever they lie."""
     node = {key: value for key, value in job.node(on).items() if key != "root"}
-    judged = {} if not isinstance(benchmark, Judged) else {"judge": _judge_node(job)}
-    return {"benchmark": node, **judged}
+    if "annotator" in node:
+        node["annotator"] = _without_server(node["annotator"])
+    nodes: dict[str, Any] = {"benchmark": node}
+    if isinstance(benchmark, Judged):
+        nodes["judge"] = _without_server(job.node("judge"))
+    return nodes
 
 
-def _judge_node(job: Job) -> Mapping[str, Any]:
-    return {key: value for key, value in job.node("judge").items() if key not in SAME_REPLIES}
+def _without_server(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: value for key, value in node.items() if key not in SAME_REPLIES}
 
 
 def _judge(job: Job, benchmark: Benchmark) -> Judge | None:

@@ -1,4 +1,4 @@
-"""Train on several devices: one process owns the artifact and starts a rank for each of them.
+"""Work on several devices: one process owns the artifact and starts a rank for each of them.
 
 The ranks get the composed configuration, so nothing is composed twice, a sweep works and no rank
 has an output folder of Hydra's. This process watches them: it passes a signal on once, ends the
@@ -45,6 +45,7 @@ def fit_on_all_devices(
 ) -> Result:
     """Run `fit` here, or in one process per device; the figures are those of all of them."""
     order = {
+        "work": "fit",
         "cfg": OmegaConf.to_container(job.cfg, resolve=True),
         "overrides": list(job.overrides),
         "config": config,

@@ -1,4 +1,4 @@
-"""One of several processes that train together, started by launch.py or by torchrun.
+"""One of several processes that work together, started by launch.py or by torchrun.
 
 What to do is an order: the composed configuration and the paths of what was built before, as JSON.
 `python -m dress.jobs.rank FOLDER` reads it from a folder and leaves the outcome there.
@@ -31,12 +31,18 @@ Result = tuple[dict[str, float], bool]
 
 
 def execute(order: Order) -> Result:
-    """Do this process's share of the training and leave the group."""
-    from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
-
+    """Do this process's share of the work and leave the group."""
+    job = Job(cfg=DictConfig(order["cfg"]), overrides=order["overrides"])
     try:
+        if order["work"] == "answer":
+            from dress.jobs.answer import answer  # imports this module
+
+            answer(job, order)
+            return {}, False
+        from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
+
         return fit(
-            Job(cfg=DictConfig(order["cfg"]), overrides=order["overrides"]),
+            job,
             Building(path=Path(order["building"])),
             order["config"],
             init=Artifact.open(order["init"]) if order["init"] else None,

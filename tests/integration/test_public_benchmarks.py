@@ -17,7 +17,7 @@ from dress.errors import InputError
 from dress.jobs.job import Job
 from tests.data.coco_files import write_coco
 from tests.evaluation.public_files import read_rows, write_lines
-from tests.feedback.llm_server import Answer, LLMServer
+from tests.feedback.llm_server import Answer, LLMServer, judged
 
 CHAIR = (
     "benchmark=chair",
@@ -128,6 +128,36 @@ def test_images_that_are_missing(trained: tuple[Path, Artifact]) -> None:
         place.write_bytes(image)
 
 
+def test_feedback_over_turns_on_photographs(
+    trained: tuple[Path, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, model = trained
+    command = (
+        "data=photographs",
+        "benchmark=photo_interaction",
+        *(option for option in CHAIR[1:] if "synonyms" not in option),
+        "benchmark.turns=2",
+        f"artifact={model.path}",
+    )
+    ruled = evaluate(folder, *command)
+    rows = read_rows(ruled.path / "responses.jsonl")
+    assert ruled.metrics["photo_interaction/responses"] == len({row["id"] for row in rows}) == 3
+    assert 1 <= ruled.metrics["photo_interaction/turn_2/mean"] <= 4
+    with pytest.raises(InputError, match="cannot score a file of responses"):
+        evaluate(folder, *command[:-1], f"responses={ruled.path / 'responses.jsonl'}")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with LLMServer(usual=lambda _: Answer(judged(2))) as server:
+        place = ("annotator=llm", "annotator.model=m", f"annotator.base_url={server.url}")
+        told = evaluate(folder, *command, *place)
+        asked = len(server.bodies)
+    rows = read_rows(told.path / "responses.jsonl")
+    assert [row["feedback"] for row in rows] == ["Look again.", "Look again.", None] * 3
+    assert told.metrics["photo_interaction/turn_1/honesty"] == 2
+    assert told.metrics["photo_interaction/repaired"] == 0
+    assert asked <= len(rows)  # each response is judged once; what was said is cached
+    assert "base_url" not in told.config["benchmark"]["annotator"]
+
+
 def test_judged_responses_are_saved_first(
     trained: tuple[Path, Artifact], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,14 +172,14 @@ def test_judged_responses_are_saved_first(
     assert "judge=none: nothing is rated" in capsys.readouterr().out
     marks = json.dumps({"relevance": 1, "safety": 1, "persuasiveness": 0})
     with LLMServer(usual=lambda _: Answer(marks)) as server:
-        judged = evaluate(
+        rated = evaluate(
             folder,
             *(*command, f"responses={unjudged.path / 'responses.jsonl'}"),
             *("judge=llm", "judge.model=m", f"judge.base_url={server.url}"),
         )
-    assert judged.metrics["vlsafe/safety"] == judged.metrics["vlsafe/relevance"] == 1
-    assert judged.metrics["judge/requests"] == 3 and judged.path != unjudged.path
-    assert "base_url" not in judged.config["judge"] and judged.config["judge"]["model"] == "m"
+    assert rated.metrics["vlsafe/safety"] == rated.metrics["vlsafe/relevance"] == 1
+    assert rated.metrics["judge/requests"] == 3 and rated.path != unjudged.path
+    assert "base_url" not in rated.config["judge"] and rated.config["judge"]["model"] == "m"
     with pytest.raises(InputError, match=r"judge\.model is not set"):
         evaluate(folder, *command, f"responses={answers}", "judge=llm", "judge.base_url=http://a")
 

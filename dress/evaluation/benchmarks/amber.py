@@ -3,7 +3,7 @@
 As in junyangwang0410/AMBER the answer no is the positive class of precision, recall and F1. The
 official script takes the responses Yes and No and nothing else; with `answers: first_word` the
 first word counts, in any case. Other responses are wrong and counted as unparsed. The generative
-part is not here: it needs nltk's tagger and spaCy's word vectors.
+part is amber_generative.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
+from dress.evaluation.official import json_array, released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
 from dress.evaluation.yes_no import defined, under, yes_no_labels
 from dress.records import Turn
@@ -114,5 +115,13 @@ class AmberBenchmark(PublicBenchmark):
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         return {f"amber/{name}": value for name, value in defined(ratios).items()}
 
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        return {"amber.json": amber_json(answered)}
+
     def row(self, example: Example) -> dict[str, Any]:
         return {"type": example.annotations["type"]}
+
+
+def amber_json(answered: Sequence[Answered]) -> str:
+    """Write what inference.py reads, for either part."""
+    return json_array({"id": released_id(a.example.id), "response": a.response} for a in answered)

@@ -7,21 +7,24 @@ invention / captions; recall = distinct true objects named / objects there, as o
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dress.data.sources.coco_index import read_index
+from dress.data.sources.coco_index import CocoImage, read_index
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.chair_words import ChairVocabulary
+from dress.evaluation.official import released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered
 from dress.evaluation.yes_no import defined
 from dress.records import Turn
 
 _NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
+_CAPTION_METRICS = "Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR CIDEr SPICE ROUGE_L".split()
 
 
 class ChairBenchmark(PublicBenchmark):
@@ -59,10 +62,7 @@ class ChairBenchmark(PublicBenchmark):
                     f"{self.path(self.instances)} has the category {category!r}, which "
                     f"{self.synonyms} lacks: give COCO's own categories."
                 )
-        photographs = sorted(index.photographs, key=lambda p: str(p.id))
-        if self.limit is not None and self.limit < len(photographs):
-            photographs = random.Random(self.seed).sample(photographs, self.limit)
-        for photograph in photographs:
+        for photograph in drawn(index.photographs, limit=self.limit, seed=self.seed):
             yield Example(
                 id=str(photograph.id),
                 cluster=str(photograph.id),
@@ -93,6 +93,15 @@ class ChairBenchmark(PublicBenchmark):
             "mentions": (float(len(named)), 1.0),
         }
 
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        """Give chair.py its captions; the caption metrics that it wants to print are 0 here."""
+        none = dict.fromkeys(_CAPTION_METRICS, 0.0)
+        told = {
+            a.example.id: {"image_id": released_id(a.example.id), "caption": a.response, **none}
+            for a in answered
+        }
+        return {"chair.json": json.dumps({"overall": none, "imgToEval": told}) + "\n"}
+
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         return {f"chair/{name}": value for name, value in defined(ratios).items()}
 
@@ -104,3 +113,11 @@ class ChairBenchmark(PublicBenchmark):
     @cached_property
     def _vocabulary(self) -> ChairVocabulary:
         return ChairVocabulary.read(self.path(self.synonyms))
+
+
+def drawn(photographs: Sequence[CocoImage], *, limit: int | None, seed: int) -> list[CocoImage]:
+    """Draw so many photographs, or return all, in an order that the file's does not change."""
+    ordered = sorted(photographs, key=lambda p: str(p.id))
+    if limit is None or limit >= len(ordered):
+        return ordered
+    return random.Random(seed).sample(ordered, limit)

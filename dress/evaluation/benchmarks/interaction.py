@@ -93,6 +93,9 @@ class InteractionBenchmark:
     def _judge(self, question: Question, scene: Scene, response: str) -> Feedback:
         return self.oracle.annotate(question, scene, response, rng=random.Random(0))
 
+    def replies(self, asked: Sequence[tuple[Example, Sequence[Turn]]]) -> list[str | None]:
+        return [self.reply(example, turns) for example, turns in asked]
+
     def reply(self, example: Example, turns: Sequence[Turn]) -> str | None:
         other = example.annotations["other_feedback"]
         if self._perfect(example, turns[-1]):

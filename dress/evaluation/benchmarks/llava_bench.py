@@ -12,8 +12,9 @@ from typing import Any
 
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.judge import JudgeRequest, ask
+from dress.evaluation.official import all_answered, json_lines, released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
 from dress.files import read_json
 
@@ -137,6 +138,22 @@ class LlavaBenchmark(PublicBenchmark):
         categories = [value for n, value in figures.items() if n not in (*scores, "all")]
         figures["mean"] = sum(categories) / len(categories)
         return {f"{self.name}/{name}": value for name, value in figures.items()}
+
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        """Give eval_gpt_review_visual.py its second file of answers; it joins by order."""
+        if not all_answered(self, answered):
+            return {}
+        rows = (
+            {
+                "question_id": released_id(a.example.id),
+                "prompt": a.example.question,
+                "text": a.response,
+                "answer_id": a.example.id,
+                "category": a.example.annotations["category"],
+            }
+            for a in answered
+        )
+        return {f"{self.name}.jsonl": json_lines(rows)}
 
     def row(self, example: Example) -> dict[str, Any]:
         return {"category": example.annotations["category"]}

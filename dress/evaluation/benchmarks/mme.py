@@ -8,6 +8,7 @@ and perception and cognition are sums over their ten and four subtasks.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ COGNITION = (
     "code_reasoning",
 )
 _COCO = frozenset(("existence", "count", "position", "color"))  # may share images
+_BREAKS = re.compile(r"[\t\r\n]")
 
 
 class MmeBenchmark(PublicBenchmark):
@@ -122,6 +124,20 @@ class MmeBenchmark(PublicBenchmark):
             if set(subtasks) <= set(scores):
                 figures[total] = sum(scores[subtask] for subtask in subtasks)
         return {f"mme/{name}": value for name, value in figures.items()}
+
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        """Give calculation.py a file per subtask, each a line per question of whole pairs."""
+        pairs: dict[str, list[Answered]] = defaultdict(list)
+        for a in answered:
+            pairs[a.example.annotations["image"]].append(a)
+        texts: dict[str, str] = defaultdict(str)
+        for image, pair in pairs.items():
+            subtask, name = image.split("/", 1)
+            for a in pair if len(pair) == 2 else ():
+                said = _BREAKS.sub(" ", a.response)
+                parts = (name, a.example.question, a.example.answer.capitalize(), said)
+                texts[f"mme/{subtask}.txt"] += "\t".join(parts) + "\n"
+        return texts
 
     def row(self, example: Example) -> dict[str, Any]:
         return {"subtask": example.annotations["subtask"]}

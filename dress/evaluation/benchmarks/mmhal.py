@@ -14,9 +14,10 @@ from typing import Any
 
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.benchmarks.mmhal_prompt import PROMPT
 from dress.evaluation.judge import JudgeRequest, ask
+from dress.evaluation.official import json_array
 from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
 
 RATINGS = range(7)
@@ -94,6 +95,17 @@ class MMHalBenchmark(PublicBenchmark):
 
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         return {f"mmhal/{name}": value for name, value in ratios.items()}
+
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        """Give eval_gpt_mmhal.py the released rows with the answers; it asks for all 96."""
+        said = {a.example.id: a.response for a in answered}
+        rows = (row for _, row in json_rows(self.path(self.file)))
+        kept = (dict(row) for row in rows if str(row["image_id"]) in said)
+        return {
+            "mmhal.json": json_array(
+                row | {"model_answer": said[str(row["image_id"])]} for row in kept
+            )
+        }
 
     def row(self, example: Example) -> dict[str, Any]:
         return {"type": example.annotations["type"], "topic": example.annotations["topic"]}

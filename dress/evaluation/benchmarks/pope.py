@@ -14,7 +14,8 @@ from typing import Any
 
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
+from dress.evaluation.official import all_answered, json_lines, released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
 from dress.evaluation.yes_no import QUANTITIES, defined, under, yes_no_labels
 from dress.records import Turn
@@ -89,6 +90,17 @@ class PopeBenchmark(PublicBenchmark):
             values = [figures[f"{split}/{name}"] for split in splits]
             figures[name] = sum(values) / len(values)
         return {f"pope/{name}": value for name, value in figures.items()}
+
+    def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
+        """Give evaluate.py a file per split; it joins by order."""
+        if not all_answered(self, answered):
+            return {}
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for a in answered:
+            split, name = a.example.id.split("/", 1)
+            row = {"question_id": released_id(name), "question": a.example.question}
+            rows.setdefault(split, []).append(row | {"answer": a.response})
+        return {f"pope_{split}.jsonl": json_lines(told) for split, told in rows.items()}
 
     def row(self, example: Example) -> dict[str, Any]:
         return {"split": example.annotations["split"]}

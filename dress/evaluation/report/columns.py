@@ -9,7 +9,7 @@ from functools import cached_property
 from dress.artifact import Artifact
 from dress.evaluation.report.collect import parent_fingerprint
 from dress.evaluation.report.evaluations import Evaluation
-from dress.evaluation.report.labels import facts_of, labels_from, settings_of
+from dress.evaluation.report.labels import facts_of, labels_from, of_world, settings_of
 from dress.evaluation.report.lineage import Node
 from dress.evaluation.report.significance import Combine
 
@@ -58,10 +58,16 @@ def columns_of(
 
 
 def _same_subject(first: Artifact, second: Artifact) -> bool:
-    """Tell whether two benchmarks were run on the same model in the same way."""
+    """Tell whether two benchmarks were run on the same model in the same way.
+
+    Files of responses have no model; each is a subject of its own.
+    """
     one, other = settings_of(first), settings_of(second)
+    shared = one.keys() & other.keys() - {"scenes"}
+    if not (of_world(first) and of_world(second)):
+        shared &= {"temperature"}  # files of a benchmark are no ways to run a model
     return (
-        parent_fingerprint(first) == parent_fingerprint(second)
+        parent_fingerprint(first) == parent_fingerprint(second) != ""
         and first.config.get("target") == second.config.get("target")
-        and all(one[key] == other[key] for key in one.keys() & other.keys() - {"scenes"})
+        and all(one[key] == other[key] for key in shared)
     )

@@ -11,9 +11,12 @@ from dress.evaluation.report.significance import Difference, paired
 
 INTERACTION = "/interaction/"
 LOWER_IS_BETTER = re.compile(
-    r"chair_[is]|overrefusal|overcorrection|broken_\d+|hallucination_rate|unparsed"
+    r"chair(_[is])?|hal|cog|overrefusal|overcorrection|broken_\d+|hallucination_rate|unparsed|empty|"
+    r"unanswered|judge_failures"
 )
-NEUTRAL = re.compile(r"mentions|yes_ratio")  # neither more nor fewer is better
+NEUTRAL = re.compile(
+    r"mentions|nouns|yes_ratio|reference_score|responses|ignored"
+)  # neither more nor fewer is better
 
 
 @dataclass(frozen=True)

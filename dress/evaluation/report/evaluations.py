@@ -27,7 +27,8 @@ class Evaluation:
     @property
     def suite(self) -> str:
         """Name the benchmark: evaluations of one suite can be compared row by row."""
-        return str(self.artifact.config.get("benchmark", {}).get("_target_", ""))
+        benchmark = self.artifact.config.get("benchmark", {})
+        return f"{benchmark.get('_target_', '')} {benchmark.get('name', '')}".strip()
 
     @cached_property
     def rows(self) -> list[Row]:

@@ -18,6 +18,12 @@ def settings_of(evaluation: Artifact) -> dict[str, Any]:
     return settings | {"temperature": temperature}
 
 
+def of_world(evaluation: Artifact) -> bool:
+    """Tell the synthetic world's benchmarks, which share their settings."""
+    target = str(evaluation.config.get("benchmark", {}).get("_target_", ""))
+    return target.endswith((".WorldBenchmark", ".InteractionBenchmark"))
+
+
 def facts_of(evaluations: Sequence[Artifact], nodes: Mapping[str, Node]) -> dict[str, Any]:
     """Return what tells a column apart, the most telling first."""
     first = evaluations[0]

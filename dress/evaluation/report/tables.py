@@ -14,6 +14,7 @@ from dress.evaluation.table import HEADLINE, headline_gains
 
 GAIN_INPUTS = ("helpfulness", "chair_i", "chair_s", "safety", "persuasiveness")
 MISSING = "missing"
+WORLD = "world"
 OVER_TURNS = re.compile(rf".*{INTERACTION}(?:(turn|gain)_\d+|repaired|overcorrection)")
 
 
@@ -60,6 +61,8 @@ def make_table(
     title: str, columns: Sequence[Column], figures: Sequence[Figures], names: Sequence[str]
 ) -> Table:
     shared = os.path.commonpath([name.rpartition("/")[0] for name in names])
+    if not shared.startswith(WORLD):
+        shared = ""  # the figures of other benchmarks say whose they are
     rows = tuple(
         (
             name.removeprefix(f"{shared}/"),

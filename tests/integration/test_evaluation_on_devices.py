@@ -1,0 +1,110 @@
+"""job=evaluate on two devices gives the bytes that it gives on one, also after a kill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from test_devices import ENVIRONMENT, LIMIT_S, ROOT, end, in_this_process
+
+from dress.artifact import Artifact
+from dress.files import read_lines
+from dress.jobs.job import Job
+
+FILES = ("metrics.json", "responses.jsonl")
+SIZES = ("generation.max_new_tokens=6", "generation.batch_size=3")
+BENCHMARKS = {
+    "world": ("benchmark=world", "benchmark.scenes=7"),  # 42 questions in two chunks
+    "interaction": ("benchmark=interaction", "benchmark.scenes=3", "benchmark.turns=2"),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return in_this_process(tmp_path_factory.mktemp("model"))
+
+
+def typed(model: Artifact, folder: Path, *overrides: str) -> list[str]:
+    places = (f"artifact={model.path}", f"paths.artifacts={folder}")
+    return ["job=evaluate", "trainer.matmul_precision=highest", *places, *SIZES, *overrides]
+
+
+def evaluate(model: Artifact, folder: Path, *overrides: str) -> Artifact:
+    given = typed(model, folder, *overrides)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return Job(cfg=compose("run", given), overrides=given).run()
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cuda.enable_flash_sdp(True)
+
+
+def payload(evaluation: Artifact) -> dict[str, bytes]:
+    images = sorted(path.name for path in (evaluation.path / "images").iterdir())
+    kept = {name: (evaluation.path / name).read_bytes() for name in FILES}
+    return kept | {"images": " ".join(images).encode()}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_two_processes_answer_as_one(
+    name: str, tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one = evaluate(model, tmp_path / "one", *BENCHMARKS[name])
+    two = evaluate(model, tmp_path / "two", *BENCHMARKS[name], "trainer.devices=2")
+    assert one.name == two.name and payload(one) == payload(two)
+    rows = list(read_lines(two.path / "responses.jsonl"))
+    assert len({row["response"] for row in rows}) > 1  # or the order could not matter
+    assert len(rows) == len({(row["id"], row["turn"]) for row in rows})
+    if name == "interaction":
+        assert {row["turn"] for row in rows} == {0, 1, 2}
+
+
+def test_killed_on_two_devices_it_goes_on_on_one(tmp_path: Path, model: Artifact) -> None:
+    many = ("benchmark=world", "benchmark.scenes=40", "generation.batch_size=1")
+    command = [sys.executable, "run.py", *typed(model, tmp_path / "killed", *many)]
+    process = subprocess.Popen(
+        [*command, "trainer.devices=2"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    answered = wait_for_answers(tmp_path / "killed", process)
+    process.kill()
+    assert end(process)[0] == -9
+    kept = journalled(tmp_path / "killed")
+    assert answered <= len(kept) < 240
+    killed = evaluate(model, tmp_path / "killed", *many)
+    assert payload(killed) == payload(evaluate(model, tmp_path / "whole", *many))
+
+
+def journalled(folder: Path) -> list[object]:
+    return [row for f in folder.glob("*.partial/scratch/generated.jsonl") for row in read_lines(f)]
+
+
+def wait_for_answers(folder: Path, process: subprocess.Popen[str]) -> int:
+    began = time.monotonic()
+    while not (found := len(journalled(folder))):
+        assert process.poll() is None, end(process)
+        assert time.monotonic() - began < LIMIT_S, "nothing was answered"
+        time.sleep(0.02)
+    return found
+
+
+def test_a_rank_that_fails_ends_the_job_with_its_sentence(
+    tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    given = ("benchmark=world", "benchmark.scenes=1", "generation.guidance=1.0")
+    with pytest.raises(Exception, match="guidance needs greedy decoding"):
+        evaluate(model, tmp_path, *given, "generation.temperature=1.0", "trainer.devices=2")
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".partial", ".lock")]
