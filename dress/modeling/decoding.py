@@ -71,8 +71,10 @@ def decode(
     """Continue left-padded prompts `copies` times each; a row is padded after its end token."""
     forward = _Forward(language)
     mask = attention_mask.long()
+    if not forward.by_rows:
+        embeds, mask = (t.repeat_interleave(copies, dim=0) for t in (embeds, mask))
     logits = forward(mask, inputs_embeds=embeds)
-    if copies > 1:
+    if copies > 1 and forward.by_rows:
         forward.cache.batch_repeat_interleave(copies)
         logits, mask = (t.repeat_interleave(copies, dim=0) for t in (logits, mask))
     live = torch.arange(len(mask), device=mask.device)
@@ -85,7 +87,7 @@ def decode(
         share = ended.float().mean().item()
         if share == 1 or step + 1 == max_new_tokens:
             return answers[:, : step + 1]
-        if share >= ENDED_SHARE:
+        if share >= ENDED_SHARE and forward.by_rows:
             kept = (~ended).nonzero().squeeze(1)
             forward.cache.batch_select_indices(kept)
             live, mask, tokens, ended = live[kept], mask[kept], tokens[kept], ended[kept]
@@ -95,7 +97,10 @@ def decode(
 
 
 class _Forward:
-    """Run the LM on what the cache does not hold yet; return the logits of the last token."""
+    """Run the LM on what the cache does not hold yet; return the logits of the last token.
+
+    `by_rows`: rows of the cache can be repeated and selected, which a recurrent layer's cannot.
+    """
 
     def __init__(self, language: LanguageModel) -> None:
         self.language, self.cache = language, growing_cache(language)
@@ -106,6 +111,7 @@ class _Forward:
                 f"model.language: a {language.config.model_type} keeps no keys and values, which "
                 "generation needs here; choose another language model."
             )
+        self.by_rows = all(hasattr(layer, "batch_select_indices") for layer in self.cache.layers)
         self.positions = "position_ids" in accepted
         self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 

@@ -13,7 +13,17 @@ from dress.modeling.lvlm import LVLM
 
 SAMPLING = {"temperature": 1.0, "top_p": 0.95, "num_return_sequences": 8}
 MISTRAL = LLAMA | {"model_type": "mistral", "sliding_window": 4, "num_key_value_heads": 2}
-HYBRID = LLAMA | {"model_type": "qwen3_next", "num_key_value_heads": 2}
+HYBRID = LLAMA | {  # every other layer is recurrent
+    "model_type": "qwen3_next",
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "mlp_only_layers": [0, 1],
+}
 
 
 def sampled_by_transformers(model: LVLM, prompts: dict[str, Tensor], new: int) -> Tensor:
@@ -51,8 +61,11 @@ def batches(model: LVLM) -> list[tuple[int, int]]:
     return seen
 
 
-@pytest.mark.parametrize("config", [LLAMA, GPT2, MISTRAL], ids=lambda c: c["model_type"])
-@pytest.mark.parametrize("lora", [None, LORA], ids=["plain", "lora"])
+@pytest.mark.parametrize(
+    ("config", "lora"),
+    [(LLAMA, None), (LLAMA, LORA), (GPT2, None), (MISTRAL, None), (MISTRAL, LORA), (HYBRID, None)],
+    ids=lambda value: value and value.get("model_type", "lora"),
+)
 def test_samples_equal_those_of_the_library(config: dict, lora: dict | None) -> None:
     model = tiny_lvlm(config, lora=lora).double().eval()
     if lora:
