@@ -10,7 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from dress.evaluation.report.compare import Figure, Figures
-from dress.evaluation.report.drawing import COLOURS, Panel, colour, draw, wrapped
+from dress.evaluation.report.drawing import (
+    COLOURS,
+    HEIGHT,
+    LEGEND_LINE,
+    Panel,
+    colour,
+    draw,
+    wrapped,
+)
 from dress.evaluation.report.training import Making
 
 TURN = re.compile(r"(.+)/turn_(\d+)")
@@ -31,6 +39,8 @@ def interaction_panels(labels: Sequence[str], figures: Sequence[Figures]) -> lis
 def _turns(
     name: str, labels: Sequence[str], lines: Mapping[int, list[tuple[int, Figure]]]
 ) -> Panel:
+    shown = {place: wrapped(labels[place], 50) for place in lines}
+
     def plot(axes: Axes) -> None:
         for place, points in lines.items():
             points.sort(key=lambda point: point[0])
@@ -41,19 +51,20 @@ def _turns(
                 "o-",
                 color=colour(place),
                 markersize=4,
-                label=wrapped(labels[place], 30),
+                label=shown[place],
             )
             for turn, f in points:
                 if f.low is not None and f.high is not None:
                     axes.plot([turn, turn], [f.low, f.high], color=colour(place), linewidth=1)
         axes.set_xticks(sorted({turn for points in lines.values() for turn, _ in points}))
         axes.set_xlabel("turns of feedback")
-        axes.legend()
+        axes.figure.legend(loc="outside lower left")  # many columns would hide the lines
 
     ends = [
         f"{labels[p]} from {v[0][1].value:.3f} to {v[-1][1].value:.3f}" for p, v in lines.items()
     ]
-    return draw(name, f"{name} over turns of feedback: {', '.join(ends)}", plot)
+    height = HEIGHT + LEGEND_LINE * sum(label.count("\n") + 1 for label in shown.values())
+    return draw(name, f"{name} over turns of feedback: {', '.join(ends)}", plot, height=height)
 
 
 def loss_panels(makings: Sequence[Making]) -> list[Panel]:
