@@ -10,15 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from dress.evaluation.report.compare import Figure, Figures
-from dress.evaluation.report.drawing import (
-    COLOURS,
-    HEIGHT,
-    LEGEND_LINE,
-    Panel,
-    colour,
-    draw,
-    wrapped,
-)
+from dress.evaluation.report.drawing import COLOURS, HEIGHT, LEGEND, Panel, colour, draw, wrapped
 from dress.evaluation.report.training import Making
 
 TURN = re.compile(r"(.+)/turn_(\d+)")
@@ -45,14 +37,7 @@ def _turns(
         for place, points in lines.items():
             points.sort(key=lambda point: point[0])
             turns, values = zip(*((turn, f.value) for turn, f in points), strict=True)
-            axes.plot(
-                turns,
-                values,
-                "o-",
-                color=colour(place),
-                markersize=4,
-                label=shown[place],
-            )
+            axes.plot(turns, values, "o-", color=colour(place), markersize=4, label=shown[place])
             for turn, f in points:
                 if f.low is not None and f.high is not None:
                     axes.plot([turn, turn], [f.low, f.high], color=colour(place), linewidth=1)
@@ -63,7 +48,7 @@ def _turns(
     ends = [
         f"{labels[p]} from {v[0][1].value:.3f} to {v[-1][1].value:.3f}" for p, v in lines.items()
     ]
-    height = HEIGHT + LEGEND_LINE * sum(label.count("\n") + 1 for label in shown.values())
+    height = HEIGHT + LEGEND * sum(label.count("\n") + 1 for label in shown.values())
     return draw(name, f"{name} over turns of feedback: {', '.join(ends)}", plot, height=height)
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as Canvas
 
 WIDTH, HEIGHT = 3.6, 2.6  # inches; a line of text needs LINE more
 LINE = 0.3
-LEGEND_LINE = 0.15
+LEGEND = 0.15  # inches for a line of a legend
 # Okabe and Ito's colours, told apart by colour-blind readers; the first column is grey
 COLOURS = ("#7a7a7a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLE: dict[Any, Any] = {
