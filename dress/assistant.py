@@ -111,7 +111,7 @@ class Assistant:
         for start in range(number * batch_size, len(order), processes * batch_size):
             rows = order[start : start + batch_size]
             contrasted = [contrasts[i] for i in rows] if guidance else []
-            batch = self._collate([*(encoded[i] for i in rows), *contrasted], pixels)
+            batch = self.collate([*(encoded[i] for i in rows), *contrasted], pixels)
             tokens = self.model.generate(
                 input_ids=batch.input_ids,
                 attention_mask=batch.attention_mask,
@@ -148,7 +148,7 @@ class Assistant:
                 rejects[number] = reject
         return encoded, pixels
 
-    def _collate(self, rows: Sequence[Encoded], pixels: dict[str, Tensor]) -> PromptBatch:
+    def collate(self, rows: Sequence[Encoded], pixels: dict[str, Tensor]) -> PromptBatch:
         """Pad on the left and point every placeholder at its patch."""
         names = list(dict.fromkeys(name for row in rows for name in row.images))
         patches = self.processor.num_image_tokens

@@ -99,6 +99,11 @@ class TokenBatch(Movable):
         return self.input_ids.flatten()[self.target_node]
 
     @property
+    def usable(self) -> bool:
+        """Whether there is anything to learn from."""
+        return self.target_node.numel() > 0
+
+    @property
     def num_sequences(self) -> int:
         return self.sequence_end.shape[0]
 

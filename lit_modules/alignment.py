@@ -39,6 +39,8 @@ class Objective(Protocol):
 class NonFiniteStep(RuntimeError):
     """A loss or a gradient is not finite; the parameters are those of the step before."""
 
+    remedy = "lower optimizer.lr or look at these groups"
+
 
 class AlignmentModule(L.LightningModule):
     """Sum the gradient over micro-batches and ranks and divide it by the count of all of them.
@@ -65,6 +67,7 @@ class AlignmentModule(L.LightningModule):
         self.build_scheduler = scheduler
         self.gradient_clip = gradient_clip
         self.empty_steps = 0
+        self.learning_rate = 0.0
         # steps have a random stream of their own, which validation and loaders do not disturb
         self._random_state: dict[str, Any] | None = None
         self._validation: list[Totals] = []
@@ -96,6 +99,20 @@ class AlignmentModule(L.LightningModule):
     def training_step(self, batch: Sequence[TokenBatch], batch_idx: int) -> None:
         assert self._random_state is not None
         random_state.restore(self._random_state)
+        totals = self.update(batch)
+        if totals is not None:
+            self.show(totals)
+        self.log("train/empty_steps", float(self.empty_steps), batch_size=1)
+        self._random_state = random_state.capture()
+
+    def loss(self, batch: Any) -> LossOutput:
+        return self.objective(self.model, batch)
+
+    def update(self, batch: Sequence[Any]) -> dict[str, float] | None:
+        """Make one step of the optimizer on the gradient of all micro-batches and ranks.
+
+        Return the sums over them with `grad_norm`, or None where there was nothing to learn from.
+        """
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
@@ -106,18 +123,45 @@ class AlignmentModule(L.LightningModule):
         if not all(map(math.isfinite, (totals["loss"], totals["count"], norm))):
             optimizer.zero_grad()
             raise NonFiniteStep(self._describe(batch, rows, totals["loss"], norm))
-        if totals["count"] > 0:
-            self._update(optimizer, gradients, totals, norm)
-        else:
+        if totals["count"] == 0:
             self.empty_steps += 1
-        self.log("train/empty_steps", float(self.empty_steps), batch_size=1)
-        self._random_state = random_state.capture()
+            return None
+        return totals | {"grad_norm": self._update(optimizer, gradients, totals, norm)}
 
-    def _backward(self, batch: Sequence[TokenBatch]) -> list[Totals]:
+    def _update(
+        self,
+        optimizer: LightningOptimizer,
+        gradients: list[Tensor],
+        totals: dict[str, float],
+        norm: float,
+    ) -> float:
+        """Divide and clip the gradient and step; return its norm before clipping."""
+        # DDP has averaged the gradients over ranks
+        scale = self.trainer.world_size / totals["count"]
+        norm *= scale
+        clip = self.gradient_clip
+        factor = scale if clip is None or norm <= clip else scale * clip / norm
+        torch._foreach_mul_(gradients, factor)
+        self.learning_rate = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        if isinstance(scheduler := self.lr_schedulers(), LRScheduler):
+            scheduler.step()
+        return norm
+
+    def show(self, totals: dict[str, float], *, norm_of: int = 1) -> None:
+        """Log the means of sums; `grad_norm` is a sum over `norm_of` steps."""
+        norm = totals.pop("grad_norm") / norm_of
+        logged = means(totals, "train")
+        self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=1)
+        logged |= {"train/grad_norm": norm, "train/learning_rate": self.learning_rate}
+        # `step` is what loggers then use as x; their default counts batches from 0
+        self.log_dict(logged | {"step": float(self.global_step)}, batch_size=1)
+
+    def _backward(self, batch: Sequence[Any]) -> list[Totals]:
         rows = []
         for index, micro_batch in enumerate(batch):
             with self._sync(enabled=index == len(batch) - 1):
-                output = self.objective(self.model, micro_batch)
+                output = self.loss(micro_batch)
                 self.manual_backward(output.loss_sum)
             rows.append(figures(output))
         return rows
@@ -128,31 +172,8 @@ class AlignmentModule(L.LightningModule):
             return contextlib.nullcontext()
         return strategy.block_backward_sync()
 
-    def _update(
-        self,
-        optimizer: LightningOptimizer,
-        gradients: list[Tensor],
-        totals: dict[str, float],
-        norm: float,
-    ) -> None:
-        # DDP has averaged the gradients over ranks
-        scale = self.trainer.world_size / totals["count"]
-        norm *= scale
-        clip = self.gradient_clip
-        factor = scale if clip is None or norm <= clip else scale * clip / norm
-        torch._foreach_mul_(gradients, factor)
-        learning_rate = optimizer.param_groups[0]["lr"]
-        optimizer.step()
-        if isinstance(scheduler := self.lr_schedulers(), LRScheduler):
-            scheduler.step()
-        logged = means(totals, "train")
-        self.log("train/loss", logged.pop("train/loss"), prog_bar=True, batch_size=1)
-        logged |= {"train/grad_norm": norm, "train/learning_rate": learning_rate}
-        # `step` is what loggers then use as x; their default counts batches from 0
-        self.log_dict(logged | {"step": float(self.global_step)}, batch_size=1)
-
     def _describe(
-        self, batch: Sequence[TokenBatch], rows: Sequence[Totals], loss: float, norm: float
+        self, batch: Sequence[Any], rows: Sequence[Totals], loss: float, norm: float
     ) -> str:
         guilty = [b for b, row in zip(batch, rows, strict=True) if not row["loss"].isfinite()]
         ids = [group for micro_batch in guilty or batch for group in micro_batch.group_ids]
@@ -167,7 +188,7 @@ class AlignmentModule(L.LightningModule):
 
     def validation_step(self, batch: Sequence[TokenBatch], batch_idx: int) -> None:
         for micro_batch in batch:
-            self._validation.append(figures(self.objective(self.model, micro_batch)))
+            self._validation.append(figures(self.loss(micro_batch)))
 
     def on_validation_epoch_end(self) -> None:
         totals = read_many(self._validation)

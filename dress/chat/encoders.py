@@ -16,7 +16,7 @@ from dress.types import Dialogue, Encoded, EncodedGroup, Feedback, Sample
 History = Literal["all", "none"]
 Responses = Literal["all", "best"]
 FeedbackOf = Literal["own", "other"]
-Requires = Literal["dialogues", "feedback", "preferences"]
+Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
 
 
 @runtime_checkable

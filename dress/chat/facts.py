@@ -16,3 +16,9 @@ def facts_of(sample: Sample) -> tuple[str, ...]:
     if not isinstance(captions, list) or not captions:
         raise Reject("no facts", key=sample.id, detail="annotations hold no captions and no scene")
     return tuple(map(str, captions))
+
+
+def expected_answer(sample: Sample) -> str | None:
+    """Return the answer that a rule can check, `annotations.answer`: A, B, C, D, yes or no."""
+    answer = sample.annotations.get("answer")
+    return None if answer is None else str(answer)

@@ -80,10 +80,11 @@ class TreeCollator:
     def _keys(self, sequence: Encoded, images: tuple[str, ...]) -> Int[np.ndarray, " seq"]:
         """Give text its token id and each patch of each image a key of its own."""
         keys = sequence.input_ids.astype(np.int64)
-        placeholder = np.flatnonzero(keys == self.image_token_id)
         local = np.array([images.index(image) for image in sequence.images], dtype=np.int64)
         starts = _IMAGE_KEY + local[:, None] * self.num_image_tokens
         patches = (starts + np.arange(self.num_image_tokens)).reshape(-1)
+        # a model may also sample the token itself: behind all images, and then it is one like any
+        placeholder = np.flatnonzero(keys == self.image_token_id)[: len(patches)]
         assert len(patches) == len(placeholder), "an image is a run of num_image_tokens tokens"
         keys[placeholder] = patches
         return keys

@@ -261,7 +261,7 @@ class StepLoader:
 
     def _count(self, step: Step) -> bool:
         """Count what all ranks saw of a step; tell whether any of them can learn from it."""
-        own = any(batch.target_node.numel() for batch in step.batches)
+        own = any(batch.usable for batch in step.batches)
         shares = gather((step.groups, step.retries, step.rejects, own))
         for groups, retries, rejects, _ in shares:
             self.rejects.seen(groups)

@@ -17,15 +17,19 @@ from dress.types import TokenBatch
 LARGE = 2**20  # bytes
 
 
-def packed(batch: TokenBatch) -> dict[str, Any]:
-    """Return the fields of a batch, small tensors as arrays."""
+def packed(batch: Any) -> Any:
+    """Return the fields of a batch, small tensors as arrays; what is no TokenBatch as it is."""
+    if not isinstance(batch, TokenBatch):
+        return batch
     return {
         name: value.numpy() if isinstance(value, Tensor) and value.nbytes < LARGE else value
         for name, value in vars(batch).items()
     }
 
 
-def unpacked(fields: Mapping[str, Any]) -> TokenBatch:
+def unpacked(fields: Any) -> Any:
+    if not isinstance(fields, Mapping):
+        return fields
     tensors: dict[str, Any] = {
         name: value if isinstance(value, Tensor | tuple) else torch.from_numpy(value)
         for name, value in fields.items()

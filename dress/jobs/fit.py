@@ -15,20 +15,22 @@ from transformers import PreTrainedTokenizerFast
 from datamodules.base import ShardDataModule
 from dress.artifact import Artifact, Building
 from dress.assistant import Assistant
+from dress.chat.prompts import collate_prompts
 from dress.data.collate import TreeCollator
 from dress.data.shard_set import ShardSet
 from dress.errors import InputError
+from dress.feedback.reward_scorer import RewardScorer
 from dress.jobs.backend import configure
 from dress.jobs.data_sets import cache
 from dress.jobs.job import Job
 from dress.jobs.monitoring import callbacks
+from dress.jobs.policy import policy_module, reward_scorer
 from dress.jobs.tracking import tracking
 from dress.loading import WEIGHTS, artifact_tokenizer, assemble, save
 from dress.modeling.build import build_model, public_base
 from dress.modeling.checkpoint import load_weights
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
-from dress.objectives.base import Objective
 from lit_modules.alignment import AlignmentModule, NonFiniteStep
 from lit_modules.callbacks.data_figures import DataFigures
 from lit_modules.callbacks.train_state import TrainState
@@ -43,6 +45,7 @@ def fit(
     init: Artifact | None,
     data: ShardSet,
     others: Mapping[str, ShardSet],
+    reward: Artifact | None = None,
 ) -> tuple[dict[str, float], bool]:
     """Train what `config` describes and save it to the building.
 
@@ -54,22 +57,10 @@ def fit(
     assistant = starting_point(job, config, init=init)
     report = set_trainable(assistant.model, config["model"]["trainable"])
     print(report, flush=True)
-    datamodule = build_datamodule(job, assistant, data, others)
+    scorer = reward_scorer(job, reward) if reward else None
+    datamodule = build_datamodule(job, assistant, data, others, scorer=scorer)
     datamodule.check()
-    objective: Objective = instantiate(cfg.objective)
-    objective.start(assistant.model)
-    module = AlignmentModule(
-        model=assistant.model,
-        objective=objective,
-        optimizer=instantiate(cfg.optimizer, _convert_="all"),
-        scheduler=partial(
-            warmup_cosine,
-            warmup_steps=cfg.trainer.warmup_steps,
-            max_steps=cfg.trainer.max_steps,
-            final=cfg.trainer.final_lr,
-        ),
-        gradient_clip=cfg.trainer.gradient_clip,
-    )
+    module = build_module(job, assistant, reward=reward, scorer=scorer)
     state = TrainState(directory=building.scratch, every_n_steps=cfg.trainer.save_every)
     figures_of_data = DataFigures(rejects=datamodule.rejects)
     watching = [state, figures_of_data, *callbacks(job, building, assistant, data)]
@@ -84,6 +75,30 @@ def fit(
     return figures | rejects.metrics(), state.stop_requested
 
 
+def build_module(
+    job: Job, assistant: Assistant, *, reward: Artifact | None, scorer: RewardScorer | None
+) -> AlignmentModule:
+    cfg = job.cfg
+    training = {
+        "optimizer": instantiate(cfg.optimizer, _convert_="all"),
+        "scheduler": partial(
+            warmup_cosine,
+            warmup_steps=cfg.trainer.warmup_steps,
+            max_steps=cfg.trainer.max_steps,
+            final=cfg.trainer.final_lr,
+        ),
+        "gradient_clip": cfg.trainer.gradient_clip,
+    }
+    objective: Any = instantiate(cfg.objective)
+    if scorer is not None:
+        assert reward is not None
+        return policy_module(
+            job, assistant, objective, reward=reward, scorer=scorer, training=training
+        )
+    objective.start(assistant.model)
+    return AlignmentModule(model=assistant.model, objective=objective, **training)
+
+
 def train(
     trainer: L.Trainer, module: AlignmentModule, datamodule: ShardDataModule, state: TrainState
 ) -> dict[str, float]:
@@ -92,13 +107,13 @@ def train(
     try:
         trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
         figures = final_metrics(trainer)
-        if "val/loss" not in figures or trainer.max_steps % trainer.val_check_interval:
+        if not any(n.startswith("val/") for n in figures) or trainer.max_steps % trainer.val_check_interval:
             trainer.validate(module, datamodule, verbose=False)  # forgets those of training
             figures |= final_metrics(trainer)
         return figures
     except NonFiniteStep as error:
         raise InputError(
-            f"{error}; lower optimizer.lr or look at these groups (the state before it is kept)."
+            f"{error}; {error.remedy} (the last state that was saved is kept)."
         ) from error
     except InputError as error:
         if state.resume_path() is None:
@@ -129,7 +144,12 @@ def root_tokenizer(job: Job, spec: Mapping[str, Any]) -> PreTrainedTokenizerFast
 
 
 def build_datamodule(
-    job: Job, assistant: Assistant, data: ShardSet, others: Mapping[str, ShardSet]
+    job: Job,
+    assistant: Assistant,
+    data: ShardSet,
+    others: Mapping[str, ShardSet],
+    *,
+    scorer: RewardScorer | None = None,
 ) -> ShardDataModule:
     node = job.cfg.datamodule
     encoder_class: Any = get_class(node.encoder._target_)
@@ -137,13 +157,15 @@ def build_datamodule(
     if needed != given:
         raise InputError(
             f"the objective needs records with {needed}, the datamodule gives {given}: choose a "
-            "datamodule that fits (instructions, feedback or preferences)."
+            "datamodule that fits (instructions, feedback, preferences or prompts)."
         )
     extra: dict[str, Any] = {"processor": assistant.processor}
     if needed == "feedback":
         extra |= {"condition": assistant.condition, "seed": job.cfg.seed}
+    if scorer is not None:
+        extra |= {"room": job.cfg.objective.rollouts.max_new_tokens, "judged": scorer.check}
     encoder = instantiate(node.encoder, **extra)
-    collator = TreeCollator(
+    collator: Any = collate_prompts if scorer is not None else TreeCollator(
         pad_token_id=assistant.model.pad_token_id,
         image_token_id=assistant.model.image_token_id,
         num_image_tokens=assistant.processor.num_image_tokens,

@@ -42,6 +42,7 @@ def fit_on_all_devices(
     init: Artifact | None,
     data: ShardSet,
     others: Mapping[str, ShardSet],
+    reward: Artifact | None = None,
 ) -> Result:
     """Run `fit` here, or in one process per device; the figures are those of all of them."""
     order = {
@@ -51,6 +52,7 @@ def fit_on_all_devices(
         "config": config,
         "building": str(building.path),
         "init": str(init.path) if init else None,
+        "reward": str(reward.path) if reward else None,
         "data": data.location,
         "others": {name: other.location for name, other in others.items()},
     }

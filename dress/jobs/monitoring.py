@@ -24,7 +24,8 @@ def callbacks(
     chosen: list[L.Callback] = []
     if settings.progress:
         chosen.append(TrainingProgress(counter=partial(Bar, f"training {job.cfg.name}")))
-    if settings.throughput:
+    # responses that are drawn have lengths only afterwards: PolicyModule counts them
+    if settings.throughput and job.cfg.objective.requires != "prompts":
         chosen.append(Throughput())
     if settings.rated_prompts and job.cfg.objective.requires == "feedback":
         chosen.extend(condition_ratings(job, assistant, data))

@@ -46,6 +46,7 @@ def execute(order: Order) -> Result:
             Building(path=Path(order["building"])),
             order["config"],
             init=Artifact.open(order["init"]) if order["init"] else None,
+            reward=Artifact.open(order["reward"]) if order["reward"] else None,
             data=open_data_set(order["data"]),
             others={name: open_data_set(place) for name, place in order["others"].items()},
         )

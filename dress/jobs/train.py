@@ -47,6 +47,9 @@ def run(job: Job) -> Artifact:
     parents: dict[str, Parent] = {"data": data}
     if init:
         parents["init"] = init
+    reward = reward_artifact(job)
+    if reward:
+        parents["reward"] = reward
     parents |= {f"mixture_{name}": other for name, other in others.items()}
     stop = False
     with job.building(kind="model", nodes=config, parents=parents, keep_partial=True) as building:
@@ -54,7 +57,7 @@ def run(job: Job) -> Artifact:
             from dress.jobs.launch import fit_on_all_devices  # imports torch
 
             metrics, stop = fit_on_all_devices(
-                job, building, config, init=init, data=data, others=others
+                job, building, config, init=init, data=data, others=others, reward=reward
             )
             building.write_metrics(metrics)
         elif world_size() > 1:
@@ -83,6 +86,20 @@ def initial_artifact(job: Job) -> Artifact | None:
     if given == "random":
         return None
     return open_model(given) if given else job.parent("init")
+
+
+def reward_artifact(job: Job) -> Artifact | None:
+    """Return the reward model of `reward_from` or `lineage.reward`, where responses are drawn."""
+    if job.cfg.objective.get("requires") != "prompts":
+        return None
+    given = job.cfg.reward_from
+    artifact = open_model(given) if given else job.parent("reward")
+    if artifact.config["model"].get("scalar_head") is not True:
+        raise InputError(
+            f"{artifact.path} is not a reward model: give one of experiment=llava_rlhf_rm as "
+            "reward_from."
+        )
+    return artifact
 
 
 def check_inherited(config: Mapping[str, Any], init: Artifact) -> None:

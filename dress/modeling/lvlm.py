@@ -77,8 +77,17 @@ class LVLM(nn.Module):
 
         The state is what the LM's own head sees: after the last layer and its norm.
         """
+        return self._scalars(batch, batch.sequence_end)
+
+    def values(self, batch: TokenBatch) -> Float[Tensor, " target"]:
+        """Apply the scalar head to the state before each supervised token, as `scores` does."""
+        return self._scalars(batch, batch.logit_node)[batch.target_logit]
+
+    def _scalars(
+        self, batch: TokenBatch, nodes: Int[Tensor, " node"]
+    ) -> Float[Tensor, " node"]:
         assert self.scalar_head is not None, "the model was built without a scalar head"
-        _, states = self._run(batch, batch.sequence_end)
+        _, states = self._run(batch, nodes)
         with torch.autocast(states.device.type, enabled=False):
             return self.scalar_head(states.to(self.scalar_head.weight.dtype)).squeeze(-1)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from dress.types import LossOutput, TokenBatch
 
-Requires = Literal["dialogues", "feedback", "preferences"]
+Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
 
 
 class Objective(Protocol):

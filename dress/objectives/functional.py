@@ -37,3 +37,11 @@ def is_top_token(
 ) -> Bool[Tensor, " target"]:
     """Whether greedy decoding would have chosen each supervised token."""
     return logits.argmax(dim=-1)[target_logit] == target_ids
+
+
+def target_entropies(
+    logits: Float[Tensor, "node vocab"], target_logit: Int[Tensor, " target"]
+) -> Float[Tensor, " target"]:
+    """Entropy, in nats, of the distribution that each supervised token was predicted by."""
+    log_probs = logits.float().log_softmax(dim=-1)
+    return -(log_probs.exp() * log_probs).sum(dim=-1)[target_logit]

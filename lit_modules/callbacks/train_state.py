@@ -85,7 +85,8 @@ class TrainState(Checkpoint):
         self._whole = True
         step = trainer.global_step
         stop = trainer.strategy.reduce_boolean_decision(self._signals.received, all=False)
-        if stop or (step % self.every_n_steps == 0 and step != self._saved_step):
+        every = self.every_n_steps  # a batch may hold several steps
+        if stop or step // every > (self._saved_step or 0) // every:
             self._save(trainer)
         if stop:
             raise Interrupted(f"interrupted at step {step}; the same command resumes")

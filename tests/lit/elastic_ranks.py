@@ -98,9 +98,9 @@ class Recording(AlignmentModule):
         super().training_step(batch, batch_idx)
         append_line(self.log_file, {"ids": self.ids, "loss": self.loss, "world": self.world})
 
-    def _update(self, optimizer: Any, gradients: Any, totals: Any, norm: float) -> None:
+    def _update(self, optimizer: Any, gradients: Any, totals: Any, norm: float) -> float:
         self.loss = totals["loss"] / totals["count"]
-        super()._update(optimizer, gradients, totals, norm)
+        return super()._update(optimizer, gradients, totals, norm)
 
 
 def train(
