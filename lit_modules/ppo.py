@@ -18,13 +18,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptGroups
-from dress.distributed import gather
 from dress.errors import InputError
-from dress.feedback.experience import ExperienceMaker, draw
+from dress.feedback.drawing import draw
+from dress.feedback.experience import ExperienceMaker
 from dress.objectives.functional import target_log_probs
 from dress.objectives.policy import Experience, PolicyObjective
 from dress.types import LossOutput
 from lit_modules.alignment import CHECKPOINT_KEY, AlignmentModule, NonFiniteStep
+from lit_modules.rollout_sums import add, over_ranks, shares
 
 VALIDATION = 2**31  # apart from the numbers of rollouts
 
@@ -80,8 +81,7 @@ class PolicyModule(AlignmentModule):
         totals: dict[str, float] = {}
         for _ in range(settings.epochs):
             for minibatch in minibatches:
-                for name, value in (self.update(minibatch) or {}).items():
-                    totals[name] = totals.get(name, 0.0) + value
+                add(totals, self.update(minibatch) or {})
         self.rollouts += 1
         self.generated_tokens += int(sums["response_length"])
         self.trained_tokens += int(sums["response_length"]) * settings.epochs
@@ -118,10 +118,7 @@ class PolicyModule(AlignmentModule):
             parts, sums = self.maker([drawn[place] for place in places])
             minibatches.append(parts)
             add(own, sums)
-        total: dict[str, float] = {}
-        for share in gather(own):
-            add(total, share)
-        return minibatches, total
+        return minibatches, over_ranks(own)
 
     def _spread(self, parts: Sequence[Experience]) -> dict[str, float]:
         """Sums over tokens of advantages, values and returns."""
@@ -137,10 +134,7 @@ class PolicyModule(AlignmentModule):
                 found["advantages"] = part.advantages
             for name, value in found.items():
                 add(own, {name: value.double().sum().item(), f"{name}_count": float(len(value))})
-        total: dict[str, float] = {}
-        for share in gather(own):
-            add(total, share)
-        return total
+        return over_ranks(own)
 
     def _check(self, sums: dict[str, float]) -> None:
         settings, figures = self.policy_objective.rollouts, shares(sums, "ppo")
@@ -167,10 +161,7 @@ class PolicyModule(AlignmentModule):
             add(self._sums, sums)
 
     def on_validation_epoch_end(self) -> None:
-        total: dict[str, float] = {}
-        for share in gather(self._sums):
-            add(total, share)
-        if not (figures := shares(total, "val")):
+        if not (figures := shares(over_ranks(self._sums), "val")):
             raise InputError("no validation prompt is left: check the val split, or give more data")
         self.log_dict(figures | {"step": float(self.global_step)}, batch_size=1)
 
@@ -192,18 +183,3 @@ class PolicyModule(AlignmentModule):
 
 def rollout_seed(seed: int, number: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, number, rank)).generate_state(1)[0])
-
-
-def add(sums: dict[str, float], more: dict[str, float]) -> None:
-    for name, value in more.items():
-        sums[name] = sums.get(name, 0.0) + value
-
-
-def shares(sums: dict[str, float], stage: str) -> dict[str, float]:
-    """Divide sums by the count of responses, or their own; what was never counted is left out."""
-    found = {}
-    for name, value in sums.items():
-        count = sums.get(f"{name}_count", sums["count"])
-        if name != "count" and not name.endswith("_count") and count:
-            found[f"{stage}/{name}"] = value / count
-    return found

@@ -36,6 +36,8 @@ GIVEN_LATER = {  # what the jobs add to a node's own keywords
     "seed": 0,
     "params": None,
     "groups_per_step": 1,
+    "room": 1,
+    "judged": None,
 }
 
 

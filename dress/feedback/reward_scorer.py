@@ -39,9 +39,7 @@ class RewardScorer:
     ) -> Float[Tensor, " response"]:
         """Return the scores of each record's responses, record after record."""
         groups = [self._group(sample, texts) for sample, texts in judged]
-        scores = [
-            self.model.scores(batch.to(self.model.device)) for batch in self.collator(groups)
-        ]
+        scores = [self.model.scores(batch.to(self.model.device)) for batch in self.collator(groups)]
         return torch.cat(scores)
 
     def _group(self, sample: Sample, texts: Sequence[str]) -> EncodedGroup:

@@ -107,7 +107,10 @@ def train(
     try:
         trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
         figures = final_metrics(trainer)
-        if not any(n.startswith("val/") for n in figures) or trainer.max_steps % trainer.val_check_interval:
+        if (
+            not any(n.startswith("val/") for n in figures)
+            or trainer.max_steps % trainer.val_check_interval
+        ):
             trainer.validate(module, datamodule, verbose=False)  # forgets those of training
             figures |= final_metrics(trainer)
         return figures
@@ -165,14 +168,18 @@ def build_datamodule(
     if scorer is not None:
         extra |= {"room": job.cfg.objective.rollouts.max_new_tokens, "judged": scorer.check}
     encoder = instantiate(node.encoder, **extra)
-    collator: Any = collate_prompts if scorer is not None else TreeCollator(
-        pad_token_id=assistant.model.pad_token_id,
-        image_token_id=assistant.model.image_token_id,
-        num_image_tokens=assistant.processor.num_image_tokens,
-        share_prefixes=node.share_prefixes and assistant.model.trees,
-        rows_per_batch=node.rows_per_batch,
-        row_tokens=node.row_tokens,
-        pad_to_multiple=node.pad_to_multiple,
+    collator: Any = (
+        collate_prompts
+        if scorer is not None
+        else TreeCollator(
+            pad_token_id=assistant.model.pad_token_id,
+            image_token_id=assistant.model.image_token_id,
+            num_image_tokens=assistant.processor.num_image_tokens,
+            share_prefixes=node.share_prefixes and assistant.model.trees,
+            rows_per_batch=node.rows_per_batch,
+            row_tokens=node.row_tokens,
+            pad_to_multiple=node.pad_to_multiple,
+        )
     )
     return ShardDataModule(
         directory=data.location,

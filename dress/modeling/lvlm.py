@@ -83,9 +83,7 @@ class LVLM(nn.Module):
         """Apply the scalar head to the state before each supervised token, as `scores` does."""
         return self._scalars(batch, batch.logit_node)[batch.target_logit]
 
-    def _scalars(
-        self, batch: TokenBatch, nodes: Int[Tensor, " node"]
-    ) -> Float[Tensor, " node"]:
+    def _scalars(self, batch: TokenBatch, nodes: Int[Tensor, " node"]) -> Float[Tensor, " node"]:
         assert self.scalar_head is not None, "the model was built without a scalar head"
         _, states = self._run(batch, nodes)
         with torch.autocast(states.device.type, enabled=False):

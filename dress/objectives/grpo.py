@@ -23,15 +23,11 @@ from torch import Tensor
 
 from dress.errors import InputError
 from dress.objectives.base import Requires
+from dress.objectives.clipping import check_positive, clipped_loss
 from dress.objectives.functional import sequence_sums
-from dress.objectives.policy import (
-    Experience,
-    PolicyObjective,
-    Rollouts,
-    check_positive,
-    clipped_loss,
-)
-from dress.objectives.ppo import kl_penalty
+from dress.objectives.policy import Experience, PolicyObjective
+from dress.objectives.returns import kl_penalty
+from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
 from dress.types import LossOutput
 
