@@ -123,6 +123,8 @@ def instantiate_encoder(cfg: DictConfig) -> Encoder:
     extra: dict[str, Any] = {"processor": None}
     if cfg.objective.requires == "feedback":
         extra |= {"condition": Condition(form=cfg.condition.form), "seed": 0}
+    if cfg.objective.requires == "prompts":
+        extra |= {"room": 96, "judged": lambda sample, room: None}
     return instantiate(cfg.datamodule.encoder, **extra)
 
 
