@@ -46,7 +46,7 @@ def overfit(assistant: Assistant, encoder: Encoder, samples: Sequence[Sample]) -
 def stops(assistant: Assistant, prompts: Sequence[Prompt]) -> list[bool]:
     """Whether greedy decoding ends with the end token well before its limit."""
     encoded, pixels = assistant._encode(prompts)
-    batch = assistant._collate(list(encoded.values()), pixels)
+    batch = assistant.collate(list(encoded.values()), pixels)
     tokens = assistant.model.generate(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,

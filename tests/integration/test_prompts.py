@@ -54,7 +54,7 @@ def test_padding_on_the_left_hides_nothing_and_points_to_the_right_patches() -> 
     ]
     by_number, pixels = ASSISTANT._encode(prompts)
     encoded = list(by_number.values())
-    batch = ASSISTANT._collate(encoded, pixels)
+    batch = ASSISTANT.collate(encoded, pixels)
     patches = ASSISTANT.processor.num_image_tokens
     for row, sequence in enumerate(encoded):
         shown = batch.attention_mask[row]
