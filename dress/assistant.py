@@ -48,6 +48,7 @@ class Assistant:
 
     def __init__(self, *, model: LVLM, processor: Processor, condition: Condition) -> None:
         self.model, self.processor, self.condition = model, processor, condition
+        self.generated_tokens = 0  # end tokens included
 
     def respond(
         self,
@@ -124,6 +125,7 @@ class Assistant:
                 guidance=guidance,
                 seed=seed + start,
             )
+            self.generated_tokens += count_generated(tokens, model=self.model)
             texts = [self.processor.decode(row) for row in tokens.tolist()]
             for place, i in enumerate(rows):
                 responses[i] = texts[place * num_samples : (place + 1) * num_samples]
@@ -170,6 +172,12 @@ class Assistant:
             image_slot=torch.from_numpy(slot).to(device),
             pixels=stacked.to(device),
         )
+
+
+def count_generated(tokens: Int[Tensor, "row new"], *, model: LVLM) -> int:
+    """Count the tokens up to and with the first end token of each row."""
+    ended = (tokens == model.eos_token_id).cumsum(dim=1)
+    return int(((ended == 0) | ((ended == 1) & (tokens == model.eos_token_id))).sum())
 
 
 def read_image(image: str | Path | bytes | Image.Image) -> bytes:

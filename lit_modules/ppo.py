@@ -91,8 +91,8 @@ class PolicyModule(AlignmentModule):
             shares(sums, "ppo")
             | {
                 "ppo/rollouts": float(self.rollouts),
-                "ppo/generated_tokens": float(self.generated_tokens),
-                "ppo/trained_tokens": float(self.trained_tokens),
+                "train/generated_tokens": float(self.generated_tokens),
+                "train/trained_tokens": float(self.trained_tokens),
                 "train/empty_steps": float(self.empty_steps),
             },
             batch_size=1,

@@ -29,6 +29,7 @@ from dress.types import Sample
 if TYPE_CHECKING:
     from dress.assistant import Assistant
 
+GENERATED = "rollout/generated_tokens"
 _OF_READY_RESPONSES = ("responses", "prompts", "chunk", "parts", "part", "jsonl")
 
 
@@ -55,7 +56,7 @@ def run(job: Job) -> Artifact:
                 stored = chain.from_iterable(c for _, c in _chunks(job, parents["candidates"]))
                 groups = _judged(annotator, stored)
             elif feedback["turns"] == 1:
-                groups = _judged(annotator, _responses(job, parents))
+                groups = _judged(annotator, _responses(job, parents, figures))
             else:
                 groups = _rollouts(job, parents, annotator, figures)
             building.write_metrics(_write(job, building.path, groups) | figures)
@@ -72,6 +73,10 @@ def _merged(job: Job, parts: int) -> Artifact:
         if not building.reused:
             groups = chain.from_iterable(_stored(part) for part in parents.values())
             building.write_metrics(_write(job, building.path, groups))
+            spent = [
+                part.metrics[GENERATED] for part in parents.values() if GENERATED in part.metrics
+            ]
+            building.write_metrics({GENERATED: sum(spent)} if spent else {})
     assert building.artifact is not None
     return building.artifact
 
@@ -132,8 +137,10 @@ def _judged(annotator: Annotator, groups: Iterable[Sample | Reject]) -> Iterator
     return progress(judged, "annotating") if isinstance(annotator, BatchAnnotator) else judged
 
 
-def _responses(job: Job, parents: Mapping[str, Artifact]) -> Iterator[Sample | Reject]:
-    """Sample single responses to every prompt."""
+def _responses(
+    job: Job, parents: Mapping[str, Artifact], figures: dict[str, float]
+) -> Iterator[Sample | Reject]:
+    """Sample single responses to every prompt; `figures` receives how many tokens that took."""
     from dress.feedback.rollout import Sampling, sample_responses  # transformers: seconds
 
     settings = job.cfg.feedback
@@ -147,6 +154,7 @@ def _responses(job: Job, parents: Mapping[str, Artifact]) -> Iterator[Sample | R
             seed=seed,
             on_batch=shown.update,
         )
+        figures[GENERATED] = float(assistant.generated_tokens)
 
 
 def _rollouts(
@@ -172,7 +180,7 @@ def _rollouts(
         yield from rollout(
             chunk, seed=seed, on_batch=shown.update, on_turn=partial(shown.update, 0)
         )
-        figures |= rollout.metrics()
+        figures |= rollout.metrics() | {GENERATED: float(assistant.generated_tokens)}
 
 
 def _sampling(job: Job) -> dict[str, Any]:

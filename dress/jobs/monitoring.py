@@ -15,6 +15,7 @@ from dress.jobs.job import Job
 from dress.jobs.progress import Bar
 from lit_modules.callbacks.progress import TrainingProgress
 from lit_modules.callbacks.throughput import Throughput
+from lit_modules.callbacks.trained_tokens import TrainedTokens
 
 
 def callbacks(
@@ -24,9 +25,11 @@ def callbacks(
     chosen: list[L.Callback] = []
     if settings.progress:
         chosen.append(TrainingProgress(counter=partial(Bar, f"training {job.cfg.name}")))
-    # responses that are drawn have lengths only afterwards: PolicyModule counts them
-    if settings.throughput and job.cfg.objective.requires != "prompts":
-        chosen.append(Throughput())
+    # what is drawn has a length only afterwards: PolicyModule counts it
+    if job.cfg.objective.requires != "prompts":
+        chosen.append(TrainedTokens())
+        if settings.throughput:
+            chosen.append(Throughput())
     if settings.rated_prompts and job.cfg.objective.requires == "feedback":
         chosen.extend(condition_ratings(job, assistant, data))
     if settings.table_rows:

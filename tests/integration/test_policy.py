@@ -161,7 +161,7 @@ def test_a_reward_is_learnt(kind: str) -> None:
     first, last = figures[0], figures[-1]
     assert abs(first["ppo/kl"]) < 1e-3 < last["ppo/kl"]
     assert last["ppo/entropy"] < first["ppo/entropy"]
-    assert last["ppo/generated_tokens"] * 2 == last["ppo/trained_tokens"]
+    assert last["train/generated_tokens"] * 2 == last["train/trained_tokens"]
     common = {"policy_loss", "clip_fraction", "ratio", "approx_kl", "grad_norm", "loss"}
     names = common | ({"value_loss", "value_clip_fraction"} if kind == "ppo" else {"kl"})
     assert {f"train/{name}" for name in names} <= set(last)

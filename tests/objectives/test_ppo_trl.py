@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.objectives.test_grpo import batch_of, padded
 
 from dress.objectives.policy import Experience
 from dress.objectives.ppo import PPO
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
+from tests.objectives.test_grpo import batch_of, padded
 
 LENGTHS = [3, 1, 4, 2]
 TOKENS = sum(LENGTHS)
