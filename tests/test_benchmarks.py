@@ -91,3 +91,34 @@ def test_every_way_to_read_photographs_reads_all_of_them(tmp_path: Path) -> None
     assert found == dict.fromkeys(found, 20)
     figures = data_throughput.measured(lambda: ways.limit(1), number=20)
     assert figures["cpu_ms"] > 0 and figures["samples_per_s"] > 0
+
+
+def test_every_arm_of_the_comparison_composes_from_the_same_stage_1(configurations: None) -> None:
+    comparison = script("comparison")
+    assert len({comparison.arm_file(Path(), arm, 0) for arm in comparison.ARMS}) == 12
+    budgets = set()
+    for arm, (target, overrides) in comparison.ARMS.items():
+        cfg = compose("run", [*overrides, "data=world_mini"])
+        check(cfg)
+        assert target == ("best" if "DRESS" in arm or arm.startswith("score") else "none")
+        if cfg.stage == "stage2":
+            assert cfg.lineage.init == "dress_stage1"
+            budgets.add(cfg.trainer.max_steps)
+    assert len(budgets) == 1
+
+
+def test_the_comparison_shows_what_is_there(tmp_path: Path) -> None:
+    comparison = script("comparison")
+    ends = {"": 0.8, "_low": 0.7, "_high": 0.9}
+    metrics = {f"world/{f}{end}": v for f in comparison.FIGURES for end, v in ends.items()}
+    cost = {"trained_tokens": 2500.0, "generated_tokens": 1500.0, "uncounted": [], "minutes": 1.25}
+    record = {"metrics": metrics, **cost, "difference": {"stage 1": {"mean": None}}}
+    record["difference"]["stage 1"]["mean"] = {"value": 0.1, "low": 0.05, "high": 0.15, "p": 0.01}
+    for seed in (0, 1):
+        comparison.write(comparison.arm_file(tmp_path, "DPO", seed), record)
+    rows = comparison.seed_table(tmp_path, 0).splitlines()
+    (row,) = [row for row in rows if row.startswith("| DPO |")]
+    assert row.count("0.800 [0.700, 0.900]") == 4 and "+0.100 [+0.050, +0.150] p=0.010" in row
+    assert row.endswith("| 2 | 2 | 1.2 |")
+    assert sum("missing" in row for row in rows) == 11
+    assert "| DPO | 2 | 0.800 (0.800 to 0.800) |" in comparison.summary(tmp_path, [0, 1, 2])

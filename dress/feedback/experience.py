@@ -107,7 +107,12 @@ class ExperienceMaker:
             for text, tokens, ended in zip(each.texts, each.tokens, each.ended, strict=True)
         ]
         right = torch.tensor([correctness(text, expected_answer(s)) for s, text, _, _ in rows])
-        used = torch.tensor([length / self.max_new_tokens for *_, length, _ in rows])
+        used = torch.tensor(
+            [
+                s.annotations.get("length_bonus", 1.0) * n / self.max_new_tokens
+                for s, _, n, _ in rows
+            ]
+        )
         open_ended = torch.tensor([float(not ended) for *_, ended in rows])
         weights = self.rewards
         extra = weights.correct * right + weights.length * used + weights.no_end * open_ended

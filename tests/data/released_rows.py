@@ -31,6 +31,11 @@ def llava_row(number: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
+def prompt_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A question of LLaVA-RLHF's PPO prompts."""
+    return llava_row(number) | {"caption_type": 1, "length_bonus": 1.0} | changes
+
+
 def preference_row(number: int, **changes: Any) -> dict[str, Any]:
     """The second output preferred, after one earlier exchange."""
     row = llava_row(number) | {

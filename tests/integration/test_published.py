@@ -11,7 +11,7 @@ from test_paper_scale import ROWS, SHRUNK
 
 from dress.artifact import Artifact
 from dress.errors import InputError
-from tests.data.released_rows import preference_row, vlfeedback_row, write_rows
+from tests.data.released_rows import preference_row, prompt_row, vlfeedback_row, write_rows
 
 NARROW = [*SHRUNK, "datamodule.groups_per_step=4", "callbacks.table_rows=0"]
 
@@ -52,3 +52,41 @@ def test_human_preferences_to_a_reward_model(tmp_path: Path) -> None:
         run_job(tmp_path, *command)
     blind = run_job(tmp_path, *command, "datamodule.encoder.facts=false")
     assert blind.metrics["val/loss"] > 0
+
+
+def test_prompts_and_a_reward_model_to_ppo(tmp_path: Path) -> None:
+    """From one stage 1, as published: the reward model's tokenizer is the policy's."""
+    root = tmp_path / "data"
+    rows = [preference_row(number) for number in range(ROWS)]
+    write_rows(root, rows, name="llava_7b_v1_preference.json", images="train2017")
+    asked = [prompt_row(number, caption_type=1 + number) for number in range(ROWS)]
+    write_rows(root, asked, name="llava_ppo50k-aokvqa12k-vqa10k.json", images="train2017")
+    names = [f"{prefix}{number}.jpg" for number in range(ROWS) for prefix in ("", "aok_")]
+    (root / "image_to_caption.json").write_text(json.dumps({n: [f"About {n}."] for n in names}))
+    told = "data.captions=image_to_caption.json"
+    stage1 = run_job(tmp_path, "experiment=dress_stage1", "data=llava_preference", told, *NARROW)
+    judge = run_job(
+        tmp_path,
+        "experiment=llava_rlhf_rm_published",
+        "data=llava_preference",
+        told,
+        *NARROW,
+        f"init_from='{stage1.path}'",
+    )
+    artifact = run_job(
+        tmp_path,
+        "experiment=llava_rlhf_ppo_published",
+        "data=llava_prompts",
+        told,
+        "data.validation_share=0.3",
+        *NARROW,
+        f"init_from='{stage1.path}'",
+        f"reward_from='{judge.path}'",
+        "objective.rollouts.max_new_tokens=6",
+        "objective.rollouts.max_unfinished=2",
+        "objective.rollouts.epochs=1",
+    )
+    assert steps(artifact) == {2}  # one rollout, two minibatches
+    assert artifact.metrics["ppo/rollouts"] == 1 and artifact.metrics["ppo/no_end_share"] > 0
+    assert artifact.lineage["parents"]["reward"]["name"] == judge.name
+    assert (artifact.path / "weights" / "lora-0.safetensors").is_file()

@@ -90,3 +90,25 @@ def test_a_recipe_has_the_published_settings_and_the_true_shapes(experiment: str
     objective.start(model)  # DPO keeps what trains a second time, no more
     kept = objective._reference._start.values() if is_dpo else ()
     assert sum(tensor.numel() for tensor in kept) == (lora if is_dpo else 0)
+
+
+def test_ppo_has_the_published_settings_and_the_reward_models_shapes() -> None:
+    command = ("experiment=llava_rlhf_ppo_published", "data=llava_prompts", "model=dress_13b")
+    cfg = composed(*command, "model.random_init=true")
+    objective = instantiate(cfg.objective)
+    rollouts, rewards = objective.rollouts, objective.rewards
+    assert (rewards.correct, rewards.length, rewards.no_end) == (2.0, -10.0, -8.0)
+    assert (objective.kl, objective.kl_form) == (0.1, "clamped")
+    assert (objective.gamma, objective.lam) == (1.0, 1.0)
+    assert (objective.clip, objective.value_clip, objective.value_weight) == (0.2, 0.2, 0.1)
+    assert (rollouts.samples, rollouts.max_new_tokens) == (1, 896)
+    assert (cfg.datamodule.groups_per_step, rollouts.epochs, rollouts.minibatches) == (512, 2, 2)
+    # four epochs of 72,000 prompts
+    assert cfg.trainer.max_steps == 4 * 72_000 // 512 * rollouts.updates
+    assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (3e-5, 0)
+    assert (cfg.trainer.gradient_clip, cfg.trainer.final_lr) == (1.0, 0.0)
+    policy = on_meta(cfg)
+    critic = on_meta(composed(*command, "model.random_init=true", "+model.scalar_head=true"))
+    reports = [set_trainable(m, cfg.model.trainable[cfg.stage]) for m in (policy, critic)]
+    lora = llama(5120, 40, 13824)[1]
+    assert [report.trainable for report in reports] == [lora, lora + 5120 + 1]

@@ -5,20 +5,15 @@ https://huggingface.co/datasets/zhiqings/LLaVA-Human-Preference-10K (LLaVA-RLHF,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from dress.data.sources.conversations import conversation, image_names
 from dress.data.sources.fields import Fields
-from dress.data.sources.photographs import data_root
+from dress.data.sources.image_captions import ImageCaptions
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
-from dress.errors import InputError
-from dress.fingerprint import content_hash
 from dress.types import Dialogue
 
 
@@ -42,7 +37,7 @@ class LlavaPreferenceSource(RowSource):
         limit: int | None = None,
     ) -> None:
         super().__init__(root=root, file=file, images=images, limit=limit)
-        self.captions = captions
+        self._captions = ImageCaptions(root, captions) if captions is not None else None
 
     def image_names(self, fields: Fields) -> tuple[str, ...]:
         return image_names(fields)
@@ -54,8 +49,9 @@ class LlavaPreferenceSource(RowSource):
         annotations: dict[str, Any] = {"task": "preference", "reference": outputs[preferred]}
         if isinstance(hallucination := fields.row.get("hallucination"), bool):
             annotations["hallucination"] = hallucination
-        if self.captions is not None:
-            annotations["captions"] = self._facts(fields)
+        if self._captions is not None:
+            names = self.image_names(fields)
+            annotations["captions"] = self._captions.of(names, fields)
         if part == "candidates":
             annotations["scores"] = [float(number == preferred) for number in range(2)]
         responses: Mapping[Part, list[str | None]] = {
@@ -68,33 +64,7 @@ class LlavaPreferenceSource(RowSource):
         return tuple(found), annotations
 
     def inputs(self) -> dict[str, str]:
-        given = {} if self.captions is None else {self.captions: content_hash(self._captions_path)}
-        return super().inputs() | given
-
-    def _facts(self, fields: Fields) -> list[str]:
-        names = self.image_names(fields)
-        known = [caption for name in names for caption in self._captions.get(name, [])]
-        return [fields.as_text(caption, "a caption") for caption in known]
-
-    @property
-    def _captions_path(self) -> Path:
-        return data_root(self.root) / str(self.captions)
-
-    @cached_property
-    def _captions(self) -> Mapping[str, list[Any]]:
-        """Read the captions of all images by file name: a JSON object of lists."""
-        path = self._captions_path
-        try:
-            captions = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"{path} cannot be read ({type(error).__name__}): correct data.captions."
-            ) from error
-        if not isinstance(captions, dict) or not all(
-            isinstance(c, list) for c in captions.values()
-        ):
-            raise InputError(f"{path} holds no object of lists of captions: give another file.")
-        return captions
+        return super().inputs() | (self._captions.inputs() if self._captions else {})
 
 
 def _output(fields: Fields, name: str) -> str:

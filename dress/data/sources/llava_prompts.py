@@ -1,0 +1,72 @@
+"""LLaVA-RLHF's prompts for PPO: first questions, some with an answer that a rule can check.
+
+llava_ppo50k-aokvqa12k-vqa10k.json of https://huggingface.co/datasets/zhiqings/LLaVA-RLHF-Data
+(arXiv 2309.14525): LLaVA-Instruct's rows with `caption_type` and `length_bonus`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from dress.data.sources.conversations import conversation, image_names
+from dress.data.sources.fields import Fields
+from dress.data.sources.image_captions import ImageCaptions
+from dress.data.sources.row_source import Content, RowSource
+from dress.data.sources.source import Part
+from dress.types import Dialogue
+
+ANSWERS = {1: None, 2: "A", 3: "B", 4: "C", 5: "D", 6: "no", 7: "yes"}  # by caption_type
+CHOICES = range(2, 6)
+
+
+class LlavaPromptsSource(RowSource):
+    """The first question of each row: `prompts` leave it open, `instructions` have the answer.
+
+    `annotations.answer` says what is right, `annotations.length_bonus` weighs the reward of
+    brevity. With `captions` there are facts: captions, or for a choice among answers the rationales
+    that the file lists under "aok_" and the name of the image.
+    """
+
+    name = "ppo"
+
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        file: str = "llava_ppo50k-aokvqa12k-vqa10k.json",
+        images: str = "train2017",
+        captions: str | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(root=root, file=file, images=images, limit=limit)
+        self._captions = ImageCaptions(root, captions) if captions is not None else None
+
+    def image_names(self, fields: Fields) -> tuple[str, ...]:
+        return image_names(fields)
+
+    def read(self, part: Part, fields: Fields) -> Content:
+        names = self.image_names(fields)
+        first = conversation(fields, num_images=len(names))[0]
+        kind = fields.row.get("caption_type", 1)
+        if isinstance(kind, bool) or kind not in ANSWERS:
+            raise fields.reject(f"caption_type is {kind!r:.40}, not 1 to 7")
+        bonus = fields.row.get("length_bonus", 1.0)
+        if isinstance(bonus, bool) or not isinstance(bonus, int | float):
+            raise fields.reject(f"length_bonus is {bonus!r:.40}, not a number")
+        annotations: dict[str, Any] = {
+            "task": "instruction",
+            "reference": first.model,
+            "answer": ANSWERS[kind],
+            "length_bonus": float(bonus),
+        }
+        if self._captions is not None:
+            told = [f"aok_{name}" for name in names] if kind in CHOICES else names
+            annotations["captions"] = self._captions.of(told, fields)
+        if part not in ("prompts", "instructions"):
+            return (), annotations
+        turn = replace(first, model=None) if part == "prompts" else first
+        return (Dialogue((turn,)),), annotations
+
+    def inputs(self) -> dict[str, str]:
+        return super().inputs() | (self._captions.inputs() if self._captions else {})
