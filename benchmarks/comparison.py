@@ -22,9 +22,12 @@ from statistics import mean
 from typing import Any
 
 from dress.artifact import Artifact
+from dress.data.split import SPLITS
+from dress.data.verify import read_all
 from dress.evaluation.report.evaluations import Evaluation
 from dress.evaluation.report.significance import paired
 from dress.jobs.report import combine_of
+from dress.loading import artifact_tokenizer
 
 BEFORE, OURS = "stage 1", "DRESS 2"
 NO_FACTS = "lineage.reward=llava_rlhf_rm_no_facts"
@@ -44,6 +47,7 @@ ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # the condition it is asked
 }
 FIGURES = ("helpfulness", "honesty", "harmlessness", "mean")
 TRAINED, GENERATED = "train/trained_tokens", ("train/generated_tokens", "rollout/generated_tokens")
+EVALUATED = ("data", "benchmark", "generation", "paths", "logger", "callbacks", "trainer", "debug")
 DONE = re.compile(r"^(\S+) done in (\d+) s$", re.MULTILINE)
 Record = dict[str, Any]
 
@@ -93,17 +97,31 @@ def cost(artifact: Artifact, minutes: Mapping[str, float]) -> Record:
     took = [minutes.get(each.name) for each in chain]
     return {
         "trained_tokens": sum(each.metrics.get(TRAINED, 0.0) for each in chain),
-        "generated_tokens": sum(
-            each.metrics.get(name, 0.0) for each in chain for name in GENERATED
-        ),
-        # arms whose responses were sampled by older code have no count of them
-        "uncounted": sorted(
-            each.name
-            for each in chain
-            if each.lineage["kind"] == "shards" and GENERATED[1] not in each.metrics
-        ),
+        "generated_tokens": sum(map(generated, chain)),
         "minutes": None if None in took else round(sum(t for t in took if t is not None), 1),
     }
+
+
+def generated(artifact: Artifact) -> float:
+    """Count the tokens sampled for an artifact itself; older shards have no count: what they hold.
+
+    Of a dialogue with revisions the shards hold the best candidate alone.
+    """
+    counts = [artifact.metrics[name] for name in GENERATED if name in artifact.metrics]
+    if counts or artifact.lineage["kind"] != "shards":
+        return sum(counts)
+    parents = artifact.lineage["parents"]
+    if "model" not in parents:
+        return 0.0
+    tokenizer = artifact_tokenizer(Artifact.open(artifact.path.parent / parents["model"]["name"]))
+    texts = [
+        turn.model or ""
+        for split in SPLITS
+        for sample in read_all(artifact.path / split)
+        for dialogue in sample.dialogues
+        for turn in dialogue.turns
+    ]
+    return float(sum(len(ids) + 1 for ids in tokenizer(texts)["input_ids"]))
 
 
 def one_arm(folder: Path, arm: str, seed: int, scenes: int, common: Sequence[str]) -> Record:
@@ -115,7 +133,7 @@ def one_arm(folder: Path, arm: str, seed: int, scenes: int, common: Sequence[str
         f"artifact={model.path}",
         f"condition.target={target}",
         f"benchmark.scenes={scenes}",
-        *(o for o in common if not o.startswith(("condition", "model", "template"))),
+        *(o for o in common if re.split(r"[./=@]", o.lstrip("+~"))[0] in EVALUATED),
     )
     rewards = {n: v for n, v in model.metrics.items() if n.startswith(("ppo/", "val/"))}
     return {
@@ -177,13 +195,9 @@ def difference(record: Record, base: str) -> str:
 
 
 def spent(record: Record) -> list[str]:
-    generated = f"{record['generated_tokens'] / 1e3:.0f}" + ("+" if record["uncounted"] else "")
+    tokens = [f"{record[f'{kind}_tokens'] / 1e3:.0f}" for kind in ("trained", "generated")]
     minutes = record["minutes"]
-    return [
-        f"{record['trained_tokens'] / 1e3:.0f}",
-        generated,
-        "-" if minutes is None else f"{minutes:.1f}",
-    ]
+    return [*tokens, "-" if minutes is None else f"{minutes:.1f}"]
 
 
 def lines(rows: Sequence[Sequence[str]]) -> str:

@@ -111,7 +111,7 @@ def test_the_comparison_shows_what_is_there(tmp_path: Path) -> None:
     comparison = script("comparison")
     ends = {"": 0.8, "_low": 0.7, "_high": 0.9}
     metrics = {f"world/{f}{end}": v for f in comparison.FIGURES for end, v in ends.items()}
-    cost = {"trained_tokens": 2500.0, "generated_tokens": 1500.0, "uncounted": [], "minutes": 1.25}
+    cost = {"trained_tokens": 2500.0, "generated_tokens": 1500.0, "minutes": 1.25}
     record = {"metrics": metrics, **cost, "difference": {"stage 1": {"mean": None}}}
     record["difference"]["stage 1"]["mean"] = {"value": 0.1, "low": 0.05, "high": 0.15, "p": 0.01}
     for seed in (0, 1):
