@@ -154,6 +154,7 @@ def test_saved_and_loaded_it_gives_the_same_scores(tmp_path: Path, lora: Any) ->
         assert not torch.allclose(other.scores(batch), model.scores(batch), atol=1e-2)
         load_weights(other, tmp_path, base={})
         assert torch.equal(other.scores(batch), model.scores(batch))
+        assert torch.equal(other.values(batch), model.values(batch))  # as a value model
         assert torch.equal(other(batch), model(batch))
 
 

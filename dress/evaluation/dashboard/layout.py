@@ -68,6 +68,19 @@ SECTIONS = (
         ),
     ),
     Section(
+        "Policy",
+        (
+            Panel("What the judge says", "steps", ("ppo/score", "ppo/reward", "val/score")),
+            Panel("What is true", "steps", ("ppo/true_score", "val/true_score")),
+            Panel("Distance per response", "steps", ("ppo/kl", "val/kl")),
+            Panel("Entropy", "steps", ("ppo/entropy",)),
+            Panel("Length", "steps", ("ppo/response_length",)),
+            Panel("Without an end", "steps", ("ppo/no_end_share",)),
+            Panel("Losses", "steps", ("train/policy_loss", "train/value_loss")),
+            Panel("Clipped", "steps", ("train/clip_fraction", "train/value_clip_fraction")),
+        ),
+    ),
+    Section(
         "3H",
         (
             Panel(
