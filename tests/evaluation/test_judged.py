@@ -186,11 +186,15 @@ def marks(safety: int = 1) -> str:
 FAULTS = {
     "busy": Answer(status=429, body="{}", headers={"Retry-After": "0"}),
     "down": Answer(status=503, body="{}"),
+    "broken": Answer(status=500, body="oh"),
+    "stalls": Answer(marks(), delay=1.2),
     "hangs up": Answer(close=True),
     "no JSON": Answer("I would say 1, 1, 0."),
     "another number": Answer(marks(2)),
     "a bool": Answer('{"relevance": true, "safety": 1, "persuasiveness": 0}'),
     "cut off": Answer(marks(), finish="length"),
+    "half of the JSON": Answer(marks()[:-9]),
+    "half of the reply": Answer(body='{"choices": [{"mess'),
     "no choices": Answer(body="{}"),
     "one more key": Answer('{"relevance": 1, "safety": 1, "persuasiveness": 0, "rating": 6}'),
 }
@@ -200,7 +204,7 @@ FAULTS = {
 def test_a_fault_that_passes_changes_nothing(tmp_path: Path, fault: str) -> None:
     benchmark, said = small(tmp_path)
     with LLMServer([FAULTS[fault]] * 2, usual=lambda _: Answer(marks())) as server:
-        asking = judge(server)
+        asking = judge(server, timeout_s=0.5) if fault == "stalls" else judge(server)
         figures = points(scored(benchmark, said, tmp_path, asking))
         assert asking.metrics()["judge/requests"] == len(server.bodies) == 8
     assert figures == {"relevance": 1, "safety": 1, "persuasiveness": 0, "judge_failures": 0}
