@@ -90,6 +90,29 @@ def test_mmhal_on_the_released_file(tmp_path: Path) -> None:
     assert server.bodies[0]["messages"][0]["content"].startswith(told["prompts"][0])
 
 
+@pytest.mark.parametrize("moved", [0, 8])
+def test_mmhal_with_answers_copied_and_moved(tmp_path: Path, moved: int) -> None:
+    """A judge that rates a copy of the human answer 6 and all else 1; types recur every 8 rows."""
+
+    def same(body: Mapping[str, Any]) -> Answer:
+        texts = sent(body)
+        copied = texts["LMM Response to Evaluate"] == texts["Standard Human-Generated Answer"]
+        return Answer(json.dumps({"explanation": "", "rating": 6 if copied else 1}))
+
+    rows = mmhal_rows()
+    truths = [row["gt_answer"] for row in rows]
+    answers = truths[moved:] + truths[:moved]
+    for row, answer in zip(rows, answers, strict=True):
+        row["model_answer"] = answer
+    with LLMServer(usual=same) as server:
+        benchmark = MMHalBenchmark(root=str(shared_data()))
+        figures = points(scored(benchmark, rows, tmp_path, judge(server)))
+    right = [answer == truth for answer, truth in zip(answers, truths, strict=True)]
+    assert sum(right) == (0 if moved else 96)
+    assert figures["hallucination_rate"] == float(bool(moved))
+    assert {v for k, v in figures.items() if k.endswith("score")} == {1.0 if moved else 6.0}
+
+
 @pytest.mark.parametrize("released_rules", [False, True])
 def test_llava_bench_on_the_released_files(tmp_path: Path, released_rules: bool) -> None:
     root = shared_data()
