@@ -92,7 +92,7 @@ def test_mmhal_on_the_released_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moved", [0, 8])
 def test_mmhal_with_answers_copied_and_moved(tmp_path: Path, moved: int) -> None:
-    """A judge that rates a copy of the human answer 6 and all else 1; types recur every 8 rows."""
+    """A judge that rates a copy of the human answer 6 and all else 1."""
 
     def same(body: Mapping[str, Any]) -> Answer:
         texts = sent(body)
@@ -108,9 +108,9 @@ def test_mmhal_with_answers_copied_and_moved(tmp_path: Path, moved: int) -> None
         benchmark = MMHalBenchmark(root=str(shared_data()))
         figures = points(scored(benchmark, rows, tmp_path, judge(server)))
     right = [answer == truth for answer, truth in zip(answers, truths, strict=True)]
-    assert sum(right) == (0 if moved else 96)
-    assert figures["hallucination_rate"] == float(bool(moved))
-    assert {v for k, v in figures.items() if k.endswith("score")} == {1.0 if moved else 6.0}
+    assert sum(right) == (1 if moved else 96)  # two rows have the same answer
+    assert figures["hallucination_rate"] == pytest.approx(1 - sum(right) / 96)
+    assert figures["score"] == pytest.approx(1 + 5 * sum(right) / 96)
 
 
 @pytest.mark.parametrize("released_rules", [False, True])
