@@ -39,9 +39,14 @@ class Table:
 
 
 def metric_tables(columns: Sequence[Column], figures: Sequence[Figures]) -> list[Table]:
-    """Return the world's headline, turns of feedback, a table per benchmark and all the rest."""
+    """Return the world's headline, turns of feedback, a table per benchmark and all the rest.
+
+    What has no interval, such as counts of responses, stands last.
+    """
+    ranged = {name for part in figures for name, figure in part.items() if figure.low is not None}
+    names = {name for part in figures for name in part}
     parts: dict[str, list[str]] = defaultdict(list)
-    for name in sorted({name for part in figures for name in part}, key=_rank):
+    for name in sorted(names, key=lambda name: (name not in ranged, _rank(name))):
         parts[_title(name)].append(name)
     return [make_table(title, columns, figures, names) for title, names in parts.items()]
 
