@@ -59,7 +59,7 @@ def test_a_killed_judge_rates_each_response_once(tmp_path: Path) -> None:
     evaluation = Artifact.open(done.stdout.splitlines()[-1].removeprefix("artifact: "))
     figures = evaluation.metrics
     assert len(asked) == COUNT
-    # once more than once: what a fault met, and what was under way at the kill
+    # more than once only what a fault met and what was under way at the kill
     assert sum(asked.values()) <= COUNT + len(FAULTS) + AT_ONCE
     assert figures["judge/cached"] + figures["judge/requests"] == COUNT
     assert figures["judge/requests"] == sum(asked.values()) - before
