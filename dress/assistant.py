@@ -100,7 +100,7 @@ class Assistant:
         if self.model.scalar_head is not None:
             raise InputError(
                 "this is a reward model, which scores answers and gives none: take a "
-                "model of another experiment (callbacks.table_rows=0 in its training)."
+                "model of another experiment."
             )
         encoded, pixels = self._encode(prompts, rejects=rejects)
         contrasts: dict[int, Encoded] = {}
@@ -125,13 +125,18 @@ class Assistant:
                 guidance=guidance,
                 seed=seed + start,
             )
-            self.generated_tokens += count_generated(tokens, model=self.model)
-            texts = [self.processor.decode(row) for row in tokens.tolist()]
+            texts = self._texts(tokens)
             for place, i in enumerate(rows):
                 responses[i] = texts[place * num_samples : (place + 1) * num_samples]
             if on_batch:
                 on_batch(len(rows))
         return responses
+
+    def _texts(self, tokens: Int[Tensor, "row new"]) -> list[str]:
+        """Decode answers, and count their tokens up to and with the first end token of each."""
+        ended = (tokens == self.model.eos_token_id).long()
+        self.generated_tokens += int((ended.cumsum(dim=1) - ended == 0).sum())
+        return [self.processor.decode(row) for row in tokens.tolist()]
 
     def _encode(
         self, prompts: Sequence[Prompt], *, rejects: dict[int, Reject] | None = None
@@ -172,12 +177,6 @@ class Assistant:
             image_slot=torch.from_numpy(slot).to(device),
             pixels=stacked.to(device),
         )
-
-
-def count_generated(tokens: Int[Tensor, "row new"], *, model: LVLM) -> int:
-    """Count the tokens up to and with the first end token of each row."""
-    ended = (tokens == model.eos_token_id).cumsum(dim=1)
-    return int(((ended == 0) | ((ended == 1) & (tokens == model.eos_token_id))).sum())
 
 
 def read_image(image: str | Path | bytes | Image.Image) -> bytes:

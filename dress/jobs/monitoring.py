@@ -32,6 +32,6 @@ def callbacks(
             chosen.append(Throughput())
     if settings.rated_prompts and job.cfg.objective.requires == "feedback":
         chosen.extend(condition_ratings(job, assistant, data))
-    if settings.table_rows:
+    if settings.table_rows and assistant.model.scalar_head is None:
         chosen.append(sample_table(job, building, assistant, data))
     return chosen

@@ -62,3 +62,10 @@ def test_padding_on_the_left_hides_nothing_and_points_to_the_right_patches() -> 
         slots = batch.image_slot[row][batch.image_slot[row] >= 0]
         assert slots.tolist() == list(range(row * patches, (row + 1) * patches))
         assert pixels[sequence.images[0]].equal(batch.pixels[row])
+
+
+def test_generated_tokens_are_counted_up_to_their_end() -> None:
+    end, pad = ASSISTANT.model.eos_token_id, ASSISTANT.model.pad_token_id
+    before = ASSISTANT.generated_tokens
+    ASSISTANT._texts(torch.tensor([[5, end, pad], [5, 6, 7], [end, end, end]]))
+    assert ASSISTANT.generated_tokens - before == 2 + 3 + 1
