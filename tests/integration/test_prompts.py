@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from small import feedback_samples, make_assistant, plain_condition, with_an_earlier_turn
 
 from dress.assistant import Prompt
