@@ -107,10 +107,8 @@ def train(
     try:
         trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
         figures = final_metrics(trainer)
-        if (
-            not any(n.startswith("val/") for n in figures)
-            or trainer.max_steps % trainer.val_check_interval
-        ):
+        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        if not any(n.startswith("val/") for n in figures) or batches % trainer.val_check_interval:
             trainer.validate(module, datamodule, verbose=False)  # forgets those of training
             figures |= final_metrics(trainer)
         return figures

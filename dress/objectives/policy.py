@@ -35,6 +35,10 @@ class Experience(Movable):
     advantages: Float[Tensor, " token"] | None = None
     returns: Float[Tensor, " token"] | None = None
 
+    @property
+    def group_ids(self) -> tuple[str, ...]:
+        return self.batch.group_ids
+
 
 class PolicyObjective(Protocol):
     """Turn experience into advantages once, and into a loss in every step on it.

@@ -20,6 +20,7 @@ from dress.modeling.language import token_embedding
 from dress.objectives.functional import target_log_probs
 from dress.objectives.symbolic import SymbolicRewards
 from dress.types import Encoded
+from lit_modules.alignment import NonFiniteStep
 from lit_modules.ppo import Diverged, PolicyModule, rollout_seed
 
 KINDS = ("ppo", "grpo")
@@ -201,6 +202,16 @@ def test_a_run_that_diverges_ends_with_a_sentence() -> None:
     broken = make_parts("ppo", judge=lambda j: torch.full((4 * len(j),), float("nan")))
     with pytest.raises(Diverged, match="rollout 1 is not finite in ppo/reward, ppo/score"):
         train(make_module(broken), rollouts=1)
+
+
+def test_a_step_that_is_not_finite_names_its_groups() -> None:
+    parts = make_parts("ppo")
+    parts.objective.value_weight = float("nan")  # type: ignore[attr-defined]
+    before = [p.clone() for p in parts.policy.model.parameters()]
+    with pytest.raises(NonFiniteStep, match="step 1 is not finite .* rank 0: s0, s1") as stopped:
+        train(make_module(parts), rollouts=1)
+    assert not isinstance(stopped.value, Diverged)
+    assert all(map(torch.equal, before, parts.policy.model.parameters()))
 
 
 def test_a_prompt_without_room_is_a_reject() -> None:
