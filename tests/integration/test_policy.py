@@ -208,7 +208,7 @@ def test_a_step_that_is_not_finite_names_its_groups() -> None:
     parts = make_parts("ppo")
     parts.objective.value_weight = float("nan")  # type: ignore[attr-defined]
     before = [p.clone() for p in parts.policy.model.parameters()]
-    with pytest.raises(NonFiniteStep, match="step 1 is not finite .* rank 0: s0, s1") as stopped:
+    with pytest.raises(NonFiniteStep, match=r"step 1 is not finite .* rank 0: s0, s1") as stopped:
         train(make_module(parts), rollouts=1)
     assert not isinstance(stopped.value, Diverged)
     assert all(map(torch.equal, before, parts.policy.model.parameters()))
