@@ -140,20 +140,20 @@ def one_arm(folder: Path, arm: str, seed: int, scenes: int, common: Sequence[str
         "arm": arm,
         "seed": seed,
         "scenes": scenes,
-        "overrides": [*overrides, *common],
+        "overrides": [o for o in (*overrides, *common) if not o.startswith("paths.")],
         "code_version": model.lineage["code_version"],
         "date": date.today().isoformat(),
-        "model": str(model.path),
-        "evaluation": str(evaluation.path),
+        "model": model.name,
+        "evaluation": evaluation.name,
         "metrics": {n: v for n, v in evaluation.metrics.items() if n.startswith("world/")},
         "training": rewards,
         **cost(model, read(minutes_file(folder))),
     }
 
 
-def compare(one: Record, other: Record) -> Record | None:
+def compare(one: Record, other: Record, artifacts: Path) -> Record | None:
     """Return the paired differences other - one of the aspects; None where rows are gone."""
-    paths = [Path(record["evaluation"]) for record in (one, other)]
+    paths = [artifacts / record["evaluation"] for record in (one, other)]
     if not all(path.is_dir() for path in paths):
         return None
     first, second = (
@@ -169,7 +169,7 @@ def compare(one: Record, other: Record) -> Record | None:
     }
 
 
-def add_differences(folder: Path, seed: int) -> None:
+def add_differences(folder: Path, seed: int, artifacts: Path) -> None:
     """Write into each arm of a seed how it differs from stage 1 and from DRESS."""
     for arm in ARMS:
         path = arm_file(folder, arm, seed)
@@ -177,7 +177,7 @@ def add_differences(folder: Path, seed: int) -> None:
             continue
         for base in (BEFORE, OURS):
             other = read(arm_file(folder, base, seed))
-            if arm != base and other and (found := compare(other, record)):
+            if arm != base and other and (found := compare(other, record, artifacts)):
                 record.setdefault("difference", {})[base] = found
         write(path, record)
 
@@ -235,17 +235,19 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--out", type=Path, default=Path("docs/results/comparison"))
+    parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
     parser.add_argument("--table", action="store_true", help="print the tables of what is there")
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     common = ["logger=local", "callbacks.progress=false", *arguments.overrides]
+    common.append(f"paths.artifacts={arguments.artifacts}")
     for seed in arguments.seeds:
         for arm in arguments.arms:
             path = arm_file(arguments.out, arm, seed)
             if not arguments.table and not path.exists():
                 write(path, one_arm(arguments.out, arm, seed, arguments.scenes, common))
-        add_differences(arguments.out, seed)
+        add_differences(arguments.out, seed, arguments.artifacts)
         print(f"seed {seed}\n\n{seed_table(arguments.out, seed)}", end="\n\n", flush=True)
     print(summary(arguments.out, arguments.seeds))
 
