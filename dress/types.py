@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from dress.records import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
@@ -50,7 +50,7 @@ class EncodedGroup:
 
     id: str
     sequences: tuple[Encoded, ...]
-    pixels: Mapping[str, Tensor]  # float [3, height, width]
+    pixels: Mapping[str, Tensor]  # uint8 [height, width, 3]
     pairs: tuple[tuple[int, int], ...] = ()  # chosen, rejected: indices into sequences
 
 
@@ -83,7 +83,7 @@ class TokenBatch(Movable):
     position_ids: Int[Tensor, "row seq"]  # depth in the tree
     subtree_end: Int[Tensor, "row seq"]
     image_slot: Int[Tensor, "row seq"]  # index into flattened [image patch] features; -1: text
-    pixels: Float[Tensor, "image channel height width"]  # each distinct image once
+    pixels: UInt8[Tensor, "image height width 3"]  # each distinct image once
     logit_node: Int[Tensor, " node"]  # the distinct predecessors of supervised tokens
     target_node: Int[Tensor, " target"]  # one entry per supervised token of each sequence
     target_logit: Int[Tensor, " target"]  # index into logit_node of the token's predecessor

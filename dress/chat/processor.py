@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -32,7 +32,7 @@ class Processor:
         *,
         tokenizer: PreTrainedTokenizerFast,
         template: ChatTemplate,
-        preprocess: Callable[[Image.Image], Float[Tensor, "3 height width"]],
+        preprocess: Callable[[Image.Image], UInt8[Tensor, "height width 3"]],
         num_image_tokens: int,
         max_length: int,
         max_pixels: int = MAX_PIXELS,
@@ -93,7 +93,7 @@ class Processor:
 
     def load_images(
         self, files: Sequence[bytes]
-    ) -> tuple[tuple[str, ...], dict[str, Float[Tensor, "3 height width"]]]:
+    ) -> tuple[tuple[str, ...], dict[str, UInt8[Tensor, "height width 3"]]]:
         """Decode image files into their hashes in order and the pixels of each distinct hash.
 
         Raises Reject, before it decodes any, where they alone would fill the context.
@@ -104,7 +104,7 @@ class Processor:
         loaded = [self.load_image(data) for data in files]
         return tuple(name for name, _ in loaded), dict(loaded)
 
-    def load_image(self, data: bytes) -> tuple[str, Float[Tensor, "3 height width"]]:
+    def load_image(self, data: bytes) -> tuple[str, UInt8[Tensor, "height width 3"]]:
         """Decode one image file into its hash and its pixels; raise Reject where that fails."""
         image = decode_image(data, max_pixels=self.max_pixels, at_least=self.decode_at_least)
         return content_hash(data), self.preprocess(image)

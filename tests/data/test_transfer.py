@@ -22,7 +22,7 @@ def test_small_tensors_travel_as_arrays_and_come_back_equal(tmp_path: Path) -> N
         for number in range(4):
             writer.write(make_sample(number))
     (batch,) = make_steps(GroupStream(directory=tmp_path, seed=0)).make(0).batches
-    batch = replace(batch, pixels=torch.rand(2, 3, 256, 256))
+    batch = replace(batch, pixels=torch.randint(256, (6, 256, 256, 3), dtype=torch.uint8))
     assert batch.pixels.nbytes >= LARGE > batch.input_ids.nbytes
     sent = packed(batch)
     assert sent["pixels"] is batch.pixels and isinstance(sent["input_ids"], np.ndarray)
