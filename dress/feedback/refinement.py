@@ -56,7 +56,7 @@ class RefinementRollout:
     `max_turns` counts responses. Each dialogue has a limit of its own, drawn from `min_turns` on,
     so that the reference, which closes what is not perfect by then, stands at any turn. For a
     revision `candidates` are drawn under the best condition and the best-rated is kept.
-    `false_share` of the perfect dialogues get false feedback.
+    `false_share` of all dialogues hear false feedback on a first response that is perfect.
     """
 
     def __init__(
@@ -186,19 +186,21 @@ class RefinementRollout:
         return len(closing)
 
     def _mislead(self, threads: Sequence[Thread], faulty: Sequence[Thread], *, seed: int) -> int:
-        """Follow some perfect responses with advice for another image, repeated unchanged."""
+        """Follow some responses that are perfect at once with advice for another image, unchanged.
+
+        They make `false_share` of all dialogues, or as many as there is advice for.
+        """
         advice: dict[str, list[tuple[str, str]]] = {}
         for thread in faulty:
             first = thread.turns[0].feedback if thread.turns else None
             if first and first.refinement:
                 advice.setdefault(_task(thread), []).append((thread.sample.id, first.refinement))
-        count = 0
-        for number, thread in enumerate(threads):
-            rng = random.Random(f"false:{seed}:{number}:{thread.sample.id}")
-            if rng.random() >= self.false_share or not thread.is_perfect:
-                continue
+        rng = random.Random(f"false:{seed}")
+        perfect = [t for t in threads if t.is_perfect and len(t.turns) == 1]
+        wanted, count = round(self.false_share * len(threads)), 0
+        for thread in rng.sample(perfect, len(perfect)):
             others = [text for i, text in advice.get(_task(thread), ()) if i != thread.sample.id]
-            if others:
+            if others and count < wanted:
                 thread.turns.append(replace(thread.turns[-1], user=rng.choice(others)))
                 count += 1
         return count

@@ -10,7 +10,7 @@ from typing import Any
 
 from dress.artifact import Artifact
 from dress.errors import InputError
-from dress.evaluation.report.collect import select
+from dress.evaluation.report.collect import Selection, select
 from dress.files import write_text
 from dress.jobs.job import Job
 
@@ -20,7 +20,12 @@ BENCHMARK = re.compile(r"(dress\.evaluation\.benchmarks\.\w+)\.([A-Z]\w*)")
 def run(job: Job) -> Artifact:
     settings = job.node("report")
     _check(settings)
-    selection = select([str(path) for path in settings["artifacts"]], job.store.root)
+    return write(job, select([str(path) for path in settings["artifacts"]], job.store.root))
+
+
+def write(job: Job, selection: Selection) -> Artifact:
+    """Return the report on these evaluations, made now or found."""
+    settings = job.node("report")
     nodes = {name: settings[name] for name in ("title", "expected", "examples")}
     parents = {artifact.name: artifact for artifact in selection.artifacts}
     with job.building(kind="report", nodes=nodes, parents=parents, name="report") as building:

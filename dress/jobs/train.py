@@ -8,7 +8,9 @@ from typing import Any
 from dress.artifact import Artifact, Parent
 from dress.data.shard_set import ShardSet
 from dress.errors import InputError
+from dress.evaluation.report.collect import Selection
 from dress.evaluation.table import headline_gains, table
+from dress.jobs import report
 from dress.jobs.checks import world_size
 from dress.jobs.data_sets import open_data_set
 from dress.jobs.evaluate import evaluate_artifact
@@ -63,7 +65,10 @@ def run(job: Job) -> Artifact:
         raise Interrupted(INTERRUPTED)
     artifact = building.artifact
     assert artifact is not None
-    compare(job, {"self": artifact} | ({"init": init} if init else {}))
+    evaluations = compare(job, {"self": artifact} | ({"init": init} if init else {}))
+    if evaluations and job.cfg.report.after and not job.is_parent:
+        page = report.write(job, Selection(evaluations=evaluations, models=()))
+        print(f"report: {page.path / 'report.html'}", flush=True)
     return artifact
 
 
@@ -130,8 +135,9 @@ def note(job: Job, artifact: Artifact, figures: Mapping[str, float]) -> None:
         log_evaluations(job, artifact, figures)
 
 
-def compare(job: Job, artifacts: Mapping[str, Artifact]) -> None:
+def compare(job: Job, artifacts: Mapping[str, Artifact]) -> tuple[Artifact, ...]:
     """Evaluate what `compare` lists, note the figures and print a table per benchmark."""
+    evaluations: list[Artifact] = []
     tables: dict[str, dict[str, dict[str, float]]] = {}
     figures: dict[str, float] = {}
     for entry in job.cfg.compare:
@@ -139,6 +145,7 @@ def compare(job: Job, artifacts: Mapping[str, Artifact]) -> None:
         if entry.role not in artifacts or job.cfg[on].get("_target_") is None:
             continue
         evaluation = evaluate_artifact(job, artifacts[entry.role], target=entry.target, on=on)
+        evaluations.append(evaluation)
         tables.setdefault(on, {})[entry.label] = evaluation.metrics
         prefix = "" if entry.role == "self" else f"{entry.role}/"
         figures |= {f"{prefix}{name}": value for name, value in evaluation.metrics.items()}
@@ -149,3 +156,4 @@ def compare(job: Job, artifacts: Mapping[str, Artifact]) -> None:
     if len(columns) == 2 and all("world/helpfulness" in column for column in columns.values()):
         gains = headline_gains(*columns.values())
         print("gain: " + ", ".join(f"{name} {value:+.1f} %" for name, value in gains.items()))
+    return tuple(evaluations)

@@ -16,12 +16,14 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.cache_utils import DynamicLayer
 
 from dress.errors import InputError
 from dress.modeling.guidance import ContrastGuidance
 from dress.modeling.kv_cache import growing_cache
 from dress.modeling.language import LanguageModel
 
+CACHE_NAMES = ("cache", "past_key_values")  # from transformers 5.24 on, and before
 ENDED_SHARE = 0.25  # of the rows: from here on it pays to copy those that go on
 
 Choose = Callable[[Float[Tensor, "live vocab"], Int[Tensor, " live"]], Int[Tensor, " live"]]
@@ -106,21 +108,21 @@ class _Forward:
         self.language, self.cache = language, growing_cache(language)
         own = language.get_base_model() if isinstance(language, PeftModel) else language
         accepted = inspect.signature(own.forward).parameters
-        if "past_key_values" not in accepted:
+        name = next((name for name in CACHE_NAMES if name in accepted), None)
+        if name is None or not any(isinstance(x, DynamicLayer) for x in self.cache.layers):
             raise InputError(
                 f"model.language: a {language.config.model_type} keeps no keys and values, which "
                 "generation needs here; choose another language model."
             )
+        self.holding = {name: self.cache}
         self.by_rows = all(hasattr(layer, "batch_select_indices") for layer in self.cache.layers)
         self.positions = "position_ids" in accepted
         self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
     def __call__(self, mask: Int[Tensor, "row seq"], **new: Tensor) -> Float[Tensor, "row vocab"]:
-        inputs: dict[str, Any] = {**new, **self.last_only}
+        inputs: dict[str, Any] = {**new, **self.last_only, **self.holding}
         if self.positions:
             number = next(iter(new.values())).shape[1]
             inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -number:]
-        output = self.language(
-            attention_mask=mask, past_key_values=self.cache, use_cache=True, **inputs
-        )
+        output = self.language(attention_mask=mask, use_cache=True, **inputs)
         return output.logits[:, -1]

@@ -13,6 +13,7 @@ from typing import Literal
 
 from dress.chat.condition import BANK
 from dress.types import ASPECTS, RATINGS, Feedback, Judgement
+from dress.world.hints import answer_hint
 from dress.world.language import Mention, kind_phrase
 from dress.world.questions import VQA_TASKS, Question
 from dress.world.scene import CELLS, Scene
@@ -71,7 +72,7 @@ def _helpfulness(question: Question, verdict: Verdict) -> _Note:
     if question.task in VQA_TASKS:
         if not verdict.correct:
             rating = 2 if verdict.on_topic and verdict.detailed else 1
-            hint = "Look again and correct your answer."
+            hint = answer_hint(question, verdict.answer)
             return _Note(
                 rating, ("The answer is wrong.",), (hint,), (f"The answer is {question.key}.",)
             )
@@ -130,8 +131,8 @@ def _honesty(question: Question, verdict: Verdict) -> _Note:
             tuple(f"There is no {kind_phrase(m.kind)}." for m in verdict.invented),
         )
     if question.task in VQA_TASKS and not verdict.correct:
-        hint = "Say only what you see."
-        return _Note(2, ("What it claims is not true.",), (hint,), (hint,))
+        hint, truth = answer_hint(question, verdict.answer), f"The answer is {question.key}."
+        return _Note(2, ("What it claims is not true.",), (hint,), (truth,))
     if verdict.misplaced:
         phrases = [kind_phrase(mention.kind) for mention, _ in verdict.misplaced]
         return _Note(

@@ -142,6 +142,13 @@ def _relation(scene: Scene, rng: random.Random) -> Question | None:
     return Question("relation", text, key, context=(KINDS.index(a.kind), len(KINDS)))
 
 
+def related(text: str) -> tuple[str, str]:
+    """The two kinds that a relation question is about."""
+    match = _RELATION.fullmatch(text)
+    assert match is not None
+    return match["one"], match["other"]
+
+
 def _existence(scene: Scene, rng: random.Random) -> Question:
     if rng.random() < 0.5:
         kind = rng.choice(sorted(scene.kinds))
@@ -218,14 +225,13 @@ def _existence_answer(text: str, scene: Scene, key: str) -> str:
 
 def _relation_answer(question: Question, scene: Scene, key: str) -> str:
     """Say where the two are; who answers wrongly has them the wrong way round."""
-    match = _RELATION.fullmatch(question.text)
-    assert match is not None
+    one, other = related(question.text)
     cells = {kind_phrase(thing.kind): CELLS[thing.cell] for thing in scene.things}
-    seen = [cells[match["one"]], cells[match["other"]]]
+    seen = [cells[one], cells[other]]
     if key != question.key:
         seen.reverse()
     return (
-        f"The {match['one']} is in the {seen[0]} and the {match['other']} is in the {seen[1]}, "
+        f"The {one} is in the {seen[0]} and the {other} is in the {seen[1]}, "
         f"so it is {key}."
     )
 

@@ -29,6 +29,7 @@ class Verdict:
     missing: tuple[Thing, ...] = ()
     covered: int = 0
     detailed: bool = True
+    answer: str | None = None  # the value that it gives where the question asks for one
     correct: bool = True
     on_topic: bool = True
     relevant: bool = True
@@ -53,13 +54,14 @@ def judge(question: Question, scene: Scene, response: str) -> Verdict:
     stance = parse_stance(response)
     named = {m.kind for m in mentions}
     missing: tuple[Thing, ...] = ()
+    answer: str | None = None
     correct = on_topic = relevant = bool(response.strip())
     if question.task == "describe":
         missing = _uncovered(scene, mentions)
         on_topic = bool(mentions)
     elif question.task in VQA_TASKS:
-        value = parse_answer(question, response)
-        correct, on_topic = value == question.key, value is not None
+        answer = parse_answer(question, response)
+        correct, on_topic = answer == question.key, answer is not None
     else:
         assert question.about is not None
         relevant = question.about.kind in named
@@ -71,6 +73,7 @@ def judge(question: Question, scene: Scene, response: str) -> Verdict:
         missing=missing,
         covered=len(scene.things) - len(missing),
         detailed=_is_detailed(question, mentions, response),
+        answer=answer,
         correct=correct,
         on_topic=on_topic,
         relevant=relevant,

@@ -37,7 +37,7 @@ EXAMPLE = Example(
     },
 )
 RIGHT, WRONG, TERSE = "There are two objects.", "There are three objects.", "Two."
-HINT = "Look again and correct your answer. Say only what you see."
+HINT = "There are fewer objects than that."
 
 
 def benchmark(**options: object) -> InteractionBenchmark:
@@ -67,7 +67,7 @@ def test_what_the_user_says(responses: tuple[str, ...], said: str | None) -> Non
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"detail": "reveal"}, "The answer is 2. Say only what you see."),
+        ({"detail": "reveal"}, "The answer is 2."),
         ({"feedback": "other"}, OTHER),
         ({"feedback": "empty"}, ""),
         ({"feedback": "repeat"}, COUNT.text),
@@ -147,4 +147,4 @@ def test_feedback_about_another_scene_fits_the_task_and_is_the_same_for_every_mo
     ]
     advice = {truth(e)[1].task: e.annotations["other_feedback"] for e in examples}
     assert all(advice.values()), advice
-    assert "Look again" in advice["relation"] and "harm" in advice["harmful"]
+    assert "Look again where" in advice["relation"] and "harm" in advice["harmful"]

@@ -19,7 +19,7 @@ from dress.world.scene import Scene, Thing
 
 SCENE = Scene((Thing(cell=0, colour="red", shape="circle", size="small"),))
 RIGHT, WRONG = "There is one object.", "There are two objects."
-HINT = "Look again and correct your answer. Say only what you see."
+HINT = "There are fewer objects than that."
 CONDITION = Condition(form="score")
 
 
@@ -123,6 +123,20 @@ def test_false_feedback_comes_from_another_sample_and_changes_nothing() -> None:
     # the only advice there is was meant for this sample itself
     assert [model for _, model in said(repaired.dialogues[0])] == [WRONG, RIGHT]
     assert run.metrics()["rollout/false_feedback"] == 0.5
+
+
+def test_false_feedback_is_a_share_of_all_dialogues() -> None:
+    def answer(prompt: Prompt) -> Sequence[str]:
+        return [WRONG if prompt.images == (b"faulty",) else RIGHT] * 3
+
+    faulty = [
+        Sample(f"f{n}", (b"faulty",), sample("f").dialogues, sample("f").annotations)
+        for n in range(5)
+    ]
+    run = rollout(answer, false_share=0.2)
+    made = list(run([*faulty, *(sample(f"p{n}") for n in range(15))], seed=0))
+    misled = [g for g in made if g.id.startswith("p") and len(g.dialogues[0].turns) == 2]
+    assert len(misled) == 4 and run.metrics()["rollout/false_feedback"] == 0.2
 
 
 @pytest.mark.parametrize(("targets", "samples"), [(["none"], 2), (["best", "none"], 1)])

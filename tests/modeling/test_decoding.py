@@ -92,8 +92,14 @@ def test_a_prompt_is_read_once_and_rows_that_ended_leave() -> None:
     assert seen[-1][0] < 24
 
 
-def test_an_lm_without_keys_and_values_is_refused() -> None:
-    mamba = {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}
-    model = tiny_lvlm(mamba, attention="eager")
-    with pytest.raises(InputError, match="a mamba keeps no keys and values"):
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4},
+        {"model_type": "openai-gpt", "n_embd": 32, "n_layer": 1, "n_head": 2},
+    ],
+)
+def test_an_lm_without_keys_and_values_is_refused(config: dict) -> None:
+    model = tiny_lvlm(config, attention="eager")
+    with pytest.raises(InputError, match=f"a {config['model_type']} keeps no keys and values"):
         model.generate(**left_padded(PROMPTS), pixels=PIXELS, max_new_tokens=2)

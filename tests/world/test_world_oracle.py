@@ -138,6 +138,32 @@ def test_refinements_hint_or_reveal() -> None:
     assert naming["helpfulness"].refinement == "Name the object in the top left."
 
 
+@pytest.mark.parametrize(
+    ("question", "response", "hint"),
+    [
+        (COUNT, "There are two objects.", "There are more objects than that."),
+        (COUNT, "There are four objects.", "There are fewer objects than that."),
+        (COUNT, "I can see nothing.", "Say how many objects there are."),
+        (COLOUR, "Red.", "Check the colour of the object in the centre."),
+        (
+            RELATION,
+            "The red circle is below the green cross.",
+            "Look again where the red circle and the green cross are.",
+        ),
+        (
+            EXISTENCE,
+            "In the top centre I see a red cross, so yes.",
+            "Look again for a red cross. What you named in the top centre is not there.",
+        ),
+    ],
+)
+def test_a_hint_says_which_answer_is_wrong_and_not_what_is_right(
+    question: Question, response: str, hint: str
+) -> None:
+    assert annotate(question, response).refinement == hint
+    assert question.key not in hint.lower().split()
+
+
 def test_one_mention_covers_one_thing_of_its_kind() -> None:
     twin = Thing(cell=5, colour="red", shape="circle", size="large")
     scene = Scene((RED_CIRCLE, twin))
