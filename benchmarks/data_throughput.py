@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, default_collate
 from dress.chat.encoders import InstructionEncoder
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
-from dress.data.collate import TreeCollator
+from dress.data.collate import TreeCollator, stacked_images
 from dress.data.rejects import Rejects
 from dress.data.shards import ShardWriter
 from dress.data.stream import GroupStream, StepLoader, StepStream
@@ -185,7 +185,7 @@ class Ways:
 def _stack(groups: Sequence[EncodedGroup]) -> tuple[TokenBatch, ...]:
     """Batch the pixels alone."""
     none = torch.zeros(0, dtype=torch.int64)
-    pixels = default_collate([image for group in groups for image in group.pixels.values()])
+    pixels = stacked_images([image for group in groups for image in group.pixels.values()])
     fields = {field.name: none for field in dataclasses.fields(TokenBatch)}
     names = tuple(group.id for group in groups)
     return (TokenBatch(**fields | {"pixels": pixels, "group_ids": names}),)
@@ -194,7 +194,7 @@ def _stack(groups: Sequence[EncodedGroup]) -> tuple[TokenBatch, ...]:
 def counted(batches: Iterable[torch.Tensor]) -> int:
     total = 0
     for pixels in batches:
-        assert pixels.shape[1:] == (3, SIZE, SIZE)
+        assert pixels.shape[1:] == (SIZE, SIZE, 3)
         total += len(pixels)
     return total
 
@@ -266,6 +266,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    gc.freeze()  # what is imported is not looked through again in what is measured
     images = photographs(given.images)
     results: dict[str, Any] = {
         "code_version": code_version(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -134,7 +134,7 @@ class Assistant:
 
     def _encode(
         self, prompts: Sequence[Prompt], *, rejects: dict[int, Reject] | None = None
-    ) -> tuple[dict[int, Encoded], dict[str, Tensor]]:
+    ) -> tuple[dict[int, Encoded], dict[Hashable, Tensor]]:
         encoded, pixels = {}, {}
         for number, prompt in enumerate(prompts):
             try:
@@ -149,7 +149,7 @@ class Assistant:
                 rejects[number] = reject
         return encoded, pixels
 
-    def _collate(self, rows: Sequence[Encoded], pixels: dict[str, Tensor]) -> PromptBatch:
+    def _collate(self, rows: Sequence[Encoded], pixels: dict[Hashable, Tensor]) -> PromptBatch:
         """Pad on the left and point every placeholder at its patch."""
         names = list(dict.fromkeys(name for row in rows for name in row.images))
         patches = self.processor.num_image_tokens

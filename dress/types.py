@@ -7,7 +7,7 @@ Masks have one polarity: True means the element takes part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -36,21 +36,24 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised sequence; image i is a run of placeholder tokens, `images[i]` its hash."""
+    """One tokenised sequence; image i is a run of placeholder tokens, `images[i]` its key.
+
+    Keys are equal where the images are.
+    """
 
     input_ids: np.ndarray  # int64 [seq]
     loss_mask: np.ndarray  # bool [seq]
-    images: tuple[str, ...]
+    images: tuple[Hashable, ...]
     turn: int = 0  # of its dialogue, where only one turn carries loss
 
 
 @dataclass(frozen=True)
 class EncodedGroup:
-    """The sequences of one Sample and the pixels of its images, by content hash."""
+    """The sequences of one Sample and the pixels of its distinct images, by key."""
 
     id: str
     sequences: tuple[Encoded, ...]
-    pixels: Mapping[str, Tensor]  # uint8 [height, width, 3]
+    pixels: Mapping[Hashable, Tensor]  # uint8 [height, width, 3]
     pairs: tuple[tuple[int, int], ...] = ()  # chosen, rejected: indices into sequences
 
 
