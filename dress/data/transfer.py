@@ -51,15 +51,15 @@ class Sender:
     def _packed(self, tensor: Tensor) -> Any:
         if tensor.nbytes < LARGE:
             return tensor.numpy()
+        size = _HEAD + tensor.nbytes
         number = next((n for n, slot in enumerate(self.slots) if not slot[0]), len(self.slots))
-        fits = number < len(self.slots) and len(self.slots[number]) >= _HEAD + tensor.nbytes
-        if not fits:
-            fresh = torch.zeros(_HEAD + tensor.nbytes, dtype=torch.uint8).share_memory_()
-            self.slots[number : number + 1] = [fresh]
+        new = None
+        if number == len(self.slots) or len(self.slots[number]) < size:
+            new = torch.zeros(size, dtype=torch.uint8).share_memory_()
+            self.slots[number : number + 1] = [new]
         slot = self.slots[number]
         _content(slot, tensor.dtype, tensor.shape).copy_(tensor)
         slot[0] = 1
-        new = None if fits else slot
         return _Parcel(self.worker, number, new, tensor.dtype, tensor.shape)
 
 
@@ -73,10 +73,8 @@ class Receiver:
         return TokenBatch(**{name: self._unpacked(value) for name, value in fields.items()})
 
     def _unpacked(self, value: Any) -> Any:
-        if isinstance(value, tuple):
-            return value
         if not isinstance(value, _Parcel):
-            return torch.from_numpy(value)
+            return value if isinstance(value, tuple) else torch.from_numpy(value)
         place = value.sender, value.number
         if value.new is not None:
             self._slots[place] = value.new
