@@ -4,10 +4,11 @@
 
 Shards of synthetic photographs (640 x 480, quality 90, 1/f noise) are made in a temporary folder
 and read from the page cache. Each way ends in batches of 16 x 224 x 224 x 3 bytes in the main
-process; all use the same decoder and the same resizing, and none normalises (the tower does). `ours` checks every record,
-`ours, with text` also tokenises and packs the dialogues. The limit is the decode loop alone, in as
-many processes, over bytes in memory. The figure is CPU-seconds of all processes for a sample, so
-that other work on the machine matters little; ways alternate, ratios are within a round.
+process: all use the same decoder and the same resizing, and none normalises, which is left to the
+tower. `ours` checks every record, `ours, with text` also tokenises and packs the dialogues. The
+limit is the decode loop alone, in as many processes, over bytes in memory. The figure is
+CPU-seconds of all processes for a sample, so that other work on the machine matters little; ways
+alternate, ratios are within a round.
 """
 
 from __future__ import annotations

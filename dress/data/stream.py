@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import count
+from itertools import chain, count
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from dress.data.shard_index import ShardIndex
 from dress.data.stores.cache import ShardCache
 from dress.data.transfer import Receiver, Sender
 from dress.data.workers import end_with_parent
-from dress.distributed import gather
+from dress.distributed import gather, summed
 from dress.errors import InputError
 from dress.types import EncodedGroup, Sample, TokenBatch
 
@@ -262,14 +262,15 @@ class StepLoader:
 
     def _count(self, step: Step) -> bool:
         """Count what all ranks saw of a step; tell whether any of them can learn from it."""
-        own = any(batch.target_node.numel() for batch in step.batches)
-        shares = gather((step.groups, step.retries, step.rejects, own))
-        for groups, retries, rejects, _ in shares:
-            self.rejects.seen(groups)
-            self.rejects.retries += retries
-            for reject in rejects:
-                self.rejects.add_once(reject)
-        return any(usable for *_, usable in shares)
+        usable = sum(batch.target_node.numel() for batch in step.batches)
+        groups, retries, rejected, usable = summed(
+            (step.groups, step.retries, len(step.rejects), usable)
+        )
+        self.rejects.seen(groups)
+        self.rejects.retries += retries
+        for reject in chain(*gather(step.rejects)) if rejected else ():
+            self.rejects.add_once(reject)
+        return usable > 0
 
 
 def _arrived(sent: SentStep, receiver: Receiver) -> Step:
