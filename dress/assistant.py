@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
 from dress.chat.condition import Condition
 from dress.chat.processor import Processor
+from dress.data.collate import stacked_images
 from dress.data.rejects import Reject
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
@@ -40,7 +41,7 @@ class PromptBatch:
     input_ids: Int[Tensor, "row seq"]
     attention_mask: Bool[Tensor, "row seq"]
     image_slot: Int[Tensor, "row seq"]
-    pixels: Float[Tensor, "image channel height width"]
+    pixels: UInt8[Tensor, "image height width 3"]
 
 
 class Assistant:
@@ -140,7 +141,7 @@ class Assistant:
 
     def _encode(
         self, prompts: Sequence[Prompt], *, rejects: dict[int, Reject] | None = None
-    ) -> tuple[dict[int, Encoded], dict[str, Tensor]]:
+    ) -> tuple[dict[int, Encoded], dict[Hashable, Tensor]]:
         encoded, pixels = {}, {}
         for number, prompt in enumerate(prompts):
             try:
@@ -155,7 +156,7 @@ class Assistant:
                 rejects[number] = reject
         return encoded, pixels
 
-    def collate(self, rows: Sequence[Encoded], pixels: dict[str, Tensor]) -> PromptBatch:
+    def collate(self, rows: Sequence[Encoded], pixels: dict[Hashable, Tensor]) -> PromptBatch:
         """Pad on the left and point every placeholder at its patch."""
         names = list(dict.fromkeys(name for row in rows for name in row.images))
         patches = self.processor.num_image_tokens
@@ -169,13 +170,12 @@ class Assistant:
             places = begin + np.flatnonzero(row.input_ids == self.processor.image_token_id)
             starts = [names.index(name) * patches for name in row.images]
             slot[r, places] = (np.array(starts)[:, None] + np.arange(patches)).reshape(-1)
-        stacked = torch.stack([pixels[n] for n in names]) if names else torch.zeros(0, 3, 1, 1)
         device = self.model.device
         return PromptBatch(
             input_ids=torch.from_numpy(ids).to(device),
             attention_mask=torch.from_numpy(mask).to(device),
             image_slot=torch.from_numpy(slot).to(device),
-            pixels=stacked.to(device),
+            pixels=stacked_images([pixels[name] for name in names]).to(device),
         )
 
 

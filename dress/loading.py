@@ -94,7 +94,8 @@ def probe(model: LVLM) -> list[float]:
     """What the tower's preprocessing makes of a fixed picture, coarsely: its visible identity."""
     ramp = np.add.outer(np.arange(60) * 3, np.arange(80)).astype(np.uint8)
     picture = Image.fromarray(np.stack([ramp, ramp[::-1], 255 - ramp], axis=-1))
-    pooled = torch.nn.functional.adaptive_avg_pool2d(model.vision.preprocess(picture), 4)
+    pixels = model.vision.preprocess(picture).to(model.device)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(model.vision.normalized(pixels[None]), 4)
     return [round(value, 4) for value in pooled.flatten().tolist()]
 
 

@@ -7,12 +7,12 @@ Masks have one polarity: True means the element takes part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from dress.records import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
@@ -36,21 +36,24 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised sequence; image i is a run of placeholder tokens, `images[i]` its hash."""
+    """One tokenised sequence; image i is a run of placeholder tokens, `images[i]` its key.
+
+    Keys are equal where the images are.
+    """
 
     input_ids: np.ndarray  # int64 [seq]
     loss_mask: np.ndarray  # bool [seq]
-    images: tuple[str, ...]
+    images: tuple[Hashable, ...]
     turn: int = 0  # of its dialogue, where only one turn carries loss
 
 
 @dataclass(frozen=True)
 class EncodedGroup:
-    """The sequences of one Sample and the pixels of its images, by content hash."""
+    """The sequences of one Sample and the pixels of its distinct images, by key."""
 
     id: str
     sequences: tuple[Encoded, ...]
-    pixels: Mapping[str, Tensor]  # float [3, height, width]
+    pixels: Mapping[Hashable, Tensor]  # uint8 [height, width, 3]
     pairs: tuple[tuple[int, int], ...] = ()  # chosen, rejected: indices into sequences
 
 
@@ -83,7 +86,7 @@ class TokenBatch(Movable):
     position_ids: Int[Tensor, "row seq"]  # depth in the tree
     subtree_end: Int[Tensor, "row seq"]
     image_slot: Int[Tensor, "row seq"]  # index into flattened [image patch] features; -1: text
-    pixels: Float[Tensor, "image channel height width"]  # each distinct image once
+    pixels: UInt8[Tensor, "image height width 3"]  # each distinct image once
     logit_node: Int[Tensor, " node"]  # the distinct predecessors of supervised tokens
     target_node: Int[Tensor, " target"]  # one entry per supervised token of each sequence
     target_logit: Int[Tensor, " target"]  # index into logit_node of the token's predecessor

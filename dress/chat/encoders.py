@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -118,7 +118,7 @@ class CritiqueEncoder:
         turn: int,
         *,
         feedback: Feedback | None,
-        images: tuple[str, ...],
+        images: tuple[Hashable, ...],
         epoch: int,
         key: str,
     ) -> Encoded:

@@ -10,6 +10,7 @@ Differences from LLaVA-RLHF (arXiv 2309.14525), whose request has the same parts
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable
 from dataclasses import replace
 
 from dress.chat.encoders import Requires
@@ -72,7 +73,7 @@ def encode_judged(
     dialogue: Dialogue,
     facts: tuple[str, ...],
     *,
-    images: tuple[str, ...],
+    images: tuple[Hashable, ...],
     key: str,
 ) -> Encoded:
     """Encode a dialogue up to where the answer to the request would begin.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from dress.chat.images import MAX_PIXELS, decode_image
+from dress.chat.images import MAX_PIXELS, ImageKey, decode_image
 from dress.chat.template import ChatTemplate, Rendered
 from dress.data.rejects import Reject
 from dress.errors import InputError
@@ -32,7 +31,7 @@ class Processor:
         *,
         tokenizer: PreTrainedTokenizerFast,
         template: ChatTemplate,
-        preprocess: Callable[[Image.Image], Float[Tensor, "3 height width"]],
+        preprocess: Callable[[Image.Image], UInt8[Tensor, "height width 3"]],
         num_image_tokens: int,
         max_length: int,
         max_pixels: int = MAX_PIXELS,
@@ -53,12 +52,12 @@ class Processor:
         self,
         turns: Sequence[Turn],
         *,
-        images: Sequence[str],
+        images: Sequence[Hashable],
         condition: str = "",
         supervised: Collection[int] = (),
         prompt_only: bool = False,
     ) -> Encoded:
-        """Encode a dialogue; `images` are content hashes, `supervised` turn indices with loss.
+        """Encode a dialogue; `images` are their keys, `supervised` turn indices with loss.
 
         Raises Reject where even the last turn alone is too long or nothing supervised remains.
         """
@@ -80,7 +79,7 @@ class Processor:
             raise Reject("no supervised turn")
         raise Reject("too long", detail=f"max_length is {self.max_length} tokens")
 
-    def _tokenise(self, rendered: Rendered, images: Sequence[str]) -> Encoded:
+    def _tokenise(self, rendered: Rendered, images: Sequence[Hashable]) -> Encoded:
         tokens = self.tokenizer(
             rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
@@ -93,8 +92,8 @@ class Processor:
 
     def load_images(
         self, files: Sequence[bytes]
-    ) -> tuple[tuple[str, ...], dict[str, Float[Tensor, "3 height width"]]]:
-        """Decode image files into their hashes in order and the pixels of each distinct hash.
+    ) -> tuple[tuple[Hashable, ...], dict[Hashable, UInt8[Tensor, "height width 3"]]]:
+        """Decode image files into their keys in order and the pixels of each distinct image.
 
         Raises Reject, before it decodes any, where they alone would fill the context.
         """
@@ -102,12 +101,12 @@ class Processor:
             taken = f"{len(files)} images of {self.num_image_tokens} tokens"
             raise Reject("too many images", detail=f"{taken}, max_length is {self.max_length}")
         loaded = [self.load_image(data) for data in files]
-        return tuple(name for name, _ in loaded), dict(loaded)
+        return tuple(key for key, _ in loaded), dict(loaded)
 
-    def load_image(self, data: bytes) -> tuple[str, Float[Tensor, "3 height width"]]:
-        """Decode one image file into its hash and its pixels; raise Reject where that fails."""
+    def load_image(self, data: bytes) -> tuple[Hashable, UInt8[Tensor, "height width 3"]]:
+        """Decode one image file into its key and its pixels; raise Reject where that fails."""
         image = decode_image(data, max_pixels=self.max_pixels, at_least=self.decode_at_least)
-        return content_hash(data), self.preprocess(image)
+        return ImageKey(data), self.preprocess(image)
 
     def decode(self, ids: Iterable[int] | Int[Tensor, " seq"] | Int[np.ndarray, " seq"]) -> str:
         """Turn generated ids into the answer: up to the end token, unescaped, without specials."""
@@ -135,10 +134,6 @@ class Processor:
             text = f"<{name}*{len(ids)}>" if is_image else self._text(ids)
             painted.append(f"[{text}]" if is_supervised else text)
         return "".join(painted).replace("\n", "\\n")
-
-
-def content_hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _overlaps(offsets: Int[np.ndarray, "seq 2"], rendered: Rendered) -> Bool[np.ndarray, " seq"]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int, UInt8
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from dress.data.trees import Tree, build_tree
 from dress.types import Encoded, EncodedGroup, TokenBatch
@@ -24,7 +23,9 @@ class _Piece:
     number: int  # of the group within the step
     group: EncodedGroup
     sequences: tuple[Encoded, ...]
-    images: tuple[str, ...]  # key _IMAGE_KEY + i * num_image_tokens + p is patch p of images[i]
+    images: tuple[
+        Hashable, ...
+    ]  # key _IMAGE_KEY + i * num_image_tokens + p is patch p of images[i]
     tree: Tree
 
 
@@ -77,7 +78,7 @@ class TreeCollator:
             for sequence, key in zip(group.sequences, keys, strict=True)
         ]
 
-    def _keys(self, sequence: Encoded, images: tuple[str, ...]) -> Int[np.ndarray, " seq"]:
+    def _keys(self, sequence: Encoded, images: tuple[Hashable, ...]) -> Int[np.ndarray, " seq"]:
         """Give text its token id and each patch of each image a key of its own."""
         keys = sequence.input_ids.astype(np.int64)
         local = np.array([images.index(image) for image in sequence.images], dtype=np.int64)
@@ -147,7 +148,7 @@ class _BatchBuilder:
         self.position_ids = np.zeros(shape, dtype=np.int64)
         self.subtree_end = np.tile(np.arange(1, shape[1] + 1), (shape[0], 1))
         self.image_slot = np.full(shape, -1, dtype=np.int64)
-        self.pixels: dict[str, Float[Tensor, "channel height width"]] = {}
+        self.pixels: dict[Hashable, UInt8[Tensor, "height width 3"]] = {}
         self.target_nodes: list[Int[np.ndarray, " _"]] = []
         self.predecessors: list[Int[np.ndarray, " _"]] = []
         self.sequence_end: list[int] = []
@@ -197,14 +198,12 @@ class _BatchBuilder:
         spare = round_up(len(logit_node), pad_to_multiple) - len(logit_node)
         logit_node = np.concatenate([logit_node, np.zeros(spare, np.int64)])  # read by no target
         target_node = np.concatenate([*self.target_nodes, np.empty(0, np.int64)])
-        pixels = list(self.pixels.values())
         return TokenBatch(
             input_ids=torch.from_numpy(self.input_ids),
             position_ids=torch.from_numpy(self.position_ids),
             subtree_end=torch.from_numpy(self.subtree_end),
             image_slot=torch.from_numpy(self.image_slot),
-            # which, in a worker, writes at once where the main process reads
-            pixels=default_collate(pixels) if pixels else torch.zeros(0, 3, 1, 1),
+            pixels=stacked_images(list(self.pixels.values())),
             logit_node=torch.from_numpy(logit_node),
             target_node=torch.from_numpy(target_node),
             target_logit=torch.from_numpy(target_logit.astype(np.int64)),
@@ -215,6 +214,13 @@ class _BatchBuilder:
             pairs=torch.tensor(self.pairs, dtype=torch.int64).view(-1, 2),
             group_ids=tuple(self.group_ids.values()),
         )
+
+
+def stacked_images(
+    pixels: Sequence[UInt8[Tensor, "height width 3"]],
+) -> UInt8[Tensor, "image height width 3"]:
+    """Stack images, of which there may be none."""
+    return torch.stack(list(pixels)) if pixels else torch.zeros(0, 1, 1, 3, dtype=torch.uint8)
 
 
 def round_up(number: int, multiple: int) -> int:

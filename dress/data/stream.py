@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import count
+from itertools import chain, count
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,9 +18,9 @@ from dress.data.reading import take_retries
 from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.data.stores.cache import ShardCache
-from dress.data.transfer import packed, unpacked
+from dress.data.transfer import Receiver, Sender
 from dress.data.workers import end_with_parent
-from dress.distributed import gather
+from dress.distributed import gather, summed
 from dress.errors import InputError
 from dress.types import EncodedGroup, Sample, TokenBatch
 
@@ -152,21 +152,16 @@ class Step:
     groups: int  # seen, rejected ones included
     retries: int = 0  # reads that succeeded only when tried again
 
-    def __reduce__(self) -> tuple[object, ...]:
-        batches = [packed(batch) for batch in self.batches]
-        return _received, (batches, self.rejects, self.groups, self.retries)
 
-    def pin_memory(self) -> Step:
-        return replace(self, batches=tuple(b.pin_memory() for b in self.batches))
+@dataclass(frozen=True)
+class SentStep:
+    """A step on its way out of a worker process."""
 
-
-def _received(
-    batches: Sequence[Mapping[str, Any]], rejects: tuple[Reject, ...], groups: int, retries: int
-) -> Step:
-    return Step(tuple(unpacked(batch) for batch in batches), rejects, groups, retries)
+    batches: tuple[dict[str, Any], ...]
+    rest: Step  # without its batches
 
 
-class StepStream(IterableDataset[Step]):
+class StepStream(IterableDataset[Step | SentStep]):
     """Cut a stream into steps: step s covers positions s*B to (s+1)*B, rank r every R-th of them.
 
     DataLoader worker w of W makes steps w, w+W, ..., so the order does not depend on W. `stop`
@@ -193,9 +188,17 @@ class StepStream(IterableDataset[Step]):
         self.groups_per_step, self.start_step, self.stop = groups_per_step, start_step, stop
         self.rank, self.world_size = rank, world_size
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[Step | SentStep]:
         worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        if worker is None:
+            yield from self._steps(first=0, stride=1)
+            return
+        sender = Sender(worker=worker.id)
+        for step in self._steps(first=worker.id, stride=worker.num_workers):
+            batches = tuple(sender.pack(batch) for batch in step.batches)
+            yield SentStep(batches, replace(step, batches=()))
+
+    def _steps(self, *, first: int, stride: int) -> Iterator[Step]:
         for step in count(self.start_step + first, stride):
             if self.stop is not None and step * self.groups_per_step >= self.stop:
                 return
@@ -235,10 +238,8 @@ class StepLoader:
         steps: StepStream,
         rejects: Rejects,
         num_workers: int = 0,
-        pin_memory: bool = False,
     ) -> None:
-        self.steps, self.rejects = steps, rejects
-        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.steps, self.rejects, self.num_workers = steps, rejects, num_workers
 
     def __iter__(self) -> Iterator[tuple[TokenBatch, ...]]:
         """Yield the batches of each step; raise InputError where rejects pass their limit."""
@@ -246,11 +247,11 @@ class StepLoader:
             self.steps,
             batch_size=None,
             num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
             worker_init_fn=end_with_parent,
         )
-        unused = 0
-        for step in loader:
+        unused, receiver = 0, Receiver()
+        for made in loader:
+            step = made if isinstance(made, Step) else _arrived(made, receiver)
             unused = 0 if self._count(step) else unused + self.steps.groups_per_step
             if self.steps.stop is None and unused >= len(self.steps.stream):
                 raise InputError(
@@ -261,11 +262,16 @@ class StepLoader:
 
     def _count(self, step: Step) -> bool:
         """Count what all ranks saw of a step; tell whether any of them can learn from it."""
-        own = any(batch.usable for batch in step.batches)
-        shares = gather((step.groups, step.retries, step.rejects, own))
-        for groups, retries, rejects, _ in shares:
-            self.rejects.seen(groups)
-            self.rejects.retries += retries
-            for reject in rejects:
-                self.rejects.add_once(reject)
-        return any(usable for *_, usable in shares)
+        usable = sum(batch.usable for batch in step.batches)
+        groups, retries, rejected, usable = summed(
+            (step.groups, step.retries, len(step.rejects), usable)
+        )
+        self.rejects.seen(groups)
+        self.rejects.retries += retries
+        for reject in chain(*gather(step.rejects)) if rejected else ():
+            self.rejects.add_once(reject)
+        return usable > 0
+
+
+def _arrived(sent: SentStep, receiver: Receiver) -> Step:
+    return replace(sent.rest, batches=tuple(receiver.unpack(batch) for batch in sent.batches))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import torch
@@ -59,7 +59,7 @@ class RewardScorer:
         return EncodedGroup(sample.id, tuple(sequences), pixels)
 
     def _encode(
-        self, sample: Sample, text: str, facts: tuple[str, ...], *, images: tuple[str, ...]
+        self, sample: Sample, text: str, facts: tuple[str, ...], *, images: tuple[Hashable, ...]
     ) -> Encoded:
         dialogue = answered(sample, text)
         return encode_judged(self.processor, dialogue, facts, images=images, key=sample.id)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -110,7 +110,7 @@ class LVLM(nn.Module):
         self,
         input_ids: Int[Tensor, "row seq"],
         image_slot: Int[Tensor, "row seq"],
-        pixels: Float[Tensor, "image 3 height width"],
+        pixels: UInt8[Tensor, "image height width 3"],
     ) -> Float[Tensor, "row seq dim"]:
         """Look up the tokens and put image features where `image_slot` is not -1."""
         embeds = token_embedding(self.language)(input_ids)
@@ -119,7 +119,7 @@ class LVLM(nn.Module):
                 return embeds
             # DDP waits for every trainable weight: a blank image gives these a zero gradient.
             size = self.vision.image_size
-            pixels = torch.zeros(1, 3, size, size, device=embeds.device)
+            pixels = pixels.new_zeros(1, size, size, 3)
         features = self.image_features(pixels).flatten(0, 1).to(embeds.dtype)
         slots = image_slot.flatten()
         nodes = (slots >= 0).nonzero().squeeze(1)
@@ -127,7 +127,7 @@ class LVLM(nn.Module):
         return spliced.view_as(embeds)
 
     def image_features(
-        self, pixels: Float[Tensor, "image 3 height width"]
+        self, pixels: UInt8[Tensor, "image height width 3"]
     ) -> Float[Tensor, "image patch dim"]:
         """Encode and project images; a frozen tower keeps no activations."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and _trains(self.vision)):
@@ -141,7 +141,7 @@ class LVLM(nn.Module):
         input_ids: Int[Tensor, "row seq"],
         attention_mask: Bool[Tensor, "row seq"],
         image_slot: Int[Tensor, "row seq"],
-        pixels: Float[Tensor, "image 3 height width"],
+        pixels: UInt8[Tensor, "image height width 3"],
         max_new_tokens: int,
         temperature: float = 0.0,
         top_p: float = 1.0,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
@@ -30,6 +30,7 @@ class VisionTower(nn.Module):
     Layer -1 is the tower's output, after its final norm; earlier layers are raw hidden states
     (-2 is LLaVA's choice). Whatever that layer does not need is dropped from `visual`.
     `draft` asks for JPEGs decoded at a fraction of their size that is no smaller than the square.
+    Pixels arrive as bytes, a quarter of what floats take on their way, and are normalised here.
     """
 
     def __init__(
@@ -46,25 +47,31 @@ class VisionTower(nn.Module):
         self.normalize = layer == -1 and getattr(visual, "attn_pool", None) is None
         self.visual = _prune(visual, layer=layer, keep_norm=self.normalize)
         self.image_size, self.draft = image_size, draft
-        self.mean = np.asarray(mean, dtype=np.float32)
-        self.std = np.asarray(std, dtype=np.float32)
+        self.mean, self.std = tuple(mean), tuple(std)
         self.num_tokens, self.dim = self._measure()
 
-    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Resize to the tower's square and normalise; deterministic, no augmentation."""
+    def preprocess(self, image: Image.Image) -> UInt8[Tensor, "height width 3"]:
+        """Resize to the tower's square; deterministic, no augmentation."""
         size = (self.image_size, self.image_size)
         image = as_rgb(image)
         if image.size != size:
             image = image.resize(size, Image.Resampling.BICUBIC)
-        scaled = np.asarray(image, dtype=np.float32) / 255
-        normalized = (scaled - self.mean) / self.std
-        return torch.from_numpy(normalized.transpose(2, 0, 1).copy())
+        return torch.from_numpy(np.array(image))
+
+    def normalized(
+        self, pixels: UInt8[Tensor, "image height width 3"]
+    ) -> Float[Tensor, "image 3 height width"]:
+        """Scale to 0 ... 1, subtract the mean and divide by the deviation, in float32 at least."""
+        dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
+        channels = zip(pixels.unbind(-1), self.mean, self.std, strict=True)
+        planes = [(channel.to(dtype) / 255 - mean) / std for channel, mean, std in channels]
+        return torch.stack(planes, dim=1)
 
     def forward(
-        self, pixels: Float[Tensor, "image 3 height width"]
+        self, pixels: UInt8[Tensor, "image height width 3"]
     ) -> Float[Tensor, "image patch dim"]:
         output = self.visual.forward_intermediates(
-            pixels.to(next(self.parameters()).dtype),
+            self.normalized(pixels).to(next(self.parameters()).dtype),
             indices=[-1],
             stop_early=True,
             normalize_intermediates=self.normalize,
@@ -77,7 +84,8 @@ class VisionTower(nn.Module):
         """Read the output shape from a run on the meta device, which costs nothing."""
         tensors = dict(self.named_parameters()) | dict(self.named_buffers())
         meta = {name: tensor.detach().to("meta") for name, tensor in tensors.items()}
-        pixels = torch.zeros(1, 3, self.image_size, self.image_size, device="meta")
+        shape = (1, self.image_size, self.image_size, 3)
+        pixels = torch.zeros(shape, dtype=torch.uint8, device="meta")
         _, num_tokens, dim = torch.func.functional_call(self, meta, (pixels,)).shape
         return num_tokens, dim
 

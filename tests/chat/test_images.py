@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from dress.chat.images import decode_image
+from dress.chat.images import ImageKey, decode_image
 from dress.data.rejects import Reject
 from tests.chat.tiny_chat import make_processor, picture
 
@@ -244,3 +244,11 @@ def test_a_smaller_decode_is_upright_bounded_and_of_jpegs_alone() -> None:
 
     make_processor(preprocess=preprocess, decode_at_least=40).load_images([rotated])
     assert sizes == [(40, 50)]
+
+
+def test_images_have_the_same_key_where_every_byte_is_the_same() -> None:
+    data = picture(size=(64, 64))
+    first = bytes([data[0] ^ 1]) + data[1:]  # differs where the hash does not look
+    assert ImageKey(data) == ImageKey(bytes(bytearray(data)))
+    assert ImageKey(first) != ImageKey(data) and hash(ImageKey(first)) == hash(ImageKey(data))
+    assert len({ImageKey(data), ImageKey(first), ImageKey(data + b"x"), ImageKey(data)}) == 3

@@ -152,7 +152,7 @@ def test_tokenizer_and_template_must_agree() -> None:
 def test_images_load(processor: Processor, file_format: str) -> None:
     data = picture(file_format=file_format)
     name, pixels = processor.load_image(data)
-    assert pixels.shape == (3, 8, 8)
+    assert pixels.shape == (8, 8, 3)
     assert name == processor.load_image(data)[0] != processor.load_image(picture(1))[0]
 
 

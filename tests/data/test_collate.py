@@ -23,7 +23,7 @@ def make_collator(**changes: Any) -> TreeCollator:
 
 
 def pixels(name: str) -> torch.Tensor:
-    return torch.full((3, 2, 2), float(ord(name)))
+    return torch.full((2, 2, 3), ord(name), dtype=torch.uint8)
 
 
 def sequence(ids: list[int], mask: list[bool], images: tuple[str, ...] = ()) -> Encoded:

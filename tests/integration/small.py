@@ -15,7 +15,7 @@ from dress.data.collate import TreeCollator
 from dress.loading import assemble
 from dress.modeling.build import build_model
 from dress.modeling.tokenizer import train_tokenizer
-from dress.types import Dialogue, EncodedGroup, Sample, TokenBatch, Turn
+from dress.types import Dialogue, Sample, TokenBatch, Turn
 from dress.world.corpus import Flaws, flawed_response
 from dress.world.oracle import Oracle
 from dress.world.questions import Question, ask, reference
@@ -151,13 +151,6 @@ def make_collator(
         rows_per_batch=rows_per_batch,
         row_tokens=row_tokens,
     )
-
-
-def in_float64(groups: Sequence[EncodedGroup]) -> list[EncodedGroup]:
-    return [
-        replace(group, pixels={name: image.double() for name, image in group.pixels.items()})
-        for group in groups
-    ]
 
 
 def plain_condition() -> Condition:

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from small import GPT2, feedback_samples, in_float64, make_assistant, make_collator
+from small import GPT2, feedback_samples, make_assistant, make_collator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -43,7 +43,7 @@ def prepared() -> tuple[Assistant, list[EncodedGroup]]:
     assistant = make_assistant(SAMPLES, language=GPT2)
     assistant.model.double()
     encoder = PreferenceEncoder(processor=assistant.processor)
-    return assistant, in_float64([encoder(sample, epoch=0) for sample in SAMPLES])
+    return assistant, [encoder(sample, epoch=0) for sample in SAMPLES]
 
 
 def moved(model: nn.Module, scale: float = 0.02) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import GPT2, LLAMA, feedback_samples, in_float64, make_collator, model_config, texts_of
+from small import GPT2, LLAMA, feedback_samples, make_collator, model_config, texts_of
 from torch import Tensor
 
 from dress.assistant import Assistant, Prompt
@@ -83,7 +83,7 @@ def test_every_layout_gives_the_scores_of_sequences_alone() -> None:
     model = assistant.model.double().eval()
     assert model.scalar_head is not None
     torch.nn.init.normal_(model.scalar_head.bias)
-    groups = in_float64([with_a_prefix(group) for group in encoded(assistant) if group.pairs])
+    groups = [with_a_prefix(group) for group in encoded(assistant) if group.pairs]
     alone = {g.id: [score_alone(model, g, n) for n in range(len(g.sequences))] for g in groups}
     pairs = [(alone[g.id][c], alone[g.id][r]) for g in groups for c, r in g.pairs]
     losses = reward_loss(*(torch.stack(part) for part in zip(*pairs, strict=True)), centring=1e-3)

@@ -9,7 +9,6 @@ from small import (
     LLAMA,
     count_of,
     feedback_samples,
-    in_float64,
     make_assistant,
     make_collator,
     plain_condition,
@@ -46,7 +45,7 @@ def prepared(language: dict) -> tuple[Assistant, list[EncodedGroup]]:
     encoder = CritiqueEncoder(
         processor=assistant.processor, condition=plain_condition(), seed=0, loss_turns="all"
     )
-    return assistant, in_float64([encoder(sample, epoch=0) for sample in SAMPLES])
+    return assistant, [encoder(sample, epoch=0) for sample in SAMPLES]
 
 
 def plain_loss(assistant: Assistant, groups: list[EncodedGroup]) -> tuple[Tensor, int]:

@@ -21,14 +21,13 @@ from dress.data.shards import ShardWriter
 from dress.files import append_line
 from dress.jobs.rank import join
 from dress.objectives.conditional_lm import ConditionalLM
-from dress.types import EncodedGroup, Sample
+from dress.types import Sample
 from lit_modules.alignment import AlignmentModule
 from lit_modules.callbacks.train_state import TrainState
 from tests.integration.small import (
     GPT2,
     answered_samples,
     feedback_samples,
-    in_float64,
     make_assistant,
     make_collator,
 )
@@ -80,12 +79,6 @@ def offsets_of_an_empty_shard(like: Path) -> bytes:
     return buffer.getvalue()
 
 
-class DoubleEncoder(InstructionEncoder):
-    def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
-        (group,) = in_float64([super().__call__(sample, epoch=epoch)])
-        return group
-
-
 class Recording(AlignmentModule):
     """Note the groups and the loss of every step in a file per rank."""
 
@@ -111,7 +104,7 @@ def train(
     assistant = make_assistant(SAMPLES, language=GPT2)
     datamodule = ShardDataModule(
         directory=data / "main",
-        encoder=DoubleEncoder(processor=assistant.processor),
+        encoder=InstructionEncoder(processor=assistant.processor),
         collator=make_collator(assistant),
         groups_per_step=GROUPS_PER_STEP,
         seed=0,

@@ -33,7 +33,7 @@ def one_tree() -> TokenBatch:
         position_ids=torch.tensor([[0, 1, 2, 3, 2, 0, 0, 0]]),
         subtree_end=torch.tensor([[5, 5, 4, 4, 5, 6, 7, 8]]),
         image_slot=torch.full((1, 8), -1),
-        pixels=torch.zeros(0, 3, 4, 4),
+        pixels=torch.zeros(0, 4, 4, 3, dtype=torch.uint8),
         logit_node=none,
         target_node=none,
         target_logit=none,

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -87,6 +87,11 @@ def randomize_adapter(model: LVLM, seed: int = 1) -> None:
         for name, parameter in model.language.named_parameters():
             if "lora_" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+
+
+def random_pixels(images: int) -> UInt8[Tensor, "image 16 16 3"]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (images, 16, 16, 3), dtype=torch.uint8, generator=generator)
 
 
 def image(slot: int) -> list[Token]:

@@ -8,6 +8,7 @@ from modeling_helpers import (
     LLAMA,
     LORA,
     image,
+    random_pixels,
     randomize_adapter,
     tiny_lvlm,
     tree_batch,
@@ -21,7 +22,7 @@ from dress.modeling.checkpoint import load_weights, merge_lora, save_weights
 from dress.modeling.lvlm import LVLM
 from dress.modeling.trainable import set_trainable
 
-PIXELS = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+PIXELS = random_pixels(1)
 PUBLIC = {"vision": "tower", "projector": None, "language": "lm"}
 RANDOM = {"vision": None, "projector": None, "language": None}
 MODES = {

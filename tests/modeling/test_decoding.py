@@ -28,7 +28,7 @@ HYBRID = LLAMA | {  # every other layer is recurrent
 
 def sampled_by_transformers(model: LVLM, prompts: dict[str, Tensor], new: int) -> Tensor:
     """Sample K answers the plain way: prompts repeated first, the library's own cache."""
-    embeds = model.embed(prompts["input_ids"], prompts["image_slot"], PIXELS.double())
+    embeds = model.embed(prompts["input_ids"], prompts["image_slot"], PIXELS)
     torch.manual_seed(3)
     return model.language.generate(
         inputs_embeds=embeds,
@@ -73,9 +73,7 @@ def test_samples_equal_those_of_the_library(config: dict, lora: dict | None) -> 
     prompts, new = left_padded(PROMPTS), 12
     frequent_end(model, sampled_by_transformers(model, prompts, new))
     expected = sampled_by_transformers(model, prompts, new)
-    tokens = model.generate(
-        **prompts, pixels=PIXELS.double(), max_new_tokens=new, seed=3, **SAMPLING
-    )
+    tokens = model.generate(**prompts, pixels=PIXELS, max_new_tokens=new, seed=3, **SAMPLING)
     assert tokens.tolist() == expected.tolist()
     assert len(set(lengths(model, tokens))) > 2
 

@@ -10,6 +10,7 @@ from modeling_helpers import (
     PAD,
     Sequences,
     image,
+    random_pixels,
     randomize_adapter,
     sequence_logits,
     tiny_lvlm,
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from dress.modeling.lvlm import LVLM
 
-PIXELS = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+PIXELS = random_pixels(2)
 PROMPTS = [
     [*words(1, 10, 11), *image(0), *words(12)],
     [*words(1), *image(1), *words(13, 14, 15, 16, 17)],

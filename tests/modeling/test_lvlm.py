@@ -8,6 +8,7 @@ from modeling_helpers import (
     gradients,
     image,
     plain_loss,
+    random_pixels,
     randomize_adapter,
     sequence_logits,
     tiny_lvlm,
@@ -24,7 +25,7 @@ from dress.modeling.projector import linear_projector
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.vision import open_clip_tower
 
-PIXELS = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+PIXELS = random_pixels(2)
 PROMPT = [*words(1, 10, 11), *image(0), *words(12)]
 OTHER = [*words(1), *image(1), *words(13)]
 ROWS = [
@@ -89,7 +90,7 @@ def test_logits_of_every_node_equal_the_sequence_alone() -> None:
 
 def test_eager_attention_gives_the_same_loss() -> None:
     torch.set_float32_matmul_precision("highest")
-    batch = tree_batch(ROWS, pixels=PIXELS.float(), supervised_from=7)
+    batch = tree_batch(ROWS, pixels=PIXELS, supervised_from=7)
     losses = [tree_loss(tiny_lvlm(attention=name), batch) for name in ("eager", "sdpa")]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=0)
 
@@ -112,7 +113,7 @@ def test_eager_attention_gives_the_same_loss() -> None:
 def test_gathered_logits_keep_the_head_path(extra: dict) -> None:
     model = tiny_lvlm(LLAMA | extra, attention="eager").eval()
     sequence = words(1, *range(10, 20))
-    none = torch.zeros(0, 3, 16, 16)
+    none = random_pixels(0)
     batch = tree_batch([[sequence]], pixels=none, supervised_from=4)
     with torch.no_grad():
         full = sequence_logits(model, sequence, none)[3:-1]
@@ -124,7 +125,7 @@ def test_gathered_logits_keep_the_head_path(extra: dict) -> None:
 
 def test_text_only_batch_gives_the_projector_and_tower_a_zero_gradient() -> None:
     model = tiny_lvlm()
-    batch = tree_batch([[words(1, 10, 11, 2)]], pixels=torch.zeros(0, 3, 16, 16), supervised_from=2)
+    batch = tree_batch([[words(1, 10, 11, 2)]], pixels=random_pixels(0), supervised_from=2)
     tree_loss(model, batch).backward()
     for part in (model.vision, model.projector):
         for name, parameter in part.named_parameters():
@@ -135,7 +136,7 @@ def test_text_only_batch_gives_the_projector_and_tower_a_zero_gradient() -> None
 
 def test_batch_without_targets_has_a_zero_gradient_everywhere() -> None:
     model = tiny_lvlm()
-    batch = tree_batch([[words(1)]], pixels=torch.zeros(0, 3, 16, 16), supervised_from=1)
+    batch = tree_batch([[words(1)]], pixels=random_pixels(0), supervised_from=1)
     assert model(batch).shape == (0, VOCAB_SIZE)
     model(batch).sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
@@ -143,7 +144,7 @@ def test_batch_without_targets_has_a_zero_gradient_everywhere() -> None:
 
 def test_every_weight_of_the_model_takes_part() -> None:
     model = tiny_lvlm()
-    tree_loss(model, tree_batch(ROWS, pixels=PIXELS.float(), supervised_from=7)).backward()
+    tree_loss(model, tree_batch(ROWS, pixels=PIXELS, supervised_from=7)).backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
@@ -151,13 +152,13 @@ def test_frozen_tower_keeps_no_graph() -> None:
     model = tiny_lvlm()
     model.vision.requires_grad_(False)
     model.projector.requires_grad_(False)
-    assert not model.image_features(PIXELS.float()).requires_grad
+    assert not model.image_features(PIXELS).requires_grad
 
 
 def test_half_precision_language_model_takes_float_features() -> None:
     model = tiny_lvlm()
     model.language.to(torch.bfloat16)
-    logits = model(tree_batch(ROWS, pixels=PIXELS.float(), supervised_from=7))
+    logits = model(tree_batch(ROWS, pixels=PIXELS, supervised_from=7))
     assert logits.dtype == torch.bfloat16
     logits.float().sum().backward()
     assert model.projector.weight.grad is not None

@@ -90,7 +90,7 @@ def test_an_image_is_256_patches_of_224_pixels() -> None:
     assert (vision.image_size, vision.num_tokens, vision.dim) == (224, 256, DIM)
     assert model().device.type == "meta"
     with torch.device("meta"):
-        features = model().image_features(torch.zeros(2, 3, 224, 224))
+        features = model().image_features(torch.zeros(2, 224, 224, 3, dtype=torch.uint8))
     assert features.shape == (2, 256, WIDTH)
 
 

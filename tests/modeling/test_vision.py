@@ -2,7 +2,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from modeling_helpers import VISION, tiny_vision
+from modeling_helpers import VISION, random_pixels, tiny_vision
 from PIL import Image
 
 from dress.errors import InputError
@@ -12,7 +12,7 @@ from dress.modeling.vision import open_clip_tower
 def test_tokens_and_dim_match_the_output() -> None:
     tower = tiny_vision()
     assert (tower.image_size, tower.num_tokens, tower.dim) == (16, 4, 16)
-    assert tower(torch.rand(3, 3, 16, 16)).shape == (3, 4, 16)
+    assert tower(random_pixels(3)).shape == (3, 4, 16)
 
 
 def test_output_equals_the_tower_own_tokens() -> None:
@@ -23,9 +23,10 @@ def test_output_equals_the_tower_own_tokens() -> None:
     tower = tiny_vision()
     missing = tower.visual.load_state_dict(whole.state_dict(), strict=False)
     assert missing.missing_keys == []
-    pixels = torch.rand(2, 3, 16, 16)
+    pixels = random_pixels(2)
     with torch.no_grad():
-        _, tokens = whole(pixels)  # open_clip's patch tokens: last block, then the final norm
+        # open_clip's patch tokens: last block, then the final norm
+        _, tokens = whole(tower.normalized(pixels))
         torch.testing.assert_close(tower(pixels), tokens)
 
 
@@ -33,7 +34,7 @@ def test_earlier_layer_drops_what_comes_after_it() -> None:
     last, earlier = tiny_vision(), tiny_vision(layer=-2)
     assert len(last.visual.transformer.resblocks) == 2
     assert len(earlier.visual.transformer.resblocks) == 1
-    assert earlier(torch.rand(1, 3, 16, 16)).shape == (1, 4, 16)
+    assert earlier(random_pixels(1)).shape == (1, 4, 16)
     names = [name for name, _ in earlier.named_parameters()]
     assert not any(
         "proj" in name and "c_proj" not in name and "out_proj" not in name and "in_proj" not in name
@@ -46,11 +47,28 @@ def test_preprocess_by_hand() -> None:
     tower = tiny_vision()
     flat = Image.new("RGB", (31, 20), (255, 0, 51))
     pixels = tower.preprocess(flat)
+    assert (pixels.shape, pixels.dtype) == ((16, 16, 3), torch.uint8)
+    assert pixels[3, 5].tolist() == [255, 0, 51]
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     expected = [(value - m) / s for value, m, s in zip((1.0, 0.0, 0.2), mean, std, strict=True)]
-    assert pixels.shape == (3, 16, 16)
-    np.testing.assert_allclose(pixels[:, 3, 5].numpy(), expected, rtol=1e-5)
-    assert tower.preprocess(flat.convert("P")).shape == (3, 16, 16)
+    normalized = tower.normalized(pixels[None])
+    assert normalized.shape == (1, 3, 16, 16)
+    np.testing.assert_allclose(normalized[0, :, 3, 5].numpy(), expected, rtol=1e-5)
+    assert tower.preprocess(flat.convert("P")).shape == (16, 16, 3)
+
+
+def test_normalized_pixels_are_those_of_open_clip() -> None:
+    """Its own transform (ToTensor, Normalize) works in float32 too: not a bit differs."""
+    tower = tiny_vision()
+    transform = open_clip.image_transform(16, is_train=False)
+    picture = Image.fromarray(random_pixels(1)[0].numpy())
+    assert torch.equal(tower.normalized(tower.preprocess(picture)[None])[0], transform(picture))
+
+
+def test_low_precision_rounds_after_the_normalisation() -> None:
+    pixels = random_pixels(2)
+    expected = tiny_vision().normalized(pixels)
+    assert torch.equal(tiny_vision().to(torch.bfloat16).normalized(pixels), expected)
 
 
 @pytest.mark.parametrize(("layer", "billions"), [(-1, 1.011), (-2, 0.986)])
@@ -73,7 +91,7 @@ def test_image_size_changes_the_tokens() -> None:
 def test_pretrained_tag_gives_the_pixel_statistics() -> None:
     with torch.device("meta"):
         tower = open_clip_tower(name="ViT-B-16-SigLIP", pretrained="webli", random_init=True)
-    assert tower.mean.tolist() == [0.5, 0.5, 0.5]
+    assert tower.mean == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
