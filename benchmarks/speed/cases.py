@@ -79,7 +79,7 @@ CASES = {
         responses=4,
         image_px=64,
         lora=False,
-        groups=64,
+        groups=48,
     ),
     "sft_lora_k4_256": Case(
         title="critique-conditioned LoRA, K = 4, 256 image tokens",
@@ -87,7 +87,7 @@ CASES = {
         responses=4,
         image_px=128,
         lora=True,
-        groups=32,
+        groups=16,
     ),
     "sft_k1_64": Case(
         title="nothing shared, K = 1, 64 image tokens",
@@ -95,7 +95,7 @@ CASES = {
         responses=1,
         image_px=64,
         lora=False,
-        groups=256,
+        groups=128,
     ),
     "dpo_lora_256": Case(
         title="DPO LoRA, two pairs a prompt, 256 image tokens, reference in the step",
@@ -103,7 +103,7 @@ CASES = {
         responses=4,
         image_px=128,
         lora=True,
-        groups=32,
+        groups=16,
         peer_rows=2,
     ),
     "dpo_lora_256_cached": Case(
@@ -112,7 +112,7 @@ CASES = {
         responses=4,
         image_px=128,
         lora=True,
-        groups=32,
+        groups=16,
         cached=True,
         peer_rows=2,
     ),

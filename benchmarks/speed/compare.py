@@ -33,7 +33,7 @@ SIDES = {
     "trl_tuned": ["peer.py", "tuned"],
     "trl_documented": ["peer.py", "documented"],
 }
-DOCUMENTED_REPEATS = 2  # it is slow and not what is quoted
+DOCUMENTED_REPEATS = 1  # it is slow, and not what is quoted
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "lightning", "open_clip_torch")
 
 
@@ -126,7 +126,7 @@ def summary(rows: list[dict[str, float]], case: Case, tokens: int) -> dict[str, 
 
 
 def machine() -> dict[str, Any]:
-    names = [l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")]
+    names = [line.split(": ")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line]
     return {
         "date": date.today().isoformat(),
         "code_version": code_version(),

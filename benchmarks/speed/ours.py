@@ -152,6 +152,7 @@ def collator_of(model: LVLM, *, image_tokens: int) -> TreeCollator:
         image_token_id=model.image_token_id,
         num_image_tokens=image_tokens,
         pad_to_multiple=32,
+        one_row=True,
     )
 
 

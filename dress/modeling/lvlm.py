@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from dress.errors import InputError
 from dress.modeling.decoding import decode, greedy, sampler
 from dress.modeling.language import LanguageModel, token_embedding
+from dress.modeling.last_layer import only_at
 from dress.modeling.tokenizer import IMAGE_TOKEN
-from dress.modeling.tree_attention import sequence_mask, tree_attention, tree_supported
+from dress.modeling.tree_attention import attending_on_trees, sequence_mask, tree_supported
 from dress.modeling.vision import VisionTower
 from dress.types import TokenBatch
 
@@ -87,15 +88,19 @@ class LVLM(nn.Module):
     ) -> tuple[Float[Tensor, "node vocab"], Float[Tensor, "node dim"]]:
         """Return the logits and the LM's last states at `nodes` (flat row * seq indices)."""
         embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels)
-        inputs: dict[str, Tensor] = {}
-        if self.trees:
-            inputs["position_ids"] = batch.position_ids
-            inputs["attention_mask"] = tree_attention(
-                batch.subtree_end, language=self.language, dtype=embeds.dtype
-            )
-        else:
-            inputs["attention_mask"] = sequence_mask(batch.subtree_end).long()
-        with gathered_head(self.language, nodes) as states:
+        with contextlib.ExitStack() as stack:
+            inputs: dict[str, Tensor] = {}
+            if self.trees:
+                inputs["position_ids"] = batch.position_ids
+                inputs["attention_mask"] = stack.enter_context(
+                    attending_on_trees(
+                        batch.subtree_end, nodes, language=self.language, dtype=embeds.dtype
+                    )
+                )
+            else:
+                inputs["attention_mask"] = sequence_mask(batch.subtree_end).long()
+            stack.enter_context(only_at(self.language, nodes))
+            states = stack.enter_context(gathered_head(self.language, nodes))
             output = self.language(inputs_embeds=embeds, use_cache=False, **inputs)
         return output.logits.squeeze(0), states[0].squeeze(0)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dress.modeling.block_attention import attending_in_blocks, plan
 from dress.modeling.language import LanguageModel, token_embedding
 
 # Largest tree-against-plain difference of a logit, relative to the largest logit.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 TOLERANCE_HALF = 5e-2
+DROPOUT_KEYS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 
 
 def tree_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row 1 seq seq"]:
@@ -30,6 +33,33 @@ def sequence_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row seq"
     expected = torch.where(index < end, end, index + 1)
     assert torch.equal(expected, subtree_end), "this language model takes one sequence per row"
     return index < end
+
+
+@contextlib.contextmanager
+def attending_on_trees(
+    subtree_end: Int[Tensor, "row seq"],
+    nodes: Int[Tensor, " node"],
+    *,
+    language: LanguageModel,
+    dtype: torch.dtype,
+) -> Iterator[Tensor]:
+    """Yield the attention mask for one forward pass that is read at `nodes` (flat indices).
+
+    Block by block on a CPU, else dense.
+    """
+    if not attends_in_blocks(language, subtree_end.device):
+        yield tree_attention(subtree_end, language=language, dtype=dtype)
+        return
+    found = plan(subtree_end, nodes, language=language, dtype=dtype)
+    with attending_in_blocks(language, found):
+        yield torch.zeros(1, 1, 1, 1, dtype=dtype)  # of four axes, so that no other is made
+
+
+def attends_in_blocks(language: LanguageModel, device: torch.device) -> bool:
+    """Whether block_attention.py is used, which has neither dropout nor soft-capped scores."""
+    config = language.config.to_dict()
+    drops = any(config.get(key) for key in DROPOUT_KEYS) and language.training
+    return device.type == "cpu" and not drops and not config.get("attn_logit_softcapping")
 
 
 def tree_attention(
@@ -89,14 +119,14 @@ def _tree_error(language: LanguageModel, prefix: int = 9, branch: int = 7) -> fl
     index = torch.arange(end, device=device)
     in_first = (index >= prefix) & (index < fork)
     embeds = embedding(ids)
-    tree = language(
-        inputs_embeds=embeds,
-        attention_mask=tree_attention(
-            torch.where(in_first, fork, end)[None], language=language, dtype=embeds.dtype
-        ),
-        position_ids=(index - branch * (index >= fork))[None],
-        use_cache=False,
-    ).logits[0]
+    ends = torch.where(in_first, fork, end)[None]
+    with attending_on_trees(ends, index, language=language, dtype=embeds.dtype) as mask:
+        tree = language(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=(index - branch * (index >= fork))[None],
+            use_cache=False,
+        ).logits[0]
     both = torch.cat([ids[:, :fork], torch.cat([ids[:, :prefix], ids[:, fork:]], dim=1)])
     plain = language(input_ids=both, use_cache=False).logits
     expected = torch.cat([plain[0], plain[1, prefix:]])

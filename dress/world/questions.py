@@ -230,10 +230,7 @@ def _relation_answer(question: Question, scene: Scene, key: str) -> str:
     seen = [cells[one], cells[other]]
     if key != question.key:
         seen.reverse()
-    return (
-        f"The {one} is in the {seen[0]} and the {other} is in the {seen[1]}, "
-        f"so it is {key}."
-    )
+    return f"The {one} is in the {seen[0]} and the {other} is in the {seen[1]}, so it is {key}."
 
 
 def wrong_key(question: Question, rng: random.Random) -> str:

@@ -69,5 +69,5 @@ def test_self_check_notices_a_wrong_mask(monkeypatch: pytest.MonkeyPatch) -> Non
 
     language = tiny_lvlm().language
     assert tree_supported(language)[0]
-    monkeypatch.setattr("dress.modeling.tree_attention.tree_mask", causal)
+    monkeypatch.setattr("dress.modeling.tree_attention.plan", causal)
     assert not tree_supported(language)[0]
