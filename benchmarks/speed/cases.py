@@ -52,7 +52,6 @@ class Case:
     image_px: int
     lora: bool
     groups: int
-    cached: bool = False
     peer_rows: int = 8
 
     @property
@@ -79,7 +78,7 @@ CASES = {
         responses=4,
         image_px=64,
         lora=False,
-        groups=48,
+        groups=24,
     ),
     "sft_lora_k4_256": Case(
         title="critique-conditioned LoRA, K = 4, 256 image tokens",
@@ -87,7 +86,7 @@ CASES = {
         responses=4,
         image_px=128,
         lora=True,
-        groups=16,
+        groups=12,
     ),
     "sft_k1_64": Case(
         title="nothing shared, K = 1, 64 image tokens",
@@ -95,25 +94,15 @@ CASES = {
         responses=1,
         image_px=64,
         lora=False,
-        groups=128,
+        groups=64,
     ),
     "dpo_lora_256": Case(
-        title="DPO LoRA, two pairs a prompt, 256 image tokens, reference in the step",
+        title="DPO LoRA, two pairs a prompt, 256 image tokens",
         objective="dpo",
         responses=4,
         image_px=128,
         lora=True,
-        groups=16,
-        peer_rows=2,
-    ),
-    "dpo_lora_256_cached": Case(
-        title="the same, reference cached",
-        objective="dpo",
-        responses=4,
-        image_px=128,
-        lora=True,
-        groups=16,
-        cached=True,
+        groups=12,
         peer_rows=2,
     ),
 }

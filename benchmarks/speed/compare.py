@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import date
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +31,7 @@ from dress.version import code_version
 HERE = Path(__file__).resolve().parent
 SIDES = {
     "ours": ["ours.py"],
+    "ours_cached": ["ours.py", "cached"],  # DPO with the reference's log-probabilities at hand
     "trl_tuned": ["peer.py", "tuned"],
     "trl_documented": ["peer.py", "documented"],
 }
@@ -86,6 +88,8 @@ def logical_tokens(case: Case) -> int:
 
 def measured(name: str, *, repeats: int, sides: list[str]) -> dict[str, Any]:
     case = CASES[name]
+    if case.objective != "dpo":
+        sides = [side for side in sides if side != "ours_cached"]
     running = {side: Side(name, SIDES[side][0], *SIDES[side][1:]) for side in sides}
     epochs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for repeat in range(repeats):
@@ -99,12 +103,12 @@ def measured(name: str, *, repeats: int, sides: list[str]) -> dict[str, Any]:
     tokens = logical_tokens(case)
     figures = {side: summary(rows, case, tokens) for side, rows in epochs.items()}
     ratios = {
-        side: {
-            key: figures["ours"][f"samples_per_{key}_s"] / figures[side][f"samples_per_{key}_s"]
+        f"{ours} / {peer}": {
+            key: figures[ours][f"samples_per_{key}_s"] / figures[peer][f"samples_per_{key}_s"]
             for key in ("cpu", "wall")
         }
-        for side in sides
-        if side != "ours"
+        for ours, peer in product(sides, sides)
+        if ours.startswith("ours") and peer.startswith("trl")
     }
     return {"case": vars(case), "logical_tokens": tokens, "ratios": ratios, "sides": figures} | {
         "epochs": epochs

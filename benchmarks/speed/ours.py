@@ -33,8 +33,10 @@ from dress.data.collate import TreeCollator
 from dress.data.rejects import Rejects
 from dress.data.stream import Position, StepLoader, StepStream
 from dress.jobs.backend import configure
+from dress.jobs.reference import log_probs
 from dress.modeling.build import build_model
 from dress.modeling.lvlm import LVLM
+from dress.modeling.reference_log_probs import ReferenceLogProbs
 from dress.modeling.trainable import set_trainable
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.objectives.dpo import DPO
@@ -156,7 +158,16 @@ def collator_of(model: LVLM, *, image_tokens: int) -> TreeCollator:
     )
 
 
-def main(case: Case) -> None:
+def kept(model: LVLM, steps: StepStream, case: Case) -> ReferenceLogProbs:
+    found = ReferenceLogProbs()
+    with torch.no_grad():
+        for number in range(case.groups // case.groups_per_step):
+            for batch in steps.make(number).batches:
+                found.add(batch, log_probs(model, batch))
+    return found
+
+
+def main(case: Case, *, cached: bool) -> None:
     reports = own_stdout()
     configure(OmegaConf.create({"matmul_precision": "auto", "accelerator": "cpu"}))
     model = build(case)
@@ -167,8 +178,11 @@ def main(case: Case) -> None:
         collator=collator_of(model, image_tokens=case.image_tokens),
         groups_per_step=case.groups_per_step,
     )
-    objective = DPO() if case.objective == "dpo" else ConditionalLM()
+    source = "cached" if cached else "step"
+    objective = DPO(reference=source) if case.objective == "dpo" else ConditionalLM()
     objective.start(model)
+    if cached:
+        objective.use(kept(model, steps, case))
     module = AlignmentModule(
         model=model,
         objective=objective,
@@ -189,4 +203,4 @@ def main(case: Case) -> None:
 
 
 if __name__ == "__main__":
-    main(CASES[sys.argv[1]])
+    main(CASES[sys.argv[1]], cached="cached" in sys.argv)

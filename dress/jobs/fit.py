@@ -18,17 +18,20 @@ from dress.assistant import Assistant
 from dress.data.collate import TreeCollator
 from dress.data.shard_set import ShardSet
 from dress.errors import InputError
-from dress.jobs.backend import configure
+from dress.jobs.backend import configure, device
 from dress.jobs.data_sets import cache
 from dress.jobs.job import Job
 from dress.jobs.monitoring import callbacks
+from dress.jobs.reference import reference_log_probs
 from dress.jobs.tracking import tracking
 from dress.loading import WEIGHTS, artifact_tokenizer, assemble, save
 from dress.modeling.build import build_model, public_base
 from dress.modeling.checkpoint import load_weights
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
+from dress.modeling.tree_attention import attends_in_blocks
 from dress.objectives.base import Objective
+from dress.objectives.dpo import DPO
 from lit_modules.alignment import AlignmentModule, NonFiniteStep
 from lit_modules.callbacks.data_figures import DataFigures
 from lit_modules.callbacks.train_state import TrainState
@@ -58,6 +61,8 @@ def fit(
     datamodule.check()
     objective: Objective = instantiate(cfg.objective)
     objective.start(assistant.model)
+    if isinstance(objective, DPO) and objective.reference == "cached":
+        objective.use(reference_log_probs(job, assistant.model, datamodule, init=init, data=data))
     module = AlignmentModule(
         model=assistant.model,
         objective=objective,
@@ -151,6 +156,8 @@ def build_datamodule(
         rows_per_batch=node.rows_per_batch,
         row_tokens=node.row_tokens,
         pad_to_multiple=node.pad_to_multiple,
+        one_row=assistant.model.trees
+        and attends_in_blocks(assistant.model.language, device(job.cfg.trainer)),
     )
     return ShardDataModule(
         directory=data.location,

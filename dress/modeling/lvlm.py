@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -127,10 +128,20 @@ class LVLM(nn.Module):
     def image_features(
         self, pixels: Float[Tensor, "image 3 height width"]
     ) -> Float[Tensor, "image patch dim"]:
-        """Encode and project images; a frozen tower keeps no activations."""
+        """Encode and project images; a frozen tower keeps no activations.
+
+        What the tower has encoded before (`with_patches`) has three axes and is only projected.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and _trains(self.vision)):
-            patches = self.vision(pixels)
+            patches = pixels if pixels.ndim == 3 else self.vision(pixels)
         return self.projector(patches.to(next(self.projector.parameters()).dtype))
+
+    def with_patches(self, batch: TokenBatch) -> TokenBatch:
+        """Put the output of a frozen tower in place of the pixels, for several passes over it."""
+        if _trains(self.vision) or batch.pixels.shape[0] == 0:
+            return batch
+        with torch.no_grad():
+            return replace(batch, pixels=self.vision(batch.pixels))
 
     @torch.no_grad()
     def generate(

@@ -58,7 +58,7 @@ def attending_on_trees(
 def attends_in_blocks(language: LanguageModel, device: torch.device) -> bool:
     """Whether block_attention.py is used, which has neither dropout nor soft-capped scores."""
     config = language.config.to_dict()
-    drops = any(config.get(key) for key in DROPOUT_KEYS) and language.training
+    drops = any(config.get(key) for key in DROPOUT_KEYS)
     return device.type == "cpu" and not drops and not config.get("attn_logit_softcapping")
 
 
