@@ -23,7 +23,7 @@ from dress.modeling.low_rank import fuse_adapter
 
 LanguageModel = PreTrainedModel | PeftModel
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTIONS = ("auto", "eager", "sdpa")
+ATTENTIONS = ("auto", "eager", "sdpa", "flex_attention")
 
 
 def causal_lm(

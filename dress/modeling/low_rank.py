@@ -32,7 +32,7 @@ class FusedLinear(Linear):
         base, down, up = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
         flat = x.flatten(0, -2)
         output = LowRankSum.apply(flat, base.weight, base.bias, down, up, self.scaling[name])
-        return output.view(*x.shape[:-1], -1)
+        return output.view(*x.shape[:-1], output.shape[-1])
 
     def _plain_adapter(self, x: Tensor) -> str | None:
         """Name the one adapter that is on, if nothing but its two matrices is at work."""

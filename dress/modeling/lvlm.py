@@ -90,7 +90,7 @@ class LVLM(nn.Module):
         """Return the logits and the LM's last states at `nodes` (flat row * seq indices)."""
         embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels)
         with contextlib.ExitStack() as stack:
-            inputs: dict[str, Tensor] = {}
+            inputs: dict[str, Any] = {}
             if self.trees:
                 inputs["position_ids"] = batch.position_ids
                 inputs["attention_mask"] = stack.enter_context(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from dress.modeling.block_attention import attending_in_blocks, plan
 from dress.modeling.language import LanguageModel, token_embedding
@@ -24,6 +25,15 @@ def tree_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row 1 seq se
     index = torch.arange(subtree_end.shape[1], device=subtree_end.device)
     causal = index[None, :] <= index[:, None]
     return (causal & (index[None, :, None] < subtree_end[:, None, :]))[:, None]
+
+
+def tree_mask_mod(subtree_end: Int[Tensor, "row seq"]) -> Callable[..., Tensor]:
+    """Say the same to FlexAttention, which then leaves out blocks that are masked as a whole."""
+
+    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (query < subtree_end[row, key])
+
+    return sees
 
 
 def sequence_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row seq"]:
@@ -42,7 +52,7 @@ def attending_on_trees(
     *,
     language: LanguageModel,
     dtype: torch.dtype,
-) -> Iterator[Tensor]:
+) -> Iterator[Tensor | BlockMask]:
     """Yield the attention mask for one forward pass that is read at `nodes` (flat indices).
 
     Block by block on a CPU, else dense.
@@ -64,8 +74,12 @@ def attends_in_blocks(language: LanguageModel, device: torch.device) -> bool:
 
 def tree_attention(
     subtree_end: Int[Tensor, "row seq"], *, language: LanguageModel, dtype: torch.dtype
-) -> Bool[Tensor, "row 1 seq seq"] | Float[Tensor, "row 1 seq seq"]:
+) -> Bool[Tensor, "row 1 seq seq"] | Float[Tensor, "row 1 seq seq"] | BlockMask:
     """Give the mask in the form that the LM's attention takes: boolean, or added to the scores."""
+    if language.config._attn_implementation == "flex_attention":
+        rows, length = subtree_end.shape
+        sees, device = tree_mask_mod(subtree_end), subtree_end.device
+        return create_block_mask(sees, rows, None, length, length, device=str(device))
     mask = tree_mask(subtree_end)
     if language.config._attn_implementation == "sdpa":
         return mask
@@ -80,7 +94,7 @@ def tree_supported(language: LanguageModel) -> tuple[bool, str]:
     """
     if reason := _window(language.config.to_dict()):
         return False, reason
-    if language.config._attn_implementation not in ("eager", "sdpa"):
+    if language.config._attn_implementation not in ("eager", "sdpa", "flex_attention"):
         return False, f"attention {language.config._attn_implementation} takes no mask"
     weight = token_embedding(language).weight
     if weight.is_meta:
