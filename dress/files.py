@@ -42,6 +42,15 @@ def write_text(path: Path, text: str) -> None:
     replace_durably(temporary, path)
 
 
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be written, which half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def remove_unfinished(directory: Path) -> None:
     """Remove what killed writers of small files left in a directory that nobody else writes to."""
     for path in directory.glob(".*.tmp"):

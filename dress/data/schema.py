@@ -10,6 +10,7 @@ from typing import Any
 
 from dress.data.rejects import Reject
 from dress.errors import InputError
+from dress.files import is_unicode
 from dress.types import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
 
 SCHEMA_VERSION = 1
@@ -153,10 +154,8 @@ def _items(value: Any, field: str) -> list[Any]:
 def _text(value: Any, field: str, *, allow_empty: bool = True) -> str:
     if not isinstance(value, str) or not (value or allow_empty):
         raise _Invalid(f"{field} is {value!r:.40}, not {'a' if allow_empty else 'non-empty'} text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _Invalid(f"{field} holds half a surrogate pair") from None
+    if not is_unicode(value):
+        raise _Invalid(f"{field} holds half a surrogate pair")
     return value
 
 

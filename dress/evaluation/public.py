@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 from dress.data.sources.photographs import photograph_path, photographs_hash, read_photograph
 from dress.errors import InputError
 from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.files import is_unicode
 from dress.fingerprint import content_hash
 from dress.records import Turn
 
@@ -111,9 +112,10 @@ def _photograph(path: Path, key: str) -> bytes:
 
 
 def field(row: Mapping[str, Any], name: str, where: str) -> str:
-    """Return a text of a released row; InputError where it is absent or empty."""
+    """Return a text of a released row; InputError where it is absent, empty or no Unicode."""
     value = row.get(name)
-    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
+    typed = isinstance(value, str | int) and not isinstance(value, bool)
+    if not typed or not str(value).strip() or not is_unicode(str(value)):
         raise InputError(f"{where} has no {name}: fetch the released file again.")
     return str(value)
 

@@ -11,6 +11,7 @@ from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example
 from dress.evaluation.public import PublicBenchmark
+from dress.files import is_unicode
 from dress.records import Turn
 
 _QUESTION_FIELDS = ("question", "query", "prompt", "text")
@@ -75,6 +76,10 @@ class _Row:
         value = self.record[name]
         if not isinstance(value, str):
             raise InputError(f"{self.where} has {name} {value!r:.40}: give a text.")
+        if not is_unicode(value):
+            raise InputError(
+                f"{self.where} holds half a surrogate pair in {name}: write the file as UTF-8 anew."
+            )
         return value
 
     def question(self, benchmark: PublicBenchmark) -> str | None:

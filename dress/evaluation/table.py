@@ -49,10 +49,15 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _cell(metrics: Mapping[str, float], name: str) -> str:
-    value = f"{metrics[name]:.3f}"
-    if f"{name}_low" not in metrics:
-        return value
-    return f"{value} [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
+    value, counted = metrics[name], f"{name}_low" not in metrics
+    if counted:
+        return number(value, counted=True)
+    return f"{value:.3f} [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
+
+
+def number(value: float, sign: str = "", *, counted: bool) -> str:
+    """Write a figure with three places, or a count without."""
+    return f"{value:{sign}.{0 if counted and float(value).is_integer() else 3}f}"
 
 
 def headline_gains(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

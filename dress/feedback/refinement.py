@@ -28,6 +28,7 @@ class Thread:
     target: str
     turns: list[Turn] = field(default_factory=list)
     reject: Reject | None = None  # why the annotator could not judge it
+    closed: bool = False  # its last response is the reference
 
     @property
     def dialogue(self) -> Dialogue:
@@ -43,7 +44,7 @@ class Thread:
     @property
     def is_open(self) -> bool:
         """Whether there is something left to say about the last response."""
-        return self.reject is None and bool(self.feedback.refinement)
+        return self.reject is None and not self.closed and bool(self.feedback.refinement)
 
     @property
     def is_perfect(self) -> bool:
@@ -53,8 +54,8 @@ class Thread:
 class RefinementRollout:
     """Roll many dialogues out at once, `samples` for each prompt and each of `targets`.
 
-    `max_turns` counts responses. Each dialogue has a limit of its own, drawn from `min_turns` on,
-    so that the reference, which closes what is not perfect by then, stands at any turn. For a
+    `max_turns` counts responses. After each, the reference closes `close_share` of the dialogues
+    that are not perfect, so that it stands at any turn, and after the last all of them. For a
     revision `candidates` are drawn under the best condition and the best-rated is kept.
     `false_share` of all dialogues hear false feedback on a first response that is perfect.
     """
@@ -66,19 +67,17 @@ class RefinementRollout:
         annotator: Annotator,
         targets: Sequence[str],
         samples: int,
-        min_turns: int,
         max_turns: int,
         candidates: int,
+        close_share: float,
         false_share: float,
         sampling: Sampling,
     ) -> None:
         self.assistant, self.annotator, self.sampling = assistant, annotator, sampling
         self.targets, self.samples = targets, samples
-        if not 1 <= min_turns <= max_turns:
-            raise InputError(
-                f"feedback.min_turns is {min_turns}: give 1 to feedback.turns, {max_turns}."
-            )
-        self.min_turns, self.max_turns = min_turns, max_turns
+        if not 0 <= close_share <= 1:
+            raise InputError(f"feedback.close_share is {close_share}: give a share from 0 to 1.")
+        self.max_turns, self.close_share = max_turns, close_share
         self.candidates, self.false_share = candidates, false_share
         self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "false"), 0)
 
@@ -97,18 +96,16 @@ class RefinementRollout:
         threads = [Thread(s, t) for s in samples for t in self.targets for _ in range(self.samples)]
         self._first(threads, seed=seed, on_batch=on_batch)
         faulty = [t for t in threads if t.reject is None and not t.is_perfect]
-        limits = random.Random(f"turns:{seed}").choices(
-            range(self.min_turns, self.max_turns + 1), k=len(faulty)
-        )
+        rng = random.Random(f"close:{seed}")
         for turn in range(1, self.max_turns):
-            unfinished = [
-                t for t, limit in zip(faulty, limits, strict=True) if t.is_open and turn < limit
-            ]
+            self._close([t for t in faulty if t.is_open and rng.random() < self.close_share])
+            unfinished = [thread for thread in faulty if thread.is_open]
             if on_turn:
                 on_turn(f"revision {turn} of {len(unfinished)} dialogues")
             self._revise(unfinished, seed=seed + turn)
-        repaired = sum(thread.is_perfect for thread in faulty)
-        closed = self._close([thread for thread in faulty if thread.is_open])
+        self._close([thread for thread in faulty if thread.is_open])
+        closed = sum(thread.closed for thread in faulty)
+        repaired = sum(thread.is_perfect and not thread.closed for thread in faulty)
         misled = self._mislead(threads, faulty, seed=seed)
         for name, count in zip(
             self.counts, (len(threads), len(faulty), repaired, closed, misled), strict=True
@@ -178,12 +175,13 @@ class RefinementRollout:
             [answers[n] for n in kept],
         )
 
-    def _close(self, threads: Sequence[Thread]) -> int:
-        """End with the reference where the sample has one; return how many did."""
+    def _close(self, threads: Sequence[Thread]) -> None:
+        """End with the reference where the sample has one."""
         closing = [thread for thread in threads if thread.sample.annotations.get("reference")]
         users = [thread.feedback.refinement for thread in closing]
         self._answer(closing, users, [[t.sample.annotations["reference"]] for t in closing])
-        return len(closing)
+        for thread in closing:
+            thread.closed = True
 
     def _mislead(self, threads: Sequence[Thread], faulty: Sequence[Thread], *, seed: int) -> int:
         """Follow some responses that are perfect at once with advice for another image, unchanged.

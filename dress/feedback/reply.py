@@ -9,6 +9,7 @@ from typing import Any
 from openai.types.chat import ChatCompletion
 
 from dress.data.rejects import Reject
+from dress.files import is_unicode
 
 REFUSED = "the model refused"
 _TYPES = {"object": dict, "string": str, "integer": int}
@@ -35,7 +36,7 @@ def violation(value: Any, schema: Mapping[str, Any], place: str = "reply") -> st
         return f"{place} is no {schema['type']}"
     if value not in schema.get("enum", (value,)):
         return f"{place} is {value!r}, not one of {schema['enum']}"
-    if isinstance(value, str) and not _is_unicode(value):
+    if isinstance(value, str) and not is_unicode(value):
         return f"{place} holds half a character"
     if not isinstance(value, dict):
         return None
@@ -63,11 +64,3 @@ def _content(completion: object) -> str:
     if not isinstance(content, str):
         raise Reject("no chat completion", detail="the answer has no text")
     return content
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

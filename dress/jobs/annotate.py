@@ -45,7 +45,7 @@ def run(job: Job) -> Artifact:
     judging = {k: v for k, v in job.node("annotator").items() if k not in SAME_REPLIES}
     nodes = {"annotator": judging, "seed": job.cfg.seed}
     if feedback["turns"] == 1:
-        del feedback["min_turns"]
+        del feedback["close_share"]
     nodes["feedback"] = feedback if sampled else {k: feedback[k] for k in _OF_READY_RESPONSES}
     with job.building(kind="shards", nodes=nodes, parents=parents) as building:
         if not building.reused:
@@ -163,9 +163,9 @@ def _rollouts(
             annotator=annotator,
             targets=settings.targets,
             samples=settings.samples,
-            min_turns=settings.min_turns,
             max_turns=settings.turns,
             candidates=settings.candidates,
+            close_share=settings.close_share,
             false_share=settings.false_share,
             sampling=Sampling(**_sampling(job)),
         )

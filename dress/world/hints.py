@@ -1,9 +1,10 @@
-"""What a user says of a wrong answer: which answer it is and where to look, never the value."""
+"""What a user says of a wrong answer or place: which one it is, never what would be right."""
 
 from __future__ import annotations
 
+from dress.world.language import SIDES, Mention, kind_phrase
 from dress.world.questions import Question, related
-from dress.world.scene import CELLS
+from dress.world.scene import CELLS, Thing
 
 
 def answer_hint(question: Question, answer: str | None) -> str:
@@ -25,7 +26,18 @@ def answer_hint(question: Question, answer: str | None) -> str:
         kind = question.text.removeprefix("Is there a ").removesuffix(" in the picture?")
         return f"Look again for a {kind}."
     one, other = related(question.text)
-    return f"Look again where the {one} and the {other} are."
+    if answer is None:
+        return f"Say where the {one} and the {other} are."
+    return f"The {one} is not {answer}{' of' if answer in SIDES[0] else ''} the {other}."
+
+
+def place_hint(mention: Mention, thing: Thing) -> str:
+    """The refinement of a mention whose kind is there, but not at that place or of that size."""
+    kind = kind_phrase(mention.kind)
+    if mention.cell is not None and mention.cell != thing.cell:
+        return f"There is no {kind} in the {CELLS[mention.cell]}."
+    where = "" if mention.cell is None else f" in the {CELLS[mention.cell]}"
+    return f"The {kind}{where} is not {mention.size}."
 
 
 def _side(answer: str, key: str) -> str:

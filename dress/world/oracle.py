@@ -13,7 +13,7 @@ from typing import Literal
 
 from dress.chat.condition import BANK
 from dress.types import ASPECTS, RATINGS, Feedback, Judgement
-from dress.world.hints import answer_hint
+from dress.world.hints import answer_hint, place_hint
 from dress.world.language import Mention, kind_phrase
 from dress.world.questions import VQA_TASKS, Question
 from dress.world.scene import CELLS, Scene
@@ -127,7 +127,7 @@ def _honesty(question: Question, verdict: Verdict) -> _Note:
         return _Note(
             rating,
             tuple(f"There is no {kind_phrase(m.kind)}." for m in verdict.invented),
-            tuple(_place_hint(m) for m in verdict.invented),
+            tuple(_invented_hint(m) for m in verdict.invented),
             tuple(f"There is no {kind_phrase(m.kind)}." for m in verdict.invented),
         )
     if question.task in VQA_TASKS and not verdict.correct:
@@ -138,7 +138,7 @@ def _honesty(question: Question, verdict: Verdict) -> _Note:
         return _Note(
             3,
             tuple(f"The {phrase} is described wrongly." for phrase in phrases),
-            tuple(f"Check the size and place of the {phrase}." for phrase in phrases),
+            tuple(place_hint(mention, thing) for mention, thing in verdict.misplaced),
             tuple(
                 f"The {kind_phrase(t.kind)} in the {CELLS[t.cell]} is {t.size}."
                 for _, t in verdict.misplaced
@@ -147,7 +147,7 @@ def _honesty(question: Question, verdict: Verdict) -> _Note:
     return _Note(4)
 
 
-def _place_hint(mention: Mention) -> str:
+def _invented_hint(mention: Mention) -> str:
     if mention.cell is None:
         return "You named something that is not there."
     return f"What you named in the {CELLS[mention.cell]} is not there."

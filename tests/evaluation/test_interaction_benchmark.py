@@ -147,4 +147,4 @@ def test_feedback_about_another_scene_fits_the_task_and_is_the_same_for_every_mo
     ]
     advice = {truth(e)[1].task: e.annotations["other_feedback"] for e in examples}
     assert all(advice.values()), advice
-    assert "Look again where" in advice["relation"] and "harm" in advice["harmful"]
+    assert " is not " in advice["relation"] and "harm" in advice["harmful"]

@@ -90,6 +90,29 @@ def test_mmhal_on_the_released_file(tmp_path: Path) -> None:
     assert server.bodies[0]["messages"][0]["content"].startswith(told["prompts"][0])
 
 
+@pytest.mark.parametrize("moved", [0, 8])
+def test_mmhal_with_answers_copied_and_moved(tmp_path: Path, moved: int) -> None:
+    """A judge that rates a copy of the human answer 6 and all else 1."""
+
+    def same(body: Mapping[str, Any]) -> Answer:
+        texts = sent(body)
+        copied = texts["LMM Response to Evaluate"] == texts["Standard Human-Generated Answer"]
+        return Answer(json.dumps({"explanation": "", "rating": 6 if copied else 1}))
+
+    rows = mmhal_rows()
+    truths = [row["gt_answer"] for row in rows]
+    answers = truths[moved:] + truths[:moved]
+    for row, answer in zip(rows, answers, strict=True):
+        row["model_answer"] = answer
+    with LLMServer(usual=same) as server:
+        benchmark = MMHalBenchmark(root=str(shared_data()))
+        figures = points(scored(benchmark, rows, tmp_path, judge(server)))
+    right = [answer == truth for answer, truth in zip(answers, truths, strict=True)]
+    assert sum(right) == (1 if moved else 96)  # two rows have the same answer
+    assert figures["hallucination_rate"] == pytest.approx(1 - sum(right) / 96)
+    assert figures["score"] == pytest.approx(1 + 5 * sum(right) / 96)
+
+
 @pytest.mark.parametrize("released_rules", [False, True])
 def test_llava_bench_on_the_released_files(tmp_path: Path, released_rules: bool) -> None:
     root = shared_data()
@@ -186,11 +209,15 @@ def marks(safety: int = 1) -> str:
 FAULTS = {
     "busy": Answer(status=429, body="{}", headers={"Retry-After": "0"}),
     "down": Answer(status=503, body="{}"),
+    "broken": Answer(status=500, body="oh"),
+    "stalls": Answer(marks(), delay=1.2),
     "hangs up": Answer(close=True),
     "no JSON": Answer("I would say 1, 1, 0."),
     "another number": Answer(marks(2)),
     "a bool": Answer('{"relevance": true, "safety": 1, "persuasiveness": 0}'),
     "cut off": Answer(marks(), finish="length"),
+    "half of the JSON": Answer(marks()[:-9]),
+    "half of the reply": Answer(body='{"choices": [{"mess'),
     "no choices": Answer(body="{}"),
     "one more key": Answer('{"relevance": 1, "safety": 1, "persuasiveness": 0, "rating": 6}'),
 }
@@ -200,7 +227,7 @@ FAULTS = {
 def test_a_fault_that_passes_changes_nothing(tmp_path: Path, fault: str) -> None:
     benchmark, said = small(tmp_path)
     with LLMServer([FAULTS[fault]] * 2, usual=lambda _: Answer(marks())) as server:
-        asking = judge(server)
+        asking = judge(server, timeout_s=0.5) if fault == "stalls" else judge(server)
         figures = points(scored(benchmark, said, tmp_path, asking))
         assert asking.metrics()["judge/requests"] == len(server.bodies) == 8
     assert figures == {"relevance": 1, "safety": 1, "persuasiveness": 0, "judge_failures": 0}

@@ -112,14 +112,14 @@ def test_mistaken_settings(tmp_path: Path) -> None:
         list(MmeBenchmark(root=str(tmp_path), subtasks=["color"]).examples())
 
 
-@pytest.mark.parametrize("kind", ["all yes", "copy", "shuffled"])
+@pytest.mark.parametrize("kind", ["all yes", "all no", "copy", "shuffled"])
 def test_the_released_files(tmp_path: Path, kind: str) -> None:
     benchmark = MmeBenchmark(root=str(shared_data("mme").parent))
     examples = list(benchmark.examples())
     assert len(examples) == 2374 and len({e.annotations["image"] for e in examples}) == 1187
     answers = [example.answer for example in examples]
-    if kind == "all yes":
-        answers = ["yes"] * len(answers)
+    if kind.startswith("all"):
+        answers = [kind.removeprefix("all ")] * len(answers)
     elif kind == "shuffled":
         random.Random(0).shuffle(answers)
     said = [{"id": e.id, "response": a} for e, a in zip(examples, answers, strict=True)]
@@ -136,6 +136,6 @@ def test_the_released_files(tmp_path: Path, kind: str) -> None:
     assert {s: figures[f"{s}/score"] for s in scores} == pytest.approx(scores)
     assert figures["perception"] == pytest.approx(sum(scores[s] for s in PERCEPTION))
     assert figures["cognition"] == pytest.approx(sum(scores[s] for s in COGNITION))
-    totals = {"copy": (2000, 800), "all yes": (500, 200)}
+    totals = {"copy": (2000, 800), "all yes": (500, 200), "all no": (500, 200)}
     if kind in totals:
         assert (figures["perception"], figures["cognition"]) == pytest.approx(totals[kind])

@@ -105,7 +105,9 @@ def test_splits_stand_alone_and_as_their_mean(tmp_path: Path) -> None:
         scored(both, [{"question_id": 0, "response": "Yes"}, *rows[1:]], tmp_path)
 
 
-@pytest.mark.parametrize("changed", [{"label": "maybe"}, {"image": None}, {"question_id": ""}])
+@pytest.mark.parametrize(
+    "changed", [{"label": "maybe"}, {"image": None}, {"question_id": ""}, {"text": "\ud83d?"}]
+)
 def test_a_damaged_row_is_named(tmp_path: Path, changed: dict[str, Any]) -> None:
     write_lines(tmp_path / "random.json", [question(0, "yes"), question(1, "no") | changed])
     benchmark = PopeBenchmark(root=str(tmp_path), file="{split}.json", splits=["random"])

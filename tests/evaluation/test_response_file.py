@@ -83,6 +83,7 @@ def test_missing_responses_end_the_run_or_are_counted(tmp_path: Path) -> None:
         ([row(1), row(2), {"question_id": 3}], "row 3, has no response: call it response or"),
         ([row(1), row(2, None), row(3)], "row 2, has answer None: give a text"),
         ([row(1), row(2, ["No"]), row(3)], "row 2, has answer"),
+        ([row(1), row(2, "No \ud800"), row(3)], "row 2, holds half a surrogate pair in answer"),
         (  # of another split, which counts its questions alike
             [row(1, question="Is there a cow?"), row(2), row(3)],
             "row 1, answers 'Is there a cow",
@@ -123,6 +124,11 @@ def test_absent_files(tmp_path: Path) -> None:
 def test_mistaken_settings() -> None:
     with pytest.raises(InputError, match="choose error or skip"):
         PopeBenchmark(unanswered="guess")  # type: ignore[arg-type]
-    for options in ({"splits": []}, {"splits": ["a", "a"]}, {"file": "random.json"}):
+    for options in (
+        {"splits": []},
+        {"splits": ["a", "a"]},
+        {"splits": "random"},
+        {"file": "random.json"},
+    ):
         with pytest.raises(InputError, match="name each split once"):
             PopeBenchmark(**options)  # type: ignore[arg-type]

@@ -232,26 +232,28 @@ def replies(tmp_path: Path) -> set[str]:
     return {json.loads(f.read_text())["honesty"]["critique"][8:-1] for f in files}
 
 
-def test_killed_several_times_it_pays_for_nothing_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_several_times_it_pays_for_nothing_twice(tmp_path: Path, kills: int) -> None:
+    rows = 25 * kills
     with LLMServer() as server:
-        expected = [plain(o) for o in annotator(server).annotate_many(group(n) for n in range(80))]
+        expected = [plain(o) for o in annotator(server).annotate_many(group(n) for n in range(rows))]
     output, rng = tmp_path / "out.jsonl", random.Random(0)
     with LLMServer(delay=0.02) as server:
-        for _ in range(3):
+        for _ in range(kills):
             before, kept = len(server.bodies), replies(tmp_path)
-            process = start(server, tmp_path, output, 80)
+            process = start(server, tmp_path, output, rows)
             wait_for(server, before + rng.randrange(8, 20))
             process.kill()
             process.communicate()
             assert not set(server.questions[before:]) & kept and not output.exists()
         before, kept = len(server.bodies), replies(tmp_path)
-        assert 10 < len(kept) < 80
-        process = start(server, tmp_path, output, 80)
+        assert 10 < len(kept) < rows
+        process = start(server, tmp_path, output, rows)
         printed, errors = process.communicate(timeout=100)
         assert process.returncode == 0, errors
         assert [json.loads(line) for line in output.read_text().splitlines()] == expected
         asked = server.questions[before:]
-        assert not set(asked) & kept and len(asked) == len(set(asked)) == 80 - len(kept)
+        assert not set(asked) & kept and len(asked) == len(set(asked)) == rows - len(kept)
         assert json.loads(printed)["annotator/cached"] == len(kept)
 
 

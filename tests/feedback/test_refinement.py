@@ -50,9 +50,9 @@ def rollout(answer: Callable[[Prompt], Sequence[str]], **options: object) -> Ref
     settings = {
         "targets": ["none"],
         "samples": 1,
-        "min_turns": 3,
         "max_turns": 3,
         "candidates": 3,
+        "close_share": 0.0,
         "false_share": 0.0,
         "sampling": Sampling(),
     }
@@ -99,15 +99,17 @@ def test_what_is_never_repaired_ends_with_the_reference() -> None:
 
 
 def test_the_reference_stands_at_any_turn() -> None:
-    run = rollout(lambda prompt: [WRONG] * 3, min_turns=2, max_turns=4)
-    made = list(run([sample(str(number)) for number in range(90)], seed=0))
+    run = rollout(lambda prompt: [WRONG] * 3, close_share=0.5, max_turns=3)
+    made = list(run([sample(str(number)) for number in range(100)], seed=0))
     lengths = [len(group.dialogues[0].turns) for group in made]
     assert all(said(group.dialogues[0])[-1][1] == RIGHT for group in made)
-    # 2 to 4 responses, each with 1/3 of 90: 30, give or take three times 4.5; then the reference
-    assert all(abs(lengths.count(number) - 30) < 14 for number in (3, 4, 5))
-    assert sum(map(lengths.count, (3, 4, 5))) == 90
-    with pytest.raises(InputError, match=r"min_turns is 5: give 1 to feedback\.turns, 4"):
-        rollout(lambda prompt: [RIGHT], min_turns=5, max_turns=4)
+    # half are closed after the first response, half of the others after the second, then the rest:
+    # 50, 25, 25, give or take three times 5, 4.3, 4.3
+    assert abs(lengths.count(2) - 50) < 16 and abs(lengths.count(3) - 25) < 14
+    assert sum(map(lengths.count, (2, 3, 4))) == 100
+    assert run.metrics()["rollout/closed_by_reference"] == 1
+    with pytest.raises(InputError, match=r"close_share is 2: give a share from 0 to 1"):
+        rollout(lambda prompt: [RIGHT], close_share=2)
 
 
 def test_false_feedback_comes_from_another_sample_and_changes_nothing() -> None:

@@ -84,9 +84,36 @@ def test_the_page_names_the_benchmark(folder: Path, evaluations: list[Artifact])
     given = ",".join(str(evaluation.path) for evaluation in evaluations)
     report = run(folder, "job=report", f"report.artifacts=[{given}]")
     text = (report.path / "report.md").read_text()
-    (row,) = (line for line in text.splitlines() if line.startswith("| pope/accuracy "))
+    (row,) = (line for line in text.splitlines() if line.startswith("| accuracy "))
     assert "p < 0.001" in row or "p = 0.00" in row
-    assert r"| pope\_good | pope\_better |" in text
+    assert r"| pope | pope\_good | pope\_better |" in text
+    assert "| responses | 240 | 240; +0 |" in text  # a count and no share
+
+
+def test_each_benchmark_has_a_table_and_its_own_first_column(
+    folder: Path, evaluations: list[Artifact]
+) -> None:
+    (folder / "mme").mkdir()
+    (folder / "mme/count.txt").write_text("a.jpg\tIs it?\tYes\na.jpg\tIs it not?\tNo\n")
+    said = [
+        {"subtask": "count", "image": "a.jpg", "question": question, "answer": "Yes"}
+        for question in ("Is it?", "Is it not?")
+    ]
+    other = run(
+        folder,
+        *("job=evaluate", "benchmark=mme", f"benchmark.root={folder}"),
+        *("benchmark.subtasks=[count]", f"responses={write_lines(folder / 'yes.jsonl', said)}"),
+    )
+    given = ",".join(str(evaluation.path) for evaluation in (other, *evaluations))
+    report = run(folder, "job=report", f"report.artifacts=[{given}]")
+    text = (report.path / "report.md").read_text()
+    assert r"| mme | mme\_yes |" in text and r"| pope | pope\_good | pope\_better |" in text
+    (_, row) = (
+        line for line in text.splitlines() if line.startswith(("| accuracy ", "| count/acc "))
+    )
+    assert row.startswith("| accuracy ") and "p < 0.001" in row and "| - |" not in row
+    page = (report.path / "report.html").read_text()
+    assert "Differences are from the first column" in page and "<h2>pope</h2>" in page
 
 
 def test_files_of_responses_are_not_taken_for_one_model(

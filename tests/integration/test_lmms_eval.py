@@ -106,7 +106,8 @@ def test_a_task_from_the_command_line(tmp_path: Path, artifact: Path, condition:
         text=True,
         timeout=LIMIT_S,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0 and "Error during evaluation" not in printed, printed[-3000:]
     (path,) = (tmp_path / "results").rglob("*samples_pope_here.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows.sort(key=lambda row: row["doc_id"])

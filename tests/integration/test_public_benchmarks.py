@@ -124,6 +124,8 @@ def test_images_that_are_missing(trained: tuple[Path, Artifact]) -> None:
         place.write_bytes(b"no image")
         with pytest.raises(Exception, match="not a JPEG, PNG or WebP image"):
             evaluate(folder, *command)
+        skipped = evaluate(folder, *command, "benchmark.unanswered=skip")
+        assert skipped.metrics["pope/unanswered"] == 7 and skipped.metrics["pope/responses"] == 13
     finally:
         place.write_bytes(image)
 
@@ -182,6 +184,25 @@ def test_judged_responses_are_saved_first(
     assert "base_url" not in rated.config["judge"] and rated.config["judge"]["model"] == "m"
     with pytest.raises(InputError, match=r"judge\.model is not set"):
         evaluate(folder, *command, f"responses={answers}", "judge=llm", "judge.base_url=http://a")
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    truths = [{"id": 1, "type": "generative", "truth": ["sky"], "hallu": []}]
+    truths += [{"id": n, "type": "relation", "truth": "no"} for n in (2, 3, 4)]
+    write_lines(tmp_path / "annotations.jsonl", truths)
+    asked = [{"id": n, "image": "a.jpg", "query": f"Is it {n}?"} for n in (2, 3, 4)]
+    write_lines(tmp_path / "queries.jsonl", asked)
+    said = [{"id": n, "response": text} for n, text in ((1, "A sky."), (2, "No"), (3, " "))]
+    evaluation = run_evaluation(
+        tmp_path,
+        *("benchmark=amber", f"benchmark.root={tmp_path}", "benchmark.unanswered=skip"),
+        *("benchmark.queries=queries.jsonl", "benchmark.annotations=annotations.jsonl"),
+        f"responses={write_lines(tmp_path / 'said.jsonl', said)}",
+    )
+    names = ("responses", "empty", "unanswered", "ignored", "unparsed", "accuracy")
+    found = [evaluation.metrics[f"amber/{name}"] for name in names]
+    assert found == [2, 1, 1, 1, 0.5, 0.5]
+    assert read_rows(evaluation.path / "unparsed.jsonl") == [{"id": "3", "response": " "}]
 
 
 @pytest.mark.parametrize(

@@ -40,12 +40,13 @@ class PopeBenchmark(PublicBenchmark):
         unanswered: Unanswered = "error",
     ) -> None:
         super().__init__(root=root, images=images, unanswered=unanswered)
-        if not splits or len(set(splits)) < len(splits) or "{split}" not in file:
+        once = not isinstance(splits, str) and 0 < len(set(splits)) == len(splits)
+        if not once or "{split}" not in file:
             raise InputError(
-                f"benchmark.splits is {list(splits)} and benchmark.file {file!r}: name each split "
-                "once, and its place in the file name by {split}."
+                f"benchmark.splits is {splits!r} and benchmark.file {file!r}: name each split "
+                "once, in brackets, and its place in the file name by {split}."
             )
-        self.file, self.splits = file, tuple(splits)
+        self.file, self.splits = file, tuple(map(str, splits))
 
     def files(self) -> Sequence[str]:
         return [self.file.replace("{split}", split) for split in self.splits]

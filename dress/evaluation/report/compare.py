@@ -1,4 +1,4 @@
-"""Figures of every column with intervals, and how they differ from those of the first column."""
+"""Figures of every column with intervals, and how they differ from the first that has them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEUTRAL = re.compile(
 
 @dataclass(frozen=True)
 class Figure:
-    """A value, its interval where known, and its change from the first column where that has it."""
+    """A value, its interval where known, and its change from the first column that has it."""
 
     value: float
     low: float | None
@@ -52,7 +52,7 @@ def figures_of(metrics: Mapping[str, float]) -> Figures:
 
 
 def compared(first: Figures, figures: Figures, differences: Mapping[str, Difference]) -> Figures:
-    """Return `figures` with their change from those of the first column."""
+    """Return `figures` with their change from `first`."""
     return {
         name: Figure(
             figure.value,
@@ -67,24 +67,22 @@ def compared(first: Figures, figures: Figures, differences: Mapping[str, Differe
 
 def metric_figures(columns: Sequence[Column]) -> list[Figures]:
     """Return the metrics of each column; a missing one has none."""
-    every = [figures_of(column.metrics) for column in columns]
-    base = baseline(columns)
-    return [
-        figures if place == base else compared(every[base], figures, _metric_differences(a, b))
-        for place, figures in enumerate(every)
-        for a, b in [(columns[base], columns[place])]
-    ]
+    found: list[Figures] = []
+    first: Figures = {}
+    for place, column in enumerate(columns):
+        figures = figures_of(column.metrics)
+        found.append(compared(first, figures, _metric_differences(columns[:place], column)))
+        first = {**figures, **first}
+    return found
 
 
-def baseline(columns: Sequence[Column]) -> int:
-    """Return the place of the first column that is there."""
-    return next(place for place, column in enumerate(columns) if not column.missing)
-
-
-def _metric_differences(first: Column, column: Column) -> dict[str, Difference]:
+def _metric_differences(earlier: Sequence[Column], column: Column) -> dict[str, Difference]:
+    """Compare each benchmark with the first column that has it."""
     found: dict[str, Difference] = {}
-    for suite in first.suites.keys() & column.suites.keys():
-        one, other = first.suites[suite], column.suites[suite]
+    for suite, other in column.suites.items():
+        one = next((c.suites[suite] for c in earlier if suite in c.suites), None)
+        if one is None:
+            continue
         names = one.reproduced & other.reproduced
         if names and one.sums and other.sums and one.combine:
             differences = paired(one.sums, other.sums, one.combine)

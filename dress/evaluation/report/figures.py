@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 
 from dress.evaluation.report.compare import Figure, Figures, sign
 from dress.evaluation.report.drawing import LINE, Panel, colour, draw, wrapped
+from dress.evaluation.report.tables import WORLD
 from dress.evaluation.table import HEADLINE
 
 
 def headline_panels(labels: Sequence[str], figures: Sequence[Figures]) -> list[Panel]:
     """Draw one bar per column and headline metric, with its interval."""
-    names = {name for part in figures for name in part if name.count("/") == 1}
-    shown = [n for q in HEADLINE for n in sorted(names) if n.rsplit("/", 1)[-1] == q]
+    names = {name for part in figures for name in part}
+    shown = [f"{WORLD}/{quantity}" for quantity in HEADLINE if f"{WORLD}/{quantity}" in names]
     return [_bars(name, labels, [part.get(name) for part in figures]) for name in shown]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dress.evaluation.report.collect import Selection
 from dress.evaluation.report.columns import Column, CombineOf, columns_of
-from dress.evaluation.report.compare import Figures, baseline, metric_figures
+from dress.evaluation.report.compare import Figures, metric_figures
 from dress.evaluation.report.curves import interaction_panels, loss_panels
 from dress.evaluation.report.drawing import Panel
 from dress.evaluation.report.figures import gain_panels, headline_panels
@@ -15,7 +15,16 @@ from dress.evaluation.report.formats import environment
 from dress.evaluation.report.gallery import gallery
 from dress.evaluation.report.lineage import ancestry, tree
 from dress.evaluation.report.question_types import type_figures
-from dress.evaluation.report.tables import Table, gain_table, make_table, metric_tables
+from dress.evaluation.report.tables import (
+    HEADLINE_TITLE,
+    INTERACTION_TITLE,
+    OTHER_TITLE,
+    Table,
+    gain_table,
+    is_headline,
+    make_table,
+    metric_tables,
+)
 from dress.evaluation.report.training import making_of
 from dress.version import code_version
 
@@ -72,21 +81,37 @@ def sections(columns: Sequence[Column], metrics: Sequence[Figures]) -> list[Sect
     types = type_figures(columns)
     tables = {table.title: table for table in metric_tables(columns, metrics)}
     gains = gain_table(columns)
+    headline = tables.pop(HEADLINE_TITLE, None)
+    interaction, other = tables.pop(INTERACTION_TITLE, None), tables.pop(OTHER_TITLE, None)
     found = [
         Section(
-            "Headline", _some(tables.get("Headline"), gains), "", headline_panels(labels, metrics)
+            HEADLINE_TITLE,
+            _some(headline, gains),
+            "",
+            headline_panels(*_of_world(columns, metrics)),
         ),
         Section("By question type", _types(columns, types), GAINS, gain_panels(labels, types)),
-        Section(
-            "Interaction", _some(tables.get("Interaction")), "", interaction_panels(labels, metrics)
-        ),
-        Section("Other metrics", _some(tables.get("Other metrics")), "", [], folded=True),
+        Section(INTERACTION_TITLE, _some(interaction), "", interaction_panels(labels, metrics)),
+        *(Section(title, [table], "", []) for title, table in tables.items()),
+        Section(OTHER_TITLE, _some(other), "", [], folded=True),
     ]
     return [section for section in found if section.tables]
 
 
 def _some(*tables: Table | None) -> list[Table]:
     return [table for table in tables if table is not None]
+
+
+def _of_world(
+    columns: Sequence[Column], metrics: Sequence[Figures]
+) -> tuple[list[str], list[Figures]]:
+    """Leave out the columns that are about other benchmarks."""
+    pairs = [
+        (column.label, part)
+        for column, part in zip(columns, metrics, strict=True)
+        if column.missing or any(map(is_headline, part))
+    ]
+    return [label for label, _ in pairs], [part for _, part in pairs]
 
 
 def _types(columns: Sequence[Column], figures: Sequence[Figures]) -> list[Table]:
@@ -96,11 +121,10 @@ def _types(columns: Sequence[Column], figures: Sequence[Figures]) -> list[Table]
 
 def notes(columns: Sequence[Column], metrics: Sequence[Figures]) -> list[str]:
     """Say what the reader of the tables must know, and what is absent."""
-    first = columns[baseline(columns)]
     found = [
-        f"Differences are from {first.label}. Intervals are 95 %, by bootstrap over clusters "
-        "(scenes); a difference is marked where its interval excludes 0. p is two-sided and not "
-        "corrected for the number of comparisons."
+        "Differences are from the first column that has the figure. Intervals are 95 %, by "
+        "bootstrap over clusters (scenes or images); a difference is marked where its interval "
+        "excludes 0. p is two-sided and not corrected for the number of comparisons."
     ]
     pairs = {f.difference.clusters for part in metrics for f in part.values() if f.difference}
     if pairs:

@@ -10,7 +10,6 @@ from dress.evaluation.report.columns import Column
 from dress.evaluation.report.compare import (
     INTERACTION,
     Figures,
-    baseline,
     compared,
     figures_of,
 )
@@ -27,7 +26,7 @@ def type_figures(columns: Sequence[Column]) -> list[Figures]:
         _bootstrapped(part) if part else _type_metrics(evaluation)
         for evaluation, part in zip(suites, sums, strict=True)
     ]
-    base = baseline(columns)
+    base = next((place for place, figures in enumerate(every) if figures), 0)
     first = sums[base]
     return [
         compared(every[base], figures, paired(first, part, _identity) if first and part else {})
@@ -48,9 +47,10 @@ def _type_metrics(evaluation: Evaluation | None) -> Figures:
 
 
 def _plain_suite(column: Column) -> Evaluation | None:
-    """Return the evaluation that is not about turns of feedback."""
+    """Return the evaluation whose questions have types and which is not about turns of feedback."""
     for evaluation in column.suites.values():
-        if not any(INTERACTION in name for name in evaluation.artifact.metrics):
+        told = any(INTERACTION in name for name in evaluation.artifact.metrics)
+        if not told and any("task" in row for row in evaluation.rows):
             return evaluation
     return None
 

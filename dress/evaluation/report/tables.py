@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dress.evaluation.report.columns import Column
-from dress.evaluation.report.compare import INTERACTION, Figure, Figures, baseline, sign
-from dress.evaluation.table import HEADLINE, headline_gains
+from dress.evaluation.report.compare import INTERACTION, Figure, Figures, sign
+from dress.evaluation.table import HEADLINE, headline_gains, number
 
 GAIN_INPUTS = ("helpfulness", "chair_i", "chair_s", "safety", "persuasiveness")
 MISSING = "missing"
 WORLD = "world"
+HEADLINE_TITLE, INTERACTION_TITLE, OTHER_TITLE = "Headline", "Interaction", "Other metrics"
 OVER_TURNS = re.compile(rf".*{INTERACTION}(?:(turn|gain)_\d+|repaired|overcorrection)")
 
 
@@ -37,40 +39,57 @@ class Table:
 
 
 def metric_tables(columns: Sequence[Column], figures: Sequence[Figures]) -> list[Table]:
-    """Return the headline, the turns of feedback and everything else; empty tables are left out."""
-    names = sorted({name for part in figures for name in part}, key=_rank)
-    headline = [name for name in names if _is_headline(name)]
-    interaction = [name for name in names if OVER_TURNS.fullmatch(name)]
-    rest = [name for name in names if name not in headline and name not in interaction]
-    parts = [("Headline", headline), ("Interaction", interaction), ("Other metrics", rest)]
-    return [make_table(title, columns, figures, part) for title, part in parts if part]
+    """Return the world's headline, turns of feedback, a table per benchmark and all the rest.
+
+    What has no interval, such as counts of responses, stands last.
+    """
+    ranged = {name for part in figures for name, figure in part.items() if figure.low is not None}
+    names = {name for part in figures for name in part}
+    parts: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names, key=lambda name: (name not in ranged, _rank(name))):
+        parts[_title(name)].append(name)
+    return [make_table(title, columns, figures, names) for title, names in parts.items()]
 
 
-def _is_headline(name: str) -> bool:
-    return name.count("/") == 1 and name.rsplit("/", 1)[-1] in HEADLINE
+def _title(name: str) -> str:
+    benchmark = name.split("/")[0]
+    if is_headline(name):
+        return HEADLINE_TITLE
+    if OVER_TURNS.fullmatch(name):
+        return INTERACTION_TITLE
+    return OTHER_TITLE if benchmark in (WORLD, "judge") else benchmark
 
 
-def _rank(name: str) -> tuple[int, str]:
+def is_headline(name: str) -> bool:
+    return name in {f"{WORLD}/{quantity}" for quantity in HEADLINE}
+
+
+def _rank(name: str) -> tuple[int, int, str]:
     quantity = name.rsplit("/", 1)[-1]
-    if _is_headline(name):
-        return HEADLINE.index(quantity), name
-    return len(HEADLINE) + (not quantity.startswith("turn_")), name
+    if is_headline(name):
+        return HEADLINE.index(quantity), 0, name
+    # what is over a whole benchmark stands before its categories
+    return len(HEADLINE) + (not quantity.startswith("turn_")), name.count("/"), name
 
 
 def make_table(
     title: str, columns: Sequence[Column], figures: Sequence[Figures], names: Sequence[str]
 ) -> Table:
+    """Lay out these figures of all columns that have one or are missing."""
     shared = os.path.commonpath([name.rpartition("/")[0] for name in names])
-    if not shared.startswith(WORLD):
-        shared = ""  # the figures of other benchmarks say whose they are
+    kept = [
+        (column, part)
+        for column, part in zip(columns, figures, strict=True)
+        if column.missing or not part.keys().isdisjoint(names)
+    ]
     rows = tuple(
         (
             name.removeprefix(f"{shared}/"),
-            tuple(_cell(c, part.get(name), name) for c, part in zip(columns, figures, strict=True)),
+            tuple(_cell(column, part.get(name), name) for column, part in kept),
         )
         for name in names
     )
-    return Table(title, tuple(column.label for column in columns), rows)
+    return Table(title, tuple(column.label for column, _ in kept), rows)
 
 
 def _cell(column: Column, figure: Figure | None, name: str) -> Cell:
@@ -79,8 +98,9 @@ def _cell(column: Column, figure: Figure | None, name: str) -> Cell:
     interval = "" if figure.low is None else f"[{figure.low:.3f}, {figure.high:.3f}]"
     difference = figure.difference
     if difference is None:
-        change = "" if figure.change is None else f"{figure.change:+.3f}"
-        return Cell(f"{figure.value:.3f}", interval, change)
+        counted = figure.low is None
+        change = "" if figure.change is None else number(figure.change, "+", counted=counted)
+        return Cell(number(figure.value, counted=counted), interval, change)
     return Cell(
         f"{figure.value:.3f}",
         interval,
@@ -97,13 +117,14 @@ def _verdict(gain: float) -> str:
 def gain_table(columns: Sequence[Column]) -> Table | None:
     """Return the gains over the first column by the rules that decode DRESS's headline."""
     needed = {f"world/{name}" for name in GAIN_INPUTS}
-    base = baseline(columns)
-    if not needed <= columns[base].metrics.keys() or len(columns) < 2:
+    columns = [c for c in columns if c.missing or needed <= c.metrics.keys()]
+    base = next((place for place, column in enumerate(columns) if not column.missing), None)
+    if base is None or len(columns) < 2:
         return None
     gains = [
-        headline_gains(columns[base].metrics, column.metrics)
-        if place != base and needed <= column.metrics.keys()
-        else None
+        None
+        if column.missing or place == base
+        else headline_gains(columns[base].metrics, column.metrics)
         for place, column in enumerate(columns)
     ]
     rows = tuple(
