@@ -2,7 +2,7 @@
 
     python benchmarks/speed/gpu.py --model dress_13b --attention sdpa flex_attention
 
-Random weights in bf16, 224 px, K = 4, prompts of 40, critiques of 40-80, responses of 60-200 tokens.
+Random weights in bf16, 224 px, K = 4; prompts of 40, critiques of 40-80, responses of 60-200 words.
 MFU counts 4 N FLOPs a computed token (forward, gradient of inputs; LoRA has no gradient of
 frozen weights), over 989 TFLOP/s and over the product rate measured in the same run.
 """

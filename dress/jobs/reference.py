@@ -31,7 +31,9 @@ def reference_log_probs(
             "objective.reference=cached is for one device and one data set: give "
             "objective.reference=step."
         )
-    parents: dict[str, Parent] = {"data": data} | ({"init": init} if init else {})
+    parents: dict[str, Parent] = {"data": data}
+    if init:
+        parents["init"] = init
     with job.building(
         kind="reference", nodes=_nodes(job, init), parents=parents, name="dress_reference"
     ) as building:

@@ -236,7 +236,9 @@ def replies(tmp_path: Path) -> set[str]:
 def test_killed_several_times_it_pays_for_nothing_twice(tmp_path: Path, kills: int) -> None:
     rows = 25 * kills
     with LLMServer() as server:
-        expected = [plain(o) for o in annotator(server).annotate_many(group(n) for n in range(rows))]
+        expected = [
+            plain(o) for o in annotator(server).annotate_many(group(n) for n in range(rows))
+        ]
     output, rng = tmp_path / "out.jsonl", random.Random(0)
     with LLMServer(delay=0.02) as server:
         for _ in range(kills):
