@@ -86,7 +86,8 @@ class TokenBatch(Movable):
     position_ids: Int[Tensor, "row seq"]  # depth in the tree
     subtree_end: Int[Tensor, "row seq"]
     image_slot: Int[Tensor, "row seq"]  # index into flattened [image patch] features; -1: text
-    pixels: UInt8[Tensor, "image height width 3"]  # each distinct image once
+    # each distinct image once; or [image patch dim], the output of a frozen tower
+    pixels: UInt8[Tensor, "image height width 3"]
     logit_node: Int[Tensor, " node"]  # the distinct predecessors of supervised tokens
     target_node: Int[Tensor, " target"]  # one entry per supervised token of each sequence
     target_logit: Int[Tensor, " target"]  # index into logit_node of the token's predecessor

@@ -37,7 +37,9 @@ class TreeCollator:
 
     Without `row_tokens` each tree has a row of its own; with it trees are packed first-fit into
     rows of that many tokens, a longer tree alone. `share_prefixes=False` gives each sequence a row
-    of its own, the plain way. A group is never split over batches.
+    of its own, the plain way. A group is never split over batches. `one_row` puts the rows of a
+    batch one behind the other, for attention that computes nothing between trees anyway: then
+    nothing but the end of a batch is padding.
     """
 
     def __init__(
@@ -50,7 +52,9 @@ class TreeCollator:
         rows_per_batch: int | None = None,
         row_tokens: int | None = None,
         pad_to_multiple: int = 1,
+        one_row: bool = False,
     ) -> None:
+        self.one_row = one_row
         self.pad_token_id = pad_token_id
         self.image_token_id = image_token_id
         self.num_image_tokens = num_image_tokens
@@ -116,6 +120,8 @@ class TreeCollator:
         return batches
 
     def _batch(self, rows: Sequence[_Row]) -> TokenBatch:
+        if self.one_row:
+            rows = [[piece for row in rows for piece in row]]
         length = max((sum(len(piece.tree) for piece in row) for row in rows), default=1)
         batch = _BatchBuilder(
             shape=(max(len(rows), 1), round_up(length, self.pad_to_multiple)),

@@ -20,6 +20,7 @@ CHOICES: dict[str, Sequence[str]] = {
     "logger.mode": ("auto", "online", "offline"),
     "trainer.accelerator": ("cpu", "gpu", "auto"),
     "annotator.detail": ("hint", "reveal"),
+    "objective.reference": ("step", "cached"),
     "datamodule.when_dry": ("repeat", "stop", "reweight"),
     **{
         f"{node}.{key}": choices

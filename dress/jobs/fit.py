@@ -20,17 +20,20 @@ from dress.data.collate import TreeCollator
 from dress.data.shard_set import ShardSet
 from dress.errors import InputError
 from dress.feedback.reward_scorer import RewardScorer
-from dress.jobs.backend import configure
+from dress.jobs.backend import configure, device
 from dress.jobs.data_sets import cache
 from dress.jobs.job import Job
 from dress.jobs.monitoring import callbacks
 from dress.jobs.policy import policy_module, reward_scorer
+from dress.jobs.reference import reference_log_probs
 from dress.jobs.tracking import tracking
 from dress.loading import WEIGHTS, artifact_tokenizer, assemble, save
 from dress.modeling.build import build_model, public_base
 from dress.modeling.checkpoint import load_weights
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
+from dress.modeling.tree_attention import attends_in_blocks
+from dress.objectives.dpo import DPO
 from lit_modules.alignment import AlignmentModule, NonFiniteStep
 from lit_modules.callbacks.data_figures import DataFigures
 from lit_modules.callbacks.train_state import TrainState
@@ -61,6 +64,8 @@ def fit(
     datamodule = build_datamodule(job, assistant, data, others, scorer=scorer)
     datamodule.check()
     module = build_module(job, assistant, reward=reward, scorer=scorer)
+    if isinstance(objective := module.objective, DPO) and objective.reference == "cached":
+        objective.use(reference_log_probs(job, assistant.model, datamodule, init=init, data=data))
     state = TrainState(directory=building.scratch, every_n_steps=cfg.trainer.save_every)
     figures_of_data = DataFigures(rejects=datamodule.rejects)
     watching = [state, figures_of_data, *callbacks(job, building, assistant, data)]
@@ -177,6 +182,8 @@ def build_datamodule(
             rows_per_batch=node.rows_per_batch,
             row_tokens=node.row_tokens,
             pad_to_multiple=node.pad_to_multiple,
+            one_row=assistant.model.trees
+            and attends_in_blocks(assistant.model.language, device(job.cfg.trainer)),
         )
     )
     return ShardDataModule(

@@ -130,8 +130,10 @@ def fingerprinted(job: Job) -> dict[str, Any]:
         raise InputError(
             f"model.trainable has no {job.cfg.stage}: list the parts that train in this stage."
         )
-    nodes = ("seed", "stage", "template", "objective", "optimizer")
+    nodes = ("seed", "stage", "template", "optimizer")
     return {name: job.node(name) for name in nodes} | {
+        # the same numbers, computed at another time
+        "objective": {k: v for k, v in job.node("objective").items() if k != "reference"},
         # what trains in other stages is no matter of this one
         "model": model | {"trainable": model["trainable"][job.cfg.stage]},
         "datamodule": datamodule,

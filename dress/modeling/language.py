@@ -19,10 +19,11 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from dress.errors import InputError
+from dress.modeling.low_rank import fuse_adapter
 
 LanguageModel = PreTrainedModel | PeftModel
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTIONS = ("auto", "eager", "sdpa")
+ATTENTIONS = ("auto", "eager", "sdpa", "flex_attention")
 
 
 def causal_lm(
@@ -78,12 +79,15 @@ def add_lora(
         task_type=TaskType.CAUSAL_LM,
     )
     try:
-        return get_peft_model(language, settings)  # type: ignore[return-value]
+        adapted = get_peft_model(language, settings)
     except ValueError as error:
         raise InputError(
             f"model.language.lora.target_modules: {targets} fits no layer of "
             f"{type(language).__name__}; use all-linear or names such as {_linear_names(language)}."
         ) from error
+    assert isinstance(adapted, PeftModel)
+    fuse_adapter(adapted)
+    return adapted
 
 
 def token_embedding(language: LanguageModel) -> nn.Embedding:

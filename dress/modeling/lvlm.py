@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -15,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from dress.errors import InputError
 from dress.modeling.decoding import decode, greedy, sampler
 from dress.modeling.language import LanguageModel, token_embedding
+from dress.modeling.last_layer import only_at
 from dress.modeling.tokenizer import IMAGE_TOKEN
-from dress.modeling.tree_attention import sequence_mask, tree_attention, tree_supported
+from dress.modeling.tree_attention import attending_on_trees, sequence_mask, tree_supported
 from dress.modeling.vision import VisionTower
 from dress.types import TokenBatch
 
@@ -94,15 +96,19 @@ class LVLM(nn.Module):
     ) -> tuple[Float[Tensor, "node vocab"], Float[Tensor, "node dim"]]:
         """Return the logits and the LM's last states at `nodes` (flat row * seq indices)."""
         embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels)
-        inputs: dict[str, Tensor] = {}
-        if self.trees:
-            inputs["position_ids"] = batch.position_ids
-            inputs["attention_mask"] = tree_attention(
-                batch.subtree_end, language=self.language, dtype=embeds.dtype
-            )
-        else:
-            inputs["attention_mask"] = sequence_mask(batch.subtree_end).long()
-        with gathered_head(self.language, nodes) as states:
+        with contextlib.ExitStack() as stack:
+            inputs: dict[str, Any] = {}
+            if self.trees:
+                inputs["position_ids"] = batch.position_ids
+                inputs["attention_mask"] = stack.enter_context(
+                    attending_on_trees(
+                        batch.subtree_end, nodes, language=self.language, dtype=embeds.dtype
+                    )
+                )
+            else:
+                inputs["attention_mask"] = sequence_mask(batch.subtree_end).long()
+            stack.enter_context(only_at(self.language, nodes))
+            states = stack.enter_context(gathered_head(self.language, nodes))
             output = self.language(inputs_embeds=embeds, use_cache=False, **inputs)
         return output.logits.squeeze(0), states[0].squeeze(0)
 
@@ -129,10 +135,20 @@ class LVLM(nn.Module):
     def image_features(
         self, pixels: UInt8[Tensor, "image height width 3"]
     ) -> Float[Tensor, "image patch dim"]:
-        """Encode and project images; a frozen tower keeps no activations."""
+        """Encode and project images; a frozen tower keeps no activations.
+
+        What the tower has encoded before (`with_patches`) has three axes and is only projected.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and _trains(self.vision)):
-            patches = self.vision(pixels)
+            patches = pixels if pixels.ndim == 3 else self.vision(pixels)
         return self.projector(patches.to(next(self.projector.parameters()).dtype))
+
+    def with_patches(self, batch: TokenBatch) -> TokenBatch:
+        """Put the output of a frozen tower in place of the pixels, for several passes over it."""
+        if _trains(self.vision) or batch.pixels.shape[0] == 0:
+            return batch
+        with torch.no_grad():
+            return replace(batch, pixels=self.vision(batch.pixels))
 
     @torch.no_grad()
     def generate(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
+from dress.modeling.block_attention import attending_in_blocks, plan
 from dress.modeling.language import LanguageModel, token_embedding
 
 # Largest tree-against-plain difference of a logit, relative to the largest logit.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 TOLERANCE_HALF = 5e-2
+DROPOUT_KEYS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
 
 
 def tree_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row 1 seq seq"]:
@@ -21,6 +25,15 @@ def tree_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row 1 seq se
     index = torch.arange(subtree_end.shape[1], device=subtree_end.device)
     causal = index[None, :] <= index[:, None]
     return (causal & (index[None, :, None] < subtree_end[:, None, :]))[:, None]
+
+
+def tree_mask_mod(subtree_end: Int[Tensor, "row seq"]) -> Callable[..., Tensor]:
+    """Say the same to FlexAttention, which then leaves out blocks that are masked as a whole."""
+
+    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key <= query) & (query < subtree_end[row, key])
+
+    return sees
 
 
 def sequence_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row seq"]:
@@ -32,10 +45,41 @@ def sequence_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row seq"
     return index < end
 
 
+@contextlib.contextmanager
+def attending_on_trees(
+    subtree_end: Int[Tensor, "row seq"],
+    nodes: Int[Tensor, " node"],
+    *,
+    language: LanguageModel,
+    dtype: torch.dtype,
+) -> Iterator[Tensor | BlockMask]:
+    """Yield the attention mask for one forward pass that is read at `nodes` (flat indices).
+
+    Block by block on a CPU, else dense.
+    """
+    if not attends_in_blocks(language, subtree_end.device):
+        yield tree_attention(subtree_end, language=language, dtype=dtype)
+        return
+    found = plan(subtree_end, nodes, language=language, dtype=dtype)
+    with attending_in_blocks(language, found):
+        yield torch.zeros(1, 1, 1, 1, dtype=dtype)  # of four axes, so that no other is made
+
+
+def attends_in_blocks(language: LanguageModel, device: torch.device) -> bool:
+    """Whether block_attention.py is used, which has neither dropout nor soft-capped scores."""
+    config = language.config.to_dict()
+    drops = any(config.get(key) for key in DROPOUT_KEYS)
+    return device.type == "cpu" and not drops and not config.get("attn_logit_softcapping")
+
+
 def tree_attention(
     subtree_end: Int[Tensor, "row seq"], *, language: LanguageModel, dtype: torch.dtype
-) -> Bool[Tensor, "row 1 seq seq"] | Float[Tensor, "row 1 seq seq"]:
+) -> Bool[Tensor, "row 1 seq seq"] | Float[Tensor, "row 1 seq seq"] | BlockMask:
     """Give the mask in the form that the LM's attention takes: boolean, or added to the scores."""
+    if language.config._attn_implementation == "flex_attention":
+        rows, length = subtree_end.shape
+        sees, device = tree_mask_mod(subtree_end), subtree_end.device
+        return create_block_mask(sees, rows, None, length, length, device=str(device))
     mask = tree_mask(subtree_end)
     if language.config._attn_implementation == "sdpa":
         return mask
@@ -50,7 +94,7 @@ def tree_supported(language: LanguageModel) -> tuple[bool, str]:
     """
     if reason := _window(language.config.to_dict()):
         return False, reason
-    if language.config._attn_implementation not in ("eager", "sdpa"):
+    if language.config._attn_implementation not in ("eager", "sdpa", "flex_attention"):
         return False, f"attention {language.config._attn_implementation} takes no mask"
     weight = token_embedding(language).weight
     if weight.is_meta:
@@ -89,14 +133,14 @@ def _tree_error(language: LanguageModel, prefix: int = 9, branch: int = 7) -> fl
     index = torch.arange(end, device=device)
     in_first = (index >= prefix) & (index < fork)
     embeds = embedding(ids)
-    tree = language(
-        inputs_embeds=embeds,
-        attention_mask=tree_attention(
-            torch.where(in_first, fork, end)[None], language=language, dtype=embeds.dtype
-        ),
-        position_ids=(index - branch * (index >= fork))[None],
-        use_cache=False,
-    ).logits[0]
+    ends = torch.where(in_first, fork, end)[None]
+    with attending_on_trees(ends, index, language=language, dtype=embeds.dtype) as mask:
+        tree = language(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=(index - branch * (index >= fork))[None],
+            use_cache=False,
+        ).logits[0]
     both = torch.cat([ids[:, :fork], torch.cat([ids[:, :prefix], ids[:, fork:]], dim=1)])
     plain = language(input_ids=both, use_cache=False).logits
     expected = torch.cat([plain[0], plain[1, prefix:]])

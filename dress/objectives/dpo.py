@@ -15,18 +15,23 @@ Differences from Silkie and TRL:
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Callable
+from typing import Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dress.errors import InputError
+from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference
 from dress.objectives.base import Objective, Requires
 from dress.objectives.dpo_loss import Variant, dpo_loss, ipo_loss
 from dress.objectives.functional import sequence_sums, target_log_probs
 from dress.types import LossOutput, TokenBatch
+
+From = Literal["step", "cached"]
+LogProbs = Callable[[TokenBatch], Float[Tensor, " target"]]
 
 
 class DPO(Objective):
@@ -34,7 +39,7 @@ class DPO(Objective):
 
     `variant="ipo"` regresses the ratio of per-token means to 1 / (2 beta) instead;
     `sft_weight` adds the chosen response's negative log-likelihood per token. Rewards are
-    `beta * log p/q`.
+    `beta * log p/q`. With `reference="cached"` q is not run: `use` gives its log-probabilities.
     """
 
     def __init__(
@@ -44,10 +49,13 @@ class DPO(Objective):
         variant: Variant = "dpo",
         label_smoothing: float = 0.0,
         sft_weight: float = 0.0,
+        reference: From = "step",
         requires: Requires = "preferences",
     ) -> None:
         if variant not in get_args(Variant):
             raise InputError(f"objective.variant is {variant!r}: choose dpo or ipo.")
+        if reference not in get_args(From):
+            raise InputError(f"objective.reference is {reference!r}: choose step or cached.")
         if beta <= 0 or sft_weight < 0 or not 0 <= label_smoothing < 0.5:
             raise InputError(
                 f"objective has beta={beta}, sft_weight={sft_weight}, label_smoothing="
@@ -58,16 +66,23 @@ class DPO(Objective):
             raise InputError("objective.label_smoothing is for variant=dpo: set it to 0 with ipo.")
         self.beta, self.variant, self.label_smoothing = beta, variant, label_smoothing
         self.sft_weight, self.requires = sft_weight, requires
-        self._reference: Reference | None = None
+        self.reference = reference
+        self._log_probs: LogProbs | None = None
 
     def start(self, model: nn.Module, /) -> None:
-        self._reference = Reference(model)
+        if self.reference == "step":
+            run = Reference(model)
+            self.use(lambda batch: _log_probs(run(model, batch), batch))
+
+    def use(self, log_probs: LogProbs) -> None:
+        """Take the reference's log-probabilities of a batch's targets from here."""
+        self._log_probs = log_probs
 
     def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:
-        assert self._reference is not None, "start() comes before the first batch"
-        targets = (batch.target_logit, batch.target_ids)
-        before = target_log_probs(self._reference(model, batch), *targets)
-        now = target_log_probs(model(batch), *targets)
+        assert self._log_probs is not None, "start() or use() comes before the first batch"
+        batch = cast(LVLM, model).with_patches(batch)  # which policy and reference share
+        before = self._log_probs(batch)
+        now = _log_probs(model(batch), batch)
         drift = now.detach() - before
 
         lengths = sequence_sums(torch.ones_like(now), batch.target_seq, batch.num_sequences)
@@ -101,3 +116,7 @@ class DPO(Objective):
         if self.variant == "ipo":
             return ipo_loss(ratio, beta=self.beta)
         return dpo_loss(ratio, beta=self.beta, label_smoothing=self.label_smoothing)
+
+
+def _log_probs(logits: Float[Tensor, "node vocab"], batch: TokenBatch) -> Float[Tensor, " target"]:
+    return target_log_probs(logits, batch.target_logit, batch.target_ids)

@@ -158,3 +158,22 @@ def test_interrupted_and_run_again_it_gives_the_same_bits(
     assert weights(resumed) == weights(whole)
     shared = {n: v for n, v in whole.metrics.items() if "world/" not in n}
     assert resumed.metrics == shared
+
+
+def test_a_cached_reference_trains_the_same_and_is_used_again(
+    trained: Artifact, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = trained.metrics
+    other = run(folder, "silkie_dpo", "objective.reference=cached", "fresh=true")
+    assert other.name == trained.name  # it is no other result
+    (kept,) = folder.glob("dress_reference-*")
+    rows = load_file(kept / "log_probs.safetensors")
+    assert rows and all((row <= 0).all() for row in rows.values())
+    for name, value in other.metrics.items():
+        assert value == pytest.approx(expected[name], rel=1e-4, abs=1e-4), name
+    capsys.readouterr()
+    again = run(folder, "silkie_dpo", "objective.reference=cached", "objective.beta=0.2")
+    assert again.name != trained.name
+    said = capsys.readouterr().out
+    assert "dress_reference" in said and "building dress_reference" not in said
+    assert len(list(folder.glob("dress_reference-*"))) == 1

@@ -1,8 +1,14 @@
 import pytest
 import torch
 from modeling_helpers import GPT2, LLAMA, LORA, tiny_lvlm
+from torch.nn.attention.flex_attention import create_mask
 
-from dress.modeling.tree_attention import tree_mask, tree_supported
+from dress.modeling.tree_attention import (
+    tree_attention,
+    tree_mask,
+    tree_mask_mod,
+    tree_supported,
+)
 
 
 def test_tree_mask_by_hand() -> None:
@@ -10,6 +16,26 @@ def test_tree_mask_by_hand() -> None:
     mask = tree_mask(torch.tensor([[3, 2, 3, 4]]))[0, 0]
     expected = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
     assert mask.tolist() == torch.tensor(expected).bool().tolist()
+
+
+def test_flex_attention_is_told_the_same() -> None:
+    ends = torch.tensor([[6, 4, 4, 4, 6, 6, 7, 8], [5, 2, 5, 5, 5, 6, 7, 8]])
+    found = create_mask(tree_mask_mod(ends), 2, 1, 8, 8, device="cpu")
+    assert torch.equal(found, tree_mask(ends))
+    assert found.any() and not found.all()
+
+
+@pytest.mark.gpu
+def test_flex_attention_equals_the_dense_mask() -> None:
+    losses = []
+    for attention in ("sdpa", "flex_attention"):
+        model = tiny_lvlm(LLAMA | {"hidden_size": 64}, attention=attention).cuda()
+        ids = torch.randint(4, 40, (1, 128), generator=torch.Generator().manual_seed(0)).cuda()
+        ends = torch.full((1, 128), 128).cuda()
+        mask = tree_attention(ends, language=model.language, dtype=torch.float32)
+        logits = model.language(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        losses.append(logits.float().logsumexp(-1).sum())
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("model_type", ["opt", "gpt_neox", "qwen2", "gpt2", "llama"])
@@ -69,5 +95,5 @@ def test_self_check_notices_a_wrong_mask(monkeypatch: pytest.MonkeyPatch) -> Non
 
     language = tiny_lvlm().language
     assert tree_supported(language)[0]
-    monkeypatch.setattr("dress.modeling.tree_attention.tree_mask", causal)
+    monkeypatch.setattr("dress.modeling.tree_attention.plan", causal)
     assert not tree_supported(language)[0]

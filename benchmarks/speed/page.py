@@ -1,0 +1,103 @@
+"""docs/performance.md from the records in docs/results/speed and the text beside this file.
+
+python benchmarks/speed/page.py docs/results/speed docs/performance.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+NAMES = {
+    "ours": "ours",
+    "ours_cached": "ours, reference cached",
+    "trl_tuned": "TRL, tuned",
+    "trl_documented": "TRL, as documented",
+}
+Record = Mapping[str, Any]
+
+
+def table(header: list[str], rows: Iterator[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ratios(records: list[Record]) -> str:
+    """One line for each case and way of ours, over TRL tuned and as documented."""
+
+    def rows() -> Iterator[list[str]]:
+        for record in records:
+            for ours in ("ours", "ours_cached"):
+                if ours in record["sides"]:
+                    over = [ratio(record, ours, peer) for peer in ("trl_tuned", "trl_documented")]
+                    yield [f"{record['case']['title']}, {NAMES[ours]}", *over]
+
+    return table(["samples per CPU second", "over TRL tuned", "over TRL as documented"], rows())
+
+
+def ratio(record: Record, ours: str, peer: str) -> str:
+    found = record["ratios"].get(f"{ours} / {peer}")
+    return f"{found['cpu']:.2f} (wall {found['wall']:.2f})" if found else "not run"
+
+
+def sides(records: list[Record]) -> str:
+    def rows() -> Iterator[list[str]]:
+        for record in records:
+            for side, figures in record["sides"].items():
+                yield [
+                    record["case"]["title"],
+                    NAMES[side],
+                    f"{figures['samples_per_cpu_s']:.1f}",
+                    f"{figures['logical_tokens_per_cpu_s']:,.0f}",
+                    f"{figures['computed_tokens'] / record['logical_tokens']:.2f}",
+                    f"{figures['cpu_s_low']:.2f}-{figures['cpu_s_high']:.2f}",
+                    str(len(record["epochs"][side])),
+                    f"{figures['other_load']:.2f}",
+                    f"{figures['peak_mb']:.0f}",
+                ]
+
+    header = ["case", "side", "samples / CPU s", "real tokens / CPU s", "computed per real token"]
+    return table([*header, "CPU s of an epoch", "epochs", "other load", "peak MB"], rows())
+
+
+def linearity(record: Record) -> str:
+    rows = (
+        [f"{size['tokens']:,}", str(size["batches"]), f"{size['cpu_us']:.0f}"]
+        for size in record["sizes"].values()
+    )
+    return table(["tokens of a step", "forward passes", "CPU µs a token"], rows)
+
+
+def sampling(record: Record) -> str:
+    rates = record["tokens_per_cpu_s"]
+    return (
+        f"{record['prompts']} prompts of {record['image_tokens']} image tokens, K = "
+        f"{record['copies']}, {record['new_tokens']} tokens each: {rates['ours']:.0f} tokens per "
+        f"CPU second, `generate` {rates['generate']:.0f}: {record['ratio']:.2f} times as many "
+        f"(same tokens: {'yes' if record['same_tokens'] else 'no'})."
+    )
+
+
+def main() -> None:
+    folder, page = Path(sys.argv[1]), Path(sys.argv[2])
+    order = ("sft_k4_64", "sft_lora_k4_256", "sft_k1_64", "dpo_lora_256")
+    found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    records = [found[name] for name in order if name in found]
+    parts = {"ratios": ratios(records), "sides": sides(records)}
+    parts["machine"] = f"{records[0]['cpu']}, {records[0]['threads']} thread"
+    parts["versions"] = ", ".join(f"{k} {v}" for k, v in records[0]["versions"].items())
+    parts["date"] = records[0]["date"]
+    for name, write in (("linearity", linearity), ("sampling", sampling)):
+        parts[name] = write(found[name]) if name in found else "Not run yet."
+    text = (HERE / "performance.md.in").read_text()
+    for name, value in parts.items():
+        text = text.replace(f"<<{name}>>", value)
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
