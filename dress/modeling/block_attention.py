@@ -102,7 +102,7 @@ class BlockAttention(torch.autograd.Function):
         with mkl_products():
             for block in blocks:
                 keys = _take(key, block.keys).transpose(1, 2)
-                scores = torch.baddbmm(block.mask, query[:, block.queries], keys)
+                scores = torch.baddbmm(block.mask.to(query), query[:, block.queries], keys)
                 weights.append(scores.softmax(dim=-1))
                 output[:, block.queries] = torch.bmm(weights[-1], _take(value, block.keys))
         ctx.blocks = blocks
@@ -177,7 +177,13 @@ def _attend(
     scaling: float | None = None,
     **unused: Tensor | float | bool | None,
 ) -> tuple[Float[Tensor, "row seq head dim"], None]:
-    """What transformers calls in place of its own attention; the mask is that of the blocks."""
+    """What transformers calls in place of its own attention; the mask is that of the blocks.
+
+    Half precision, of the weights or by autocast, is left for float32 and taken up again.
+    """
+    exact = torch.promote_types(value.dtype, torch.float32)
+    half = value.dtype
+    query, key, value = (tensor.to(exact) for tensor in (query, key, value))
     rows, heads, length, dim = query.shape
     scaled = query * (dim**-0.5 if scaling is None else scaling)
     if (repeats := heads // key.shape[1]) > 1:
@@ -185,8 +191,9 @@ def _attend(
     flat = (tensor.transpose(0, 1).flatten(1, 2) for tensor in (scaled, key, value))
     now = _plans[-1]
     is_last = getattr(module, "layer_idx", None) == now.last_layer
-    output = BlockAttention.apply(*flat, now.last if is_last else now.blocks)
-    return output.view(heads, rows, length, dim).permute(1, 2, 0, 3), None
+    with torch.autocast(query.device.type, enabled=False):
+        output = BlockAttention.apply(*flat, now.last if is_last else now.blocks)
+    return output.view(heads, rows, length, dim).permute(1, 2, 0, 3).to(half), None
 
 
 AttentionInterface.register(NAME, _attend)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from modeling_helpers import LLAMA, LORA, tiny_lvlm
+from modeling_helpers import LLAMA, LORA, gradients, tiny_lvlm, tree_batch, tree_loss, words
 
 from dress.data.trees import build_tree
 from dress.modeling.block_attention import BlockAttention, plan, tree_blocks
@@ -112,3 +112,16 @@ def test_grouped_queries_and_several_rows(lora: dict | None) -> None:
     expected = language(input_ids=ids, use_cache=False).logits
     # Llama's RMS norm computes in float32 even in a float64 model
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+def test_autocast_trains() -> None:
+    model = tiny_lvlm(lora=LORA).train()
+    none = torch.zeros(0, 3, 16, 16)
+    rows = [words(1, *range(10, 20)), words(1, *range(10, 15), 30, 31)]
+    batch = tree_batch([rows], pixels=none, supervised_from=4)
+    exact = tree_loss(model, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = tree_loss(model, batch)
+    half.backward()
+    torch.testing.assert_close(half.float(), exact, rtol=3e-2, atol=0)
+    assert all(g.isfinite().all() for g in gradients(model).values())
