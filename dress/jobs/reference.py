@@ -10,7 +10,7 @@ from datamodules.base import ShardDataModule
 from dress.artifact import Artifact, Parent
 from dress.data.shard_set import ShardSet
 from dress.data.stores.store import below
-from dress.data.stream import GroupStream, StepStream
+from dress.data.stream import GroupStream, Step, StepStream
 from dress.errors import InputError
 from dress.jobs.backend import device
 from dress.jobs.data_sets import cache
@@ -71,6 +71,7 @@ def compute(
         assert steps.stop is not None
         with Bar("reference log-probabilities", total=steps.stop) as bar:
             for step in steps:
+                assert isinstance(step, Step)  # made in this process
                 for batch in (b.to(place) for b in step.batches):
                     with half:
                         found.add(batch, log_probs(model, batch))
