@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 
+from dress.distributed import place, summed
 from dress.types import TokenBatch
 
 
@@ -37,7 +38,7 @@ class TrainedTokens(L.Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"count": self.count}
+        return {"count": summed([self.count])[0]}  # every rank saves, rank 0 writes
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.count = state_dict["count"]
+        self.count = state_dict["count"] if place()[0] == 0 else 0

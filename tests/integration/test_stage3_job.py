@@ -59,11 +59,14 @@ def runs(sandbox: Sandbox, stage3: Done) -> list[RunData]:
 
 @pytest.fixture(scope="module")
 def every(sandbox: Sandbox, runs: list[RunData]) -> list[RunData]:
-    """That chain and what learns from preferences."""
+    """That chain, what learns from preferences, and a policy."""
     # ratings that differ, so that some validation pair is there
     more = ["feedback.prompts=null", "feedback.samples=4", "data.noise=0.5"]
     done = sandbox.run("experiment=silkie_dpo", "trainer.log_every=2", *SMALL, *more)
-    return [*runs, *open_runs([str(done.artifact.path)])]
+    # models of a few steps do not stop
+    short = ["objective.rollouts.max_unfinished=2", "objective.rollouts.max_new_tokens=8"]
+    policy = sandbox.run("experiment=llava_rlhf_ppo", "trainer.log_every=1", *SMALL, *more, *short)
+    return [*runs, *open_runs([str(done.artifact.path), str(policy.artifact.path)])]
 
 
 def test_everything_that_a_run_logs_has_one_place_on_the_dashboard(every: list[RunData]) -> None:

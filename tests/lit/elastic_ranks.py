@@ -87,12 +87,12 @@ class Recording(AlignmentModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         self.ids = [name for part in batch for name in part.group_ids]
-        self.loss: float | None = None
+        self.step_loss: float | None = None
         super().training_step(batch, batch_idx)
-        append_line(self.log_file, {"ids": self.ids, "loss": self.loss, "world": self.world})
+        append_line(self.log_file, {"ids": self.ids, "loss": self.step_loss, "world": self.world})
 
     def _update(self, optimizer: Any, gradients: Any, totals: Any, norm: float) -> float:
-        self.loss = totals["loss"] / totals["count"]
+        self.step_loss = totals["loss"] / totals["count"]
         return super()._update(optimizer, gradients, totals, norm)
 
 

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from dress.modeling.build import build_model
+from dress.modeling.reference import Reference
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
 
@@ -88,7 +89,7 @@ def test_a_recipe_has_the_published_settings_and_the_true_shapes(experiment: str
     assert counts == (expected if is_dpo else expected | {"scalar_head": (head, head)})
     objective = instantiate(cfg.objective)
     objective.start(model)  # DPO keeps what trains a second time, no more
-    kept = objective._reference._start.values() if is_dpo else ()
+    kept = Reference(model)._start.values() if is_dpo else ()
     assert sum(tensor.numel() for tensor in kept) == (lora if is_dpo else 0)
 
 

@@ -43,6 +43,10 @@ def _both(*quantities: str) -> tuple[str, ...]:
     return tuple(f"{stage}/{quantity}" for quantity in quantities for stage in ("train", "val"))
 
 
+def _rollout(name: str) -> tuple[str, ...]:
+    return f"ppo/{name}", f"val/{name}"
+
+
 def _world(*quantities: str) -> tuple[str, ...]:
     return tuple(f"world/{quantity}" for quantity in quantities)
 
@@ -70,14 +74,19 @@ SECTIONS = (
     Section(
         "Policy",
         (
-            Panel("What the judge says", "steps", ("ppo/score", "ppo/reward", "val/score")),
-            Panel("What is true", "steps", ("ppo/true_score", "val/true_score")),
-            Panel("Distance per response", "steps", ("ppo/kl", "val/kl")),
-            Panel("Entropy", "steps", ("ppo/entropy",)),
-            Panel("Length", "steps", ("ppo/response_length",)),
-            Panel("Without an end", "steps", ("ppo/no_end_share",)),
+            Panel("What the judge says", "steps", (*_rollout("score"), *_rollout("reward"))),
+            Panel("What is true", "steps", _rollout("true_score")),
+            Panel("Correct", "steps", _rollout("correctness")),
+            Panel("Distance per response", "steps", ("ppo/kl",)),
+            Panel("Entropy", "steps", _rollout("entropy")),
+            Panel("Length", "steps", _rollout("response_length")),
+            Panel("Without an end", "steps", _rollout("no_end_share")),
+            Panel("Values", "steps", ("ppo/values", "ppo/returns")),
+            Panel("Advantages", "steps", ("ppo/advantages", "ppo/advantages_abs")),
             Panel("Losses", "steps", ("train/policy_loss", "train/value_loss")),
             Panel("Clipped", "steps", ("train/clip_fraction", "train/value_clip_fraction")),
+            Panel("Distance from the rollout", "steps", ("train/ratio", "train/approx_kl")),
+            Panel("Rollouts", "steps", ("ppo/rollouts",)),
         ),
     ),
     Section(
@@ -143,6 +152,7 @@ SECTIONS = (
                 ("train/tokens_per_second", "train/logical_tokens_per_second"),
             ),
             Panel("Sequences per second", "steps", ("train/samples_per_second",)),
+            Panel("Tokens so far", "steps", ("train/trained_tokens", "train/generated_tokens")),
             Panel("Share of time spent waiting", "steps", ("train/stall_fraction",)),
         ),
     ),
