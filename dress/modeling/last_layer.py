@@ -34,7 +34,13 @@ def only_at(language: LanguageModel, nodes: Int[Tensor, " node"]) -> Iterator[No
 
 
 def tokenwise_parts(language: LanguageModel) -> list[nn.Module]:
-    """Return the parts of the last layer by the names that Llama and its kin give them."""
+    """Return the parts of the last layer by the names that Llama and its kin give them.
+
+    None of a mixture of experts, whose layers may return more than one output for each token.
+    """
+    config = language.config.to_dict()
+    if any("expert" in name and value for name, value in config.items()):
+        return []
     number = language.config.num_hidden_layers
     stacks = [m for m in language.modules() if isinstance(m, nn.ModuleList) and len(m) == number]
     if len(stacks) != 1:

@@ -10,6 +10,8 @@ from dress.modeling.last_layer import only_at, tokenwise_parts
 from dress.modeling.lvlm import gathered_head
 
 IDS = torch.randint(4, 40, (2, 7), generator=torch.Generator().manual_seed(0))
+EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1, "num_key_value_heads": 2}
+MIXTRAL = LLAMA | EXPERTS | {"model_type": "mixtral"}
 QWEN3 = LLAMA | {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8}
 
 
@@ -42,6 +44,7 @@ def test_the_same_logits_and_gradients(config: dict, lora: dict | None, nodes: l
 def test_what_is_trimmed() -> None:
     assert len(tokenwise_parts(tiny_lvlm(LLAMA).language)) == 3
     assert len(tokenwise_parts(tiny_lvlm(GPT2).language)) == 1  # q, k and v are one layer there
+    assert tokenwise_parts(tiny_lvlm(MIXTRAL).language) == []
 
 
 def test_hooks_do_not_stay() -> None:
