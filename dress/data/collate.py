@@ -23,9 +23,8 @@ class _Piece:
     number: int  # of the group within the step
     group: EncodedGroup
     sequences: tuple[Encoded, ...]
-    images: tuple[
-        Hashable, ...
-    ]  # key _IMAGE_KEY + i * num_image_tokens + p is patch p of images[i]
+    # key _IMAGE_KEY + i * num_image_tokens + p is patch p of images[i]
+    images: tuple[Hashable, ...]
     tree: Tree
 
 
