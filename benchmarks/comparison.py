@@ -4,8 +4,9 @@
     python benchmarks/comparison.py --table
 
 An arm that is done is a JSON file under --out and is not run again; what its training needs is an
-artifact and is shared. Tokens and minutes are those of all that an arm needs beyond stage 1, its
-data and its reward model included.
+artifact and is shared. Each method has the learning rate that benchmarks/trials.py found best, if
+that was run. Tokens and minutes are those of all that an arm needs beyond stage 1, its data and its
+reward model included.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from dress.artifact import Artifact
+from learning_rates import best_rate
+
+from dress.artifact import HISTORY, Artifact
 from dress.data.split import SPLITS
 from dress.data.verify import read_all
 from dress.evaluation.report.evaluations import Evaluation
 from dress.evaluation.report.significance import paired
+from dress.evaluation.report.training import timed
+from dress.files import read_lines
 from dress.jobs.report import combine_of
 from dress.loading import artifact_tokenizer
 
@@ -47,6 +52,7 @@ ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # the condition it is asked
 }
 FIGURES = ("helpfulness", "honesty", "harmlessness", "mean")
 TRAINED, GENERATED = "train/trained_tokens", ("train/generated_tokens", "rollout/generated_tokens")
+CURVES = ("ppo/score", "ppo/true_score", "ppo/kl", "ppo/response_length")
 EVALUATED = ("data", "benchmark", "generation", "paths", "logger", "callbacks", "trainer", "debug")
 DONE = re.compile(r"^(\S+) done in (\d+) s$", re.MULTILINE)
 Record = dict[str, Any]
@@ -124,6 +130,13 @@ def generated(artifact: Artifact) -> float:
     return float(sum(len(ids) + 1 for ids in tokenizer(texts)["input_ids"]))
 
 
+def curves(artifact: Artifact) -> dict[str, list[float]]:
+    """Return the figures of every rollout, none where a method has no rollouts."""
+    history = timed(read_lines(artifact.path / HISTORY))
+    found = {name: [row[name] for row in history if name in row] for name in CURVES}
+    return {name: values for name, values in found.items() if values}
+
+
 def one_arm(folder: Path, arm: str, seed: int, scenes: int, common: Sequence[str]) -> Record:
     target, overrides = ARMS[arm]
     model = run(folder, *overrides, f"seed={seed}", "compare=[]", *common)
@@ -147,6 +160,7 @@ def one_arm(folder: Path, arm: str, seed: int, scenes: int, common: Sequence[str
         "evaluation": evaluation.name,
         "metrics": {n: v for n, v in evaluation.metrics.items() if n.startswith("world/")},
         "training": rewards,
+        "curves": curves(model),
         **cost(model, read(minutes_file(folder))),
     }
 
@@ -235,6 +249,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--out", type=Path, default=Path("docs/results/comparison"))
+    parser.add_argument("--trials", type=Path, default=Path("docs/results/trials"))
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
     parser.add_argument("--table", action="store_true", help="print the tables of what is there")
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
@@ -246,7 +261,9 @@ def main() -> None:
         for arm in arguments.arms:
             path = arm_file(arguments.out, arm, seed)
             if not arguments.table and not path.exists():
-                write(path, one_arm(arguments.out, arm, seed, arguments.scenes, common))
+                rate = best_rate(arguments.trials, arm)
+                options = common if rate is None else [*common, f"optimizer.lr={rate:g}"]
+                write(path, one_arm(arguments.out, arm, seed, arguments.scenes, options))
         add_differences(arguments.out, seed, arguments.artifacts)
         print(f"seed {seed}\n\n{seed_table(arguments.out, seed)}", end="\n\n", flush=True)
     print(summary(arguments.out, arguments.seeds))
