@@ -78,7 +78,7 @@ TURN_ARMS: Arms = {
     },
     "first responses of the dialogues": {
         "best and none": STAGE_3,
-        "none": (*STAGE_3, "feedback.targets=[none]"),
+        "none, two each": (*STAGE_3, "feedback.targets=[none]", "feedback.samples=2"),
     },
     "one stage": {
         "stage 3 after stage 2": STAGE_3,
