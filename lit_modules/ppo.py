@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dress.assistant import Assistant
-from dress.chat.prompts import PromptGroups
+from dress.chat.prompts import PromptGroup, PromptGroups
 from dress.errors import InputError
-from dress.feedback.drawing import draw
+from dress.feedback.drawing import Drawn, draw
 from dress.feedback.experience import ExperienceMaker
 from dress.objectives.functional import target_log_probs
 from dress.objectives.policy import Experience, PolicyObjective
@@ -106,15 +106,20 @@ class PolicyModule(AlignmentModule):
             values = self.critic.values(batch.critic)  # type: ignore[operator]
         return self.policy_objective.loss(batch, log_probs, values)
 
+    def draw(self, groups: Sequence[PromptGroup], *, number: int) -> list[Drawn]:
+        """Draw the responses of this rank's share of a rollout."""
+        seed = rollout_seed(self.seed, number, self.global_rank)
+        return draw(self.policy, groups, rollouts=self.policy_objective.rollouts, seed=seed)
+
     def _collect(
         self, prompts: PromptGroups, *, number: int
     ) -> tuple[list[list[Experience]], dict[str, float]]:
         """Return the minibatches of a rollout, and sums over all ranks."""
-        settings = self.policy_objective.rollouts
-        seed = rollout_seed(self.seed, number, self.global_rank)
-        drawn = draw(self.policy, prompts.groups, rollouts=settings, seed=seed)
+        drawn = self.draw(prompts.groups, number=number)
         minibatches, own = [], dict[str, float]()
-        for places in np.array_split(np.arange(len(drawn)), settings.minibatches):
+        for places in np.array_split(
+            np.arange(len(drawn)), self.policy_objective.rollouts.minibatches
+        ):
             parts, sums = self.maker([drawn[place] for place in places])
             minibatches.append(parts)
             add(own, sums)
@@ -155,9 +160,7 @@ class PolicyModule(AlignmentModule):
 
     def validation_step(self, batch: Sequence[PromptGroups], batch_idx: int) -> None:  # type: ignore[override]
         for prompts in batch:
-            settings = self.policy_objective.rollouts
-            seed = rollout_seed(self.seed, VALIDATION + batch_idx, self.global_rank)
-            _, sums = self.maker(draw(self.policy, prompts.groups, rollouts=settings, seed=seed))
+            _, sums = self.maker(self.draw(prompts.groups, number=VALIDATION + batch_idx))
             add(self._sums, sums)
 
     def on_validation_epoch_end(self) -> None:
