@@ -137,6 +137,14 @@ def curves(artifact: Artifact) -> dict[str, list[float]]:
     return {name: values for name, values in found.items() if values}
 
 
+def judged_by(artifact: Artifact) -> dict[str, float]:
+    """Return the figures on held-out pairs of the reward model that an artifact learned from."""
+    if (parent := artifact.lineage["parents"].get("reward")) is None:
+        return {}
+    judge = Artifact.open(artifact.path.parent / parent["name"])
+    return {name: value for name, value in judge.metrics.items() if name.startswith("val/")}
+
+
 def one_arm(folder: Path, arm: str, seed: int, scenes: int, common: Sequence[str]) -> Record:
     target, overrides = ARMS[arm]
     model = run(folder, *overrides, f"seed={seed}", "compare=[]", *common)
@@ -161,6 +169,7 @@ def one_arm(folder: Path, arm: str, seed: int, scenes: int, common: Sequence[str
         "metrics": {n: v for n, v in evaluation.metrics.items() if n.startswith("world/")},
         "training": rewards,
         "curves": curves(model),
+        "reward_model": judged_by(model),
         **cost(model, read(minutes_file(folder))),
     }
 

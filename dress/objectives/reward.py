@@ -22,6 +22,7 @@ from torch.nn.functional import logsigmoid
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.objectives.base import Objective, Requires
+from dress.objectives.calibration import calibration_sums
 from dress.types import LossOutput, TokenBatch
 
 
@@ -33,7 +34,10 @@ def reward_loss(
 
 
 class PairwiseReward(Objective):
-    """Score the chosen response of each pair above the other; the count is the number of pairs."""
+    """Score the chosen response of each pair above the other; the count is the number of pairs.
+
+    Held-out pairs also show how well the model is calibrated.
+    """
 
     def __init__(self, *, centring: float = 1e-3, requires: Requires = "preferences") -> None:
         if centring < 0:
@@ -53,5 +57,6 @@ class PairwiseReward(Objective):
                 "rewards/rejected": rejected.detach().sum(),
                 "rewards/margin": margin.sum(),
                 "rewards/accuracy": (margin > 0).sum().to(margin.dtype),
+                **({} if model.training else calibration_sums(margin)),
             },
         )

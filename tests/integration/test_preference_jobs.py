@@ -20,6 +20,7 @@ from test_main_job import EVALUATION, TINY
 import dress
 from dress.artifact import Artifact
 from dress.jobs.job import Job
+from dress.objectives.calibration import BINS
 from lit_modules.alignment import AlignmentModule
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -116,6 +117,8 @@ def test_the_reward_model_has_held_out_accuracy_with_and_without_facts(
     for artifact in (judge, blind):
         assert artifact.lineage["parents"] == trained.lineage["parents"]
         assert 0 <= artifact.metrics["val/rewards/accuracy"] <= 1
+        shares = [artifact.metrics[f"val/rewards/at_{begin}/share"] for begin in BINS]
+        assert sum(shares) == pytest.approx(1)
         history = [json.loads(line) for line in (artifact.path / "metrics.jsonl").open()]
         assert {line["step"] for line in history if "train/rewards/margin" in line} == {1, 2, 3, 4}
     assert blind.metrics["val/loss"] != judge.metrics["val/loss"]

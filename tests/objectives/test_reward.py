@@ -9,6 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from dress.errors import InputError
+from dress.objectives.calibration import (
+    calibration_curve,
+    calibration_error,
+    calibration_sums,
+)
 from dress.objectives.reward import PairwiseReward, reward_loss
 
 
@@ -46,3 +51,32 @@ def test_it_is_the_original_and_trl_for_a_single_pair() -> None:
 def test_a_negative_weight_is_refused() -> None:
     with pytest.raises(InputError, match=r"objective\.centring"):
         PairwiseReward(centring=-1)
+
+
+def test_calibration_by_hand() -> None:
+    # sigmoid: 0.5, 0.731 (right), 0.731 (wrong), 0.881, 0.953 (wrong), 1.0
+    margin = torch.tensor([0.0, 1.0, -1.0, 2.0, -3.0, 50.0], dtype=torch.float64)
+    sums = calibration_sums(margin)
+    metrics = {
+        f"val/{name}": value.item() / sums.get(f"{name}_count", torch.tensor(6)).item()
+        for name, value in sums.items()
+        if not name.endswith("_count") and sums.get(f"{name}_count", 1)
+    }
+    curve = calibration_curve(metrics)
+    expected = [
+        (0.5, 0.0, 1 / 6),  # a tie is not right
+        (0.731059, 0.5, 2 / 6),
+        (0.880797, 1.0, 1 / 6),
+        ((0.952574 + 1) / 2, 0.5, 2 / 6),
+    ]
+    torch.testing.assert_close(torch.tensor(curve), torch.tensor(expected), rtol=0, atol=1e-5)
+    by_hand = (0.5 + 2 * 0.231059 + (1 - 0.880797) + 2 * 0.476287) / 6
+    assert calibration_error(curve) == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_calibration_adds_up_over_batches() -> None:
+    margin = torch.randn(30, generator=torch.Generator().manual_seed(0)) * 2
+    whole = calibration_sums(margin)
+    parts = [calibration_sums(part) for part in margin.split([7, 0, 23])]
+    for name, value in whole.items():
+        torch.testing.assert_close(sum(part[name] for part in parts), value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dress.evaluation.report.calibration import calibration_panels
 from dress.evaluation.report.collect import Selection
 from dress.evaluation.report.columns import Column, CombineOf, columns_of
 from dress.evaluation.report.compare import Figures, metric_figures
@@ -55,7 +56,8 @@ def render(
 ) -> dict[str, str]:
     """Return the text of each file of a report, `report.html` and `report.md`, by its name."""
     nodes = ancestry(selection.artifacts)
-    makings = [making_of(node.artifact) for node in nodes.values() if node.artifact]
+    artifacts = [node.artifact for node in nodes.values() if node.artifact]
+    makings = [making_of(artifact) for artifact in artifacts]
     columns = columns_of(selection.evaluations, nodes, expected=expected, combine_of=combine_of)
     measured = any(not column.missing for column in columns)
     metrics = metric_figures(columns) if measured else []
@@ -64,7 +66,7 @@ def render(
         "code_version": code_version(),
         "sections": sections(columns, metrics) if measured else [],
         "notes": notes(columns, metrics) if measured else [],
-        "losses": loss_panels(makings),
+        "losses": [*loss_panels(makings), *calibration_panels(artifacts)],
         "gallery": gallery(columns, count=examples),
         "lineage": tree([artifact.name for artifact in selection.artifacts], nodes),
         "makings": makings,
