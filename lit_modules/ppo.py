@@ -147,7 +147,12 @@ class PolicyModule(AlignmentModule):
             return
         if bad := sorted(name for name, value in figures.items() if not math.isfinite(value)):
             raise Diverged(f"rollout {self.rollouts + 1} is not finite in {', '.join(bad)}")
-        for name, limit in (("kl", "max_kl"), ("no_end_share", "max_unfinished")):
+        limits = {
+            "kl": "max_kl",
+            "no_end_share": "max_unfinished",
+            "log_prob_gap": "max_log_prob_gap",
+        }
+        for name, limit in limits.items():
             most = getattr(settings, limit)
             if (found := figures[f"ppo/{name}"]) > most:
                 raise Diverged(

@@ -11,16 +11,21 @@ import torch
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptGroup
 from dress.data.collate import TreeCollator
+from dress.modeling.decoding import Said
 from dress.objectives.rollouts import Rollouts
 from dress.types import Encoded, EncodedGroup, TokenBatch
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """The responses to one prompt: tokens up to and with the end token, where there is one."""
+    """The responses to one prompt: tokens up to and with the end token, where there is one.
+
+    `log_probs` are those with which the tokens were drawn.
+    """
 
     group: PromptGroup
     tokens: tuple[tuple[int, ...], ...]
+    log_probs: tuple[tuple[float, ...], ...]
     texts: tuple[str, ...]
     ended: tuple[bool, ...]
 
@@ -36,6 +41,7 @@ def draw(
         rows = order[start : start + rollouts.batch_size]
         pixels = {name: image for i in rows for name, image in groups[i].pixels.items()}
         batch = assistant.collate([groups[i].sequences[0] for i in rows], pixels)
+        said = Said()
         ids = assistant.model.generate(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
@@ -45,13 +51,19 @@ def draw(
             temperature=1.0,
             num_return_sequences=rollouts.samples,
             seed=seed + start,
+            said=said,
         ).tolist()
+        noted = said.row_by_row(rows=len(ids))
         for place, i in enumerate(rows):
-            own = ids[place * rollouts.samples : (place + 1) * rollouts.samples]
+            places = slice(place * rollouts.samples, (place + 1) * rollouts.samples)
+            own = ids[places]
             cut = tuple(tuple(row[: row.index(end) + 1] if end in row else row) for row in own)
             found[i] = Drawn(
                 group=groups[i],
                 tokens=cut,
+                log_probs=tuple(
+                    tuple(p[: len(r)]) for p, r in zip(noted[places], cut, strict=True)
+                ),
                 texts=tuple(assistant.processor.decode(row) for row in cut),
                 ended=tuple(row[-1] == end for row in cut),
             )

@@ -83,12 +83,16 @@ class ExperienceMaker:
             groups = [as_group(each, self.critic) for each in drawn]
             critic = one_batch(self.critic_collator, groups, model.device)
             part = replace(part, critic=critic, values=self.critic.model.values(critic))
+        drawn_with = [v for each in drawn for values in each.log_probs for v in values]
+        gap = log_probs.double().cpu() - torch.tensor(drawn_with, dtype=torch.float64)
         drift = part.log_probs - part.reference
         tokens = float(len(drift))
         return part, figures | {
             "kl": drift.double().sum().item(),
             "entropy": target_entropies(logits, batch.target_logit).double().sum().item(),
             "entropy_count": tokens,
+            "log_prob_gap": gap.abs().sum().item(),
+            "log_prob_gap_count": tokens,
             "response_length": tokens,
         }
 

@@ -39,11 +39,30 @@ def greedy(*, guidance: float = 0.0) -> Choose:
     return choose
 
 
-def sampler(*, rows: int, temperature: float, top_p: float) -> Choose:
+class Said:
+    """The log-probabilities with which tokens were drawn, of rows that end one by one."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, rows: Int[Tensor, " live"], log_probs: Float[Tensor, " live"]) -> None:
+        self._steps.append((rows, log_probs))
+
+    def row_by_row(self, *, rows: int) -> list[list[float]]:
+        """Return what was noted of each row, which may go on after its end token."""
+        found: list[list[float]] = [[] for _ in range(rows)]
+        for live, log_probs in self._steps:
+            for row, value in zip(live.tolist(), log_probs.tolist(), strict=True):
+                found[row].append(value)
+        return found
+
+
+def sampler(*, rows: int, temperature: float, top_p: float, said: Said | None = None) -> Choose:
     """Draw from the distribution at `temperature`, cut to the smallest set of mass `top_p`.
 
     Every step draws noise for all `rows`, as torch.multinomial would (the largest of p / q, q
-    exponential): so a row's tokens do not depend on which others are still in the batch.
+    exponential): so a row's tokens do not depend on which others are still in the batch. `said`
+    notes the log-probabilities in the distribution that is drawn from.
     """
     warpers: list[Any] = [TemperatureLogitsWarper(temperature)]
     if top_p < 1:
@@ -54,7 +73,10 @@ def sampler(*, rows: int, temperature: float, top_p: float) -> Choose:
             logits = warper(live[:, None], logits)
         probs = logits.softmax(dim=-1)
         noise = probs.new_empty(rows, probs.shape[-1]).exponential_()
-        return (probs / noise[live]).argmax(dim=-1)
+        tokens = (probs / noise[live]).argmax(dim=-1)
+        if said is not None:
+            said.add(live, probs.gather(1, tokens[:, None])[:, 0].log())
+        return tokens
 
     return choose
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dress.errors import InputError
-from dress.modeling.decoding import decode, greedy, sampler
+from dress.modeling.decoding import Said, decode, greedy, sampler
 from dress.modeling.language import LanguageModel, token_embedding
 from dress.modeling.last_layer import only_at
 from dress.modeling.tokenizer import IMAGE_TOKEN
@@ -164,18 +164,20 @@ class LVLM(nn.Module):
         num_return_sequences: int = 1,
         guidance: float = 0.0,
         seed: int | None = None,
+        said: Said | None = None,
     ) -> Int[Tensor, "row_times_k new"]:
         """Continue left-padded prompts: greedily at temperature 0, otherwise by sampling.
 
         A row ends with the end token and is padded after it; the K answers of a prompt are
         neighbours, and its keys and values are computed once. With `seed` the same call gives the
         same tokens, whatever ran before. With `guidance` the second half of the rows are the
-        contrasts of the first (guidance.py).
+        contrasts of the first (guidance.py). Where tokens are sampled, `said` notes their
+        log-probabilities.
         """
         rows = len(input_ids) * num_return_sequences
         sampling = temperature > 0
         choose = (
-            sampler(rows=rows, temperature=temperature, top_p=top_p)
+            sampler(rows=rows, temperature=temperature, top_p=top_p, said=said)
             if sampling
             else greedy(guidance=guidance)
         )

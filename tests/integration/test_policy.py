@@ -86,6 +86,7 @@ def test_the_symbolic_rewards_are_added_and_counted() -> None:
         drawn,
         group=replace(drawn.group, sample=sample),
         tokens=((5, end), (5, 6, 7, 8, 9, 10, 11, 12)),
+        log_probs=((-1.0,) * 2, (-1.0,) * 8),
         texts=("No.", "Yes"),
         ended=(True, False),
     )
@@ -161,6 +162,7 @@ def test_a_reward_is_learnt(kind: str) -> None:
     assert sum(rewards[-3:]) / 3 > 1.5 * sum(rewards[:3]) / 3 > 0
     first, last = figures[0], figures[-1]
     assert abs(first["ppo/kl"]) < 1e-3 < last["ppo/kl"]
+    assert all(0 < line["ppo/log_prob_gap"] < 1e-4 for line in figures)
     assert last["ppo/entropy"] < first["ppo/entropy"]
     assert last["train/generated_tokens"] * 2 == last["train/trained_tokens"]
     common = {"policy_loss", "clip_fraction", "ratio", "approx_kl", "grad_norm", "loss"}
@@ -199,6 +201,9 @@ def test_a_run_that_diverges_ends_with_a_sentence() -> None:
     endless = make_module(make_parts("grpo", max_unfinished=0.01))
     with pytest.raises(Diverged, match="rollout 1 diverged: ppo/no_end_share"):
         train(endless, rollouts=1)
+    apart = make_module(make_parts("grpo", max_log_prob_gap=1e-12))
+    with pytest.raises(Diverged, match=r"ppo/log_prob_gap is .*\.max_log_prob_gap=1e-12"):
+        train(apart, rollouts=1)
     broken = make_parts("ppo", judge=lambda j: torch.full((4 * len(j),), float("nan")))
     with pytest.raises(Diverged, match="rollout 1 is not finite in ppo/reward, ppo/score"):
         train(make_module(broken), rollouts=1)

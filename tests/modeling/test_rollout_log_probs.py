@@ -16,7 +16,7 @@ from modeling_helpers import (
     words,
 )
 
-from dress.modeling.decoding import decode, sampler
+from dress.modeling.decoding import Said, decode, sampler
 from dress.objectives.functional import target_log_probs
 
 PROMPT = [1, 10, 11, 12, 13]
@@ -29,17 +29,8 @@ def test_log_probs_of_a_rollout_are_those_of_training(config: dict, lora: dict |
     model = tiny_lvlm(config, lora=lora).eval()
     if lora:
         randomize_adapter(model)
-    drawn = sampler(rows=8, temperature=1.0, top_p=1.0)
-    said: list[dict[int, float]] = [{} for _ in range(8)]
-    step = iter(range(100))
-
-    def choose(logits: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
-        tokens, now = drawn(logits, live), next(step)
-        own = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-        for row, value in zip(live.tolist(), own.tolist(), strict=True):
-            said[row][now] = value
-        return tokens
-
+    said = Said()
+    choose = sampler(rows=8, temperature=1.0, top_p=1.0, said=said)
     torch.manual_seed(0)
     with torch.no_grad():
         answers = decode(
@@ -52,10 +43,10 @@ def test_log_probs_of_a_rollout_are_those_of_training(config: dict, lora: dict |
             eos_token_id=EOS,
             pad_token_id=PAD,
         )
-        compare(model, answers.tolist(), said)
+        compare(model, answers.tolist(), said.row_by_row(rows=8))
 
 
-def compare(model, answers: list[list[int]], said: list[dict[int, float]]) -> None:
+def compare(model, answers: list[list[int]], said: list[list[float]]) -> None:
     order = sorted(range(8), key=lambda row: answers[row])  # the helper wants depth-first rows
     answers, said = [answers[row] for row in order], [said[row] for row in order]
     ends = [a.index(EOS) + 1 if EOS in a else len(a) for a in answers]
@@ -63,7 +54,7 @@ def compare(model, answers: list[list[int]], said: list[dict[int, float]]) -> No
     none = torch.zeros(0, 3, 16, 16)
     batch = tree_batch([rows], pixels=none, supervised_from=len(PROMPT))
     found = target_log_probs(model(batch), batch.target_logit, batch.target_ids)
-    expected = [[row[i] for i in range(end)] for row, end in zip(said, ends, strict=True)]
+    expected = [row[:end] for row, end in zip(said, ends, strict=True)]
     flat = torch.tensor([value for row in expected for value in row])
     assert len(flat) == len(found) > 30
     torch.testing.assert_close(found, flat, rtol=0, atol=2e-4)

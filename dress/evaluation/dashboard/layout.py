@@ -81,6 +81,7 @@ SECTIONS = (
             Panel("Entropy", "steps", _rollout("entropy")),
             Panel("Length", "steps", _rollout("response_length")),
             Panel("Without an end", "steps", _rollout("no_end_share")),
+            Panel("Sampling apart from training", "steps", _rollout("log_prob_gap")),
             Panel("Values", "steps", ("ppo/values", "ppo/returns")),
             Panel("Advantages", "steps", ("ppo/advantages", "ppo/advantages_abs")),
             Panel("Losses", "steps", ("train/policy_loss", "train/value_loss")),
