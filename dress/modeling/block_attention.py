@@ -145,7 +145,7 @@ def _add(
 
 @contextlib.contextmanager
 def mkl_products() -> Iterator[None]:
-    """Multiply by MKL: oneDNN, which lower precisions choose, is slower on blocks this small."""
+    """Multiply by MKL: oneDNN, which lower precisions choose, copies views and is slow if small."""
     chosen = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
 from dress.errors import InputError
+from dress.modeling.block_attention import mkl_products
 from dress.modeling.guidance import ContrastGuidance
 from dress.modeling.kv_cache import growing_cache
 from dress.modeling.language import LanguageModel
@@ -118,6 +120,11 @@ def decode(
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         logits = forward(mask, input_ids=tokens[:, None])
     return answers
+
+
+def products_for_decoding(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU multiply by MKL: oneDNN would copy the cache, whose rows have room behind them."""
+    return mkl_products() if device.type == "cpu" else nullcontext()
 
 
 class _Forward:

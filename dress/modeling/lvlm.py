@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dress.errors import InputError
-from dress.modeling.decoding import Said, decode, greedy, sampler
+from dress.modeling.decoding import Said, decode, greedy, products_for_decoding, sampler
 from dress.modeling.language import LanguageModel, token_embedding
 from dress.modeling.last_layer import only_at
 from dress.modeling.tokenizer import IMAGE_TOKEN
@@ -184,7 +184,7 @@ class LVLM(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            with seeded(seed, device=input_ids.device):
+            with seeded(seed, device=input_ids.device), products_for_decoding(input_ids.device):
                 tokens = decode(
                     self.language,
                     embeds=self.embed(input_ids, image_slot, pixels),
