@@ -76,10 +76,6 @@ TURN_ARMS: Arms = {
         "0.1": STAGE_3,
         "0.3": (*STAGE_3, "feedback.false_share=0.3"),
     },
-    "first responses of the dialogues": {
-        "best and none": STAGE_3,
-        "none, two each": (*STAGE_3, "feedback.targets=[none]", "feedback.samples=2"),
-    },
     "one stage": {
         "stage 3 after stage 2": STAGE_3,
         "joint": ("experiment=dress_joint", "data=world_mini"),
