@@ -16,6 +16,11 @@ from dress.jobs.checks import check
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
 def script(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
     assert spec and spec.loader
@@ -122,3 +127,20 @@ def test_the_comparison_shows_what_is_there(tmp_path: Path) -> None:
     assert row.endswith("| 2 | 2 | 1.2 |")
     assert sum("missing" in row for row in rows) == 11
     assert "| DPO | 2 | 0.800 (0.800 to 0.800) |" in comparison.summary(tmp_path, [0, 1, 2])
+
+
+def test_the_best_trial_is_taken(tmp_path: Path) -> None:
+    rates, trials = script("learning_rates"), script("trials")
+    found = list(rates.trials(tmp_path, "DPO"))
+    assert [rate for rate, _ in found] == pytest.approx([5e-5, 1e-4, 2e-4, 4e-4])
+    ends = ("", "_low", "_high")
+    for (_, path), mean in zip(found, (0.5, 0.7, 0.6), strict=False):
+        path.write_text(json.dumps({"metrics": {f"world/mean{end}": mean for end in ends}}))
+    found[3][1].write_text(json.dumps({"arm": "DPO", "stopped": "exit status 1"}))
+    assert rates.best_rate(tmp_path, "DPO") == 1e-4
+    assert rates.best_rate(tmp_path, "DRESS 3") is None
+    assert set(rates.SHARED.values()) <= set(rates.RATES)
+    table = trials.table(tmp_path).splitlines()
+    assert "| DPO | 0.0001 | 0.700 [0.700, 0.700] | yes |" in table
+    assert "| DPO | 0.0004 | exit status 1 |  |" in table
+    assert sum("missing" in row for row in table) == 16

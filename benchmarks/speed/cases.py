@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,6 @@ from dress.chat.template import ChatTemplate
 from dress.modeling.tokenizer import train_tokenizer
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 
-PATCH = 8
 TOWER = {"width": 128, "layers": 4, "head_width": 32, "mlp_ratio": 4.0}
 LANGUAGE = {
     "model_type": "llama",
@@ -30,6 +29,7 @@ LANGUAGE = {
     "max_position_embeddings": 1024,
     "tie_word_embeddings": False,
 }
+TINY = LANGUAGE | {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 384}
 LORA = {"r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}
 LEARNING_RATE, CLIP = 1e-4, 1.0
 SYLLABLES = [a + b for a, b in itertools.product("bdfgklmnprst", "aeiou")][:20]
@@ -53,6 +53,8 @@ class Case:
     lora: bool
     groups: int
     peer_rows: int = 8
+    patch: int = 8
+    language: Mapping[str, Any] = field(default_factory=lambda: LANGUAGE)
 
     @property
     def rows_of_group(self) -> int:
@@ -68,7 +70,7 @@ class Case:
 
     @property
     def image_tokens(self) -> int:
-        return (self.image_px // PATCH) ** 2
+        return (self.image_px // self.patch) ** 2
 
 
 CASES = {
@@ -104,6 +106,36 @@ CASES = {
         lora=True,
         groups=12,
         peer_rows=2,
+    ),
+    "tiny_sft_k4": Case(
+        title="`model=tiny`, critique-conditioned, K = 4, 9 image tokens",
+        objective="sft",
+        responses=4,
+        image_px=48,
+        lora=False,
+        groups=48,
+        patch=16,
+        language=TINY,
+    ),
+    "tiny_sft_k1": Case(
+        title="`model=tiny`, nothing shared, K = 1, 9 image tokens",
+        objective="sft",
+        responses=1,
+        image_px=48,
+        lora=False,
+        groups=128,
+        patch=16,
+        language=TINY,
+    ),
+    "tiny_dpo": Case(
+        title="`model=tiny`, DPO LoRA, two pairs a prompt, 9 image tokens",
+        objective="dpo",
+        responses=4,
+        image_px=48,
+        lora=True,
+        groups=48,
+        patch=16,
+        language=TINY,
     ),
 }
 

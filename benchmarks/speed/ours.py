@@ -14,10 +14,8 @@ from cases import (
     CASES,
     CLIP,
     CONDITION,
-    LANGUAGE,
     LEARNING_RATE,
     LORA,
-    PATCH,
     TEMPLATE,
     TOWER,
     Case,
@@ -47,7 +45,7 @@ from lit_modules.alignment import AlignmentModule
 def build(case: Case) -> LVLM:
     """A tower of 4 layers (the fifth is dropped), an MLP and the LM, random from seed 0."""
     torch.manual_seed(0)
-    tower = TOWER | {"image_size": case.image_px, "patch_size": PATCH, "layers": 5}
+    tower = TOWER | {"image_size": case.image_px, "patch_size": case.patch, "layers": 5}
     model = build_model(
         {
             "vision": {
@@ -61,7 +59,7 @@ def build(case: Case) -> LVLM:
             "projector": {"kind": "mlp"},
             "language": {
                 "name": None,
-                "config": LANGUAGE,
+                "config": dict(case.language),
                 "random_init": True,
                 "attention": "eager",
                 "lora": LORA if case.lora else None,

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cases import CASES
+
 HERE = Path(__file__).resolve().parent
 NAMES = {
     "ours": "ours",
@@ -72,6 +74,11 @@ def linearity(record: Record) -> str:
     return table(["tokens of a step", "forward passes", "CPU µs a token"], rows)
 
 
+def shards(record: Record) -> str:
+    rows = ([number, f"{found['cpu_us']:.1f}"] for number, found in record["shards"].items())
+    return table([f"shards of {record['groups']:,} groups", "CPU µs a token"], rows)
+
+
 def sampling(record: Record) -> str:
     rates = record["tokens_per_cpu_s"]
     return (
@@ -84,14 +91,17 @@ def sampling(record: Record) -> str:
 
 def main() -> None:
     folder, page = Path(sys.argv[1]), Path(sys.argv[2])
-    order = ("sft_k4_64", "sft_lora_k4_256", "sft_k1_64", "dpo_lora_256")
     found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    records = [found[name] for name in order if name in found]
+    records = [found[name] for name in CASES if name in found]
     parts = {"ratios": ratios(records), "sides": sides(records)}
     parts["machine"] = f"{records[0]['cpu']}, {records[0]['threads']} thread"
     parts["versions"] = ", ".join(f"{k} {v}" for k, v in records[0]["versions"].items())
     parts["date"] = records[0]["date"]
-    for name, write in (("linearity", linearity), ("sampling", sampling)):
+    for name, write in (
+        ("linearity", linearity),
+        ("shards", shards),
+        ("sampling", sampling),
+    ):
         parts[name] = write(found[name]) if name in found else "Not run yet."
     text = (HERE / "performance.md.in").read_text()
     for name, value in parts.items():

@@ -24,10 +24,8 @@ import trl.trainer.utils
 from cases import (
     CASES,
     CLIP,
-    LANGUAGE,
     LEARNING_RATE,
     LORA,
-    PATCH,
     TOWER,
     Case,
     peer_rows,
@@ -59,7 +57,7 @@ def peer_processor(case: Case) -> LlavaProcessor:
             size={"height": case.image_px, "width": case.image_px}, do_center_crop=False
         ),
         tokenizer=tokenizer(),
-        patch_size=PATCH,
+        patch_size=case.patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",
@@ -68,7 +66,7 @@ def peer_processor(case: Case) -> LlavaProcessor:
 
 def peer_model(case: Case, *, attention: str) -> LlavaForConditionalGeneration:
     """Same shapes: LLaVA reads the raw output of the tower's last layer, 4 layers in all."""
-    language = {k: v for k, v in LANGUAGE.items() if k != "model_type"}
+    language = {k: v for k, v in case.language.items() if k != "model_type"}
     words = tokenizer()
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -77,7 +75,7 @@ def peer_model(case: Case, *, attention: str) -> LlavaForConditionalGeneration:
             num_hidden_layers=4,
             num_attention_heads=TOWER["width"] // TOWER["head_width"],
             image_size=case.image_px,
-            patch_size=PATCH,
+            patch_size=case.patch,
             hidden_act="gelu",
         ),
         text_config=LlamaConfig(**language),
