@@ -23,6 +23,7 @@ __all__ = [
     "Dialogue",
     "Encoded",
     "EncodedGroup",
+    "EncodedImagesBatch",
     "Feedback",
     "Judgement",
     "LossOutput",
@@ -86,8 +87,7 @@ class TokenBatch(Movable):
     position_ids: Int[Tensor, "row seq"]  # depth in the tree
     subtree_end: Int[Tensor, "row seq"]
     image_slot: Int[Tensor, "row seq"]  # index into flattened [image patch] features; -1: text
-    # each distinct image once; or [image patch dim], the output of a frozen tower
-    pixels: UInt8[Tensor, "image height width 3"]
+    pixels: UInt8[Tensor, "image height width 3"]  # each distinct image once
     logit_node: Int[Tensor, " node"]  # the distinct predecessors of supervised tokens
     target_node: Int[Tensor, " target"]  # one entry per supervised token of each sequence
     target_logit: Int[Tensor, " target"]  # index into logit_node of the token's predecessor
@@ -110,6 +110,13 @@ class TokenBatch(Movable):
     @property
     def num_sequences(self) -> int:
         return self.sequence_end.shape[0]
+
+
+@dataclass(frozen=True)
+class EncodedImagesBatch(TokenBatch):
+    """A batch whose images a frozen tower has encoded, for several passes over it."""
+
+    patches: Float[Tensor, "image patch dim"]  # of `pixels`, not projected
 
 
 @dataclass(frozen=True)

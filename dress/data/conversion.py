@@ -10,8 +10,10 @@ from contextlib import ExitStack
 from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from dress.data.rejects import Reject
+from dress.data.schema import check
 from dress.data.sources.source import Part, Source
 from dress.errors import InputError
 from dress.types import Sample
@@ -27,8 +29,22 @@ def converted(source: Source, part: Part, *, workers: int = 0, first: int = 0) -
     """
     if workers == 0:
         rows = islice(source.rows(part), first, None)
-        return (tuple(source.convert(part, row)) for row in rows)
+        return (_items(source, part, row) for row in rows)
     return _in_processes(source, part, workers=workers, first=first)
+
+
+def _items(source: Source, part: Part, row: Any) -> Items:
+    return tuple(_storable(item, where=f"part {part}") for item in source.convert(part, row))
+
+
+def _storable(item: Sample | Reject, *, where: str) -> Sample | Reject:
+    """Reject a sample that holds what shards cannot, such as half a surrogate pair or NaN."""
+    try:
+        if isinstance(item, Sample):
+            check(item, where=where)
+    except Reject as reject:
+        return reject
+    return item
 
 
 def _in_processes(source: Source, part: Part, *, workers: int, first: int) -> Iterator[Items]:
@@ -80,7 +96,7 @@ def _work(sender: Connection, source: Source, part: Part, start: int, workers: i
     try:
         rows = islice(source.rows(part), start, None)
         while True:
-            chunk = [tuple(source.convert(part, row)) for row in islice(rows, CHUNK)]
+            chunk = [_items(source, part, row) for row in islice(rows, CHUNK)]
             sender.send(chunk)
             if len(chunk) < CHUNK:
                 return

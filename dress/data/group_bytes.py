@@ -39,7 +39,8 @@ def read_group(data: bytes, *, where: str) -> Sample:
     numbers = sorted(members, key=int)
     if numbers != [str(number) for number in range(len(members))]:
         raise Reject("image missing", key=key, where=where, detail=f"numbers {', '.join(numbers)}")
-    sample = from_json(record, [members[number] for number in numbers], where=where)
+    images = [members[number] for number in numbers]
+    sample = from_json(record, images, where=where, key=key)
     if group_key(sample.id) != key:
         raise Reject("id differs from member name", key=key, where=where, detail=sample.id)
     return sample

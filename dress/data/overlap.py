@@ -59,14 +59,15 @@ def overlaps(samples: Iterable[Sample], evaluations: Sequence[EvaluationSet]) ->
 
 
 def read_evaluation_set(path: Path) -> EvaluationSet:
-    """Read rows of JSON, or else one image name or question a line."""
+    """Read rows of JSON, or else lines: an image name or a question, or both and a tab between."""
     if not path.is_file():
         raise InputError(f"{path} does not exist: correct shards.evaluation_sets.")
     if path.suffix in (".json", ".jsonl"):
         rows = [row for _, row in json_rows(path)]
     else:
         lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [{"image": line, "text": line} for line in lines if line.strip()]
+        fields = [line.split("\t") for line in lines if line.strip()]
+        rows = [{"image": first, "text": (*rest, first)[0]} for first, *rest in fields]
     images = {name for row in rows for name in _values(row, IMAGE_KEYS)}
     questions = {
         question_key(row[key])

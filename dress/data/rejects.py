@@ -11,6 +11,7 @@ from typing import Any
 from dress.errors import InputError
 
 SHOWN = 5  # rejects of one reason that are logged one by one
+LONGEST = 300  # characters of a key or a detail, which may be the data's own words
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,10 @@ class Reject(Exception):
     """A record that cannot be used: a short reason to count by, where it lies, and the detail."""
 
     def __init__(self, reason: str, *, key: str = "", where: str = "", detail: str = "") -> None:
-        super().__init__(reason, key, where, detail)
-        self.reason, self.key, self.where, self.detail = reason, key, where, detail
+        super().__init__(reason)
+        self.reason = reason
+        self.where, self.key = _printable(where), _printable(key[:LONGEST])
+        self.detail = _printable(detail[:LONGEST])
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self.reason, self.key, self.where, self.detail)
@@ -129,6 +132,11 @@ class Rejects:
             name = re.sub(r"\W+", "_", reason).strip("_")
             figures[f"data/rejects/{name}"] = float(count)
         return figures
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal or a log could not show, or would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rebuild(reason: str, key: str, where: str, detail: str) -> Reject:

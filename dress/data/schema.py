@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -22,13 +23,7 @@ class _Invalid(Exception):
 
 def to_json(sample: Sample) -> dict[str, Any]:
     """Return the record of `sample` without its images; raise InputError where it is malformed."""
-    record = {
-        "schema": SCHEMA_VERSION,
-        "id": sample.id,
-        "images": len(sample.images),
-        "dialogues": [[_turn_to_json(turn) for turn in d.turns] for d in sample.dialogues],
-        "annotations": dict(sample.annotations),
-    }
+    record = _record(sample)
     try:
         _sample(record, sample.images)
     except _Invalid as error:
@@ -36,12 +31,16 @@ def to_json(sample: Sample) -> dict[str, Any]:
     return record
 
 
-def from_json(record: Any, images: Sequence[bytes], *, where: str) -> Sample:
-    """Return the Sample of `record`; raise Reject naming `where`, the key and the field."""
+def check(sample: Sample, *, where: str) -> None:
+    """Raise Reject naming the field where `sample` could not be stored."""
+    from_json(_record(sample), sample.images, where=where, key=sample.id)
+
+
+def from_json(record: Any, images: Sequence[bytes], *, where: str, key: str = "") -> Sample:
+    """Return the Sample of `record`; raise Reject naming `where`, `key` and the field."""
     try:
         return _sample(record, images)
     except _Invalid as error:
-        key = str(record.get("id", "")) if isinstance(record, Mapping) else ""
         raise Reject("invalid record", key=key, where=where, detail=str(error)) from None
 
 
@@ -63,9 +62,19 @@ def _refuse_constant(name: str) -> None:
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _Invalid(f"the key {next(k for k in keys if keys.count(k) > 1)!r:.40} stands twice")
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise _Invalid(f"the key {twice!r:.40} stands twice")
     return record
+
+
+def _record(sample: Sample) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA_VERSION,
+        "id": sample.id,
+        "images": len(sample.images),
+        "dialogues": [[_turn_to_json(turn) for turn in d.turns] for d in sample.dialogues],
+        "annotations": dict(sample.annotations),
+    }
 
 
 def _turn_to_json(turn: Turn) -> dict[str, Any]:
@@ -80,9 +89,9 @@ def _turn_to_json(turn: Turn) -> dict[str, Any]:
 
 def _sample(record: Any, images: Sequence[bytes]) -> Sample:
     _keys(record, "record", required={"schema", "id", "images", "dialogues", "annotations"})
-    if record["schema"] != SCHEMA_VERSION:
+    if type(record["schema"]) is not int or record["schema"] != SCHEMA_VERSION:
         raise _Invalid(f"schema is {record['schema']!r}, this version reads {SCHEMA_VERSION}")
-    if record["images"] != len(images) or isinstance(record["images"], bool):
+    if type(record["images"]) is not int or record["images"] != len(images):
         raise _Invalid(f"images is {record['images']!r}, but {len(images)} are stored")
     if not isinstance(record["annotations"], dict):
         raise _Invalid("annotations is not an object")

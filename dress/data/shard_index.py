@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -101,7 +102,10 @@ class ShardIndex:
         if len(self._offsets) >= _OFFSETS_KEPT:
             del self._offsets[next(iter(self._offsets))]
         self._offsets[shard] = _load_offsets(
-            self.store, offsets_name(self.files[shard]), int(self.groups[shard])
+            self.store,
+            offsets_name(self.files[shard]),
+            groups=int(self.groups[shard]),
+            size=int(self.sizes[shard]),
         )
         return self._offsets[shard]
 
@@ -147,7 +151,9 @@ def _index_text(store: Store, *, remote: bool) -> bytes:
     return text
 
 
-def _load_offsets(store: Store, name: str, groups: int) -> Int[np.ndarray, " group_and_end"]:
+def _load_offsets(
+    store: Store, name: str, *, groups: int, size: int
+) -> Int[np.ndarray, " group_and_end"]:
     where = store.where(name)
     try:
         data = store.read(name, 0, _MAX_NPY_HEADER + 8 * (groups + 1))
@@ -159,7 +165,7 @@ def _load_offsets(store: Store, name: str, groups: int) -> Int[np.ndarray, " gro
         raise Reject("damaged offsets", where=where, detail=detail) from error
     if offsets.shape == (groups + 1,) and offsets.dtype.kind in "ui":
         offsets = offsets.astype(np.int64)
-        if offsets[0] == 0 and (np.diff(offsets) > 0).all():
+        if offsets[0] == 0 and (np.diff(offsets) > 0).all() and offsets[-1] <= size:
             return offsets
     raise Reject("damaged offsets", where=where, detail="they do not fit the shard")
 
@@ -182,6 +188,9 @@ def _entries(where: str, text: bytes) -> list[_Shard]:
     )
     if not whole or not any(groups for _, groups, _, _ in shards):
         raise InputError(f"{where} lists no shards with groups, or wrong ones: build them again.")
+    (file, number), *_ = Counter(file for file, *_ in shards).most_common(1)
+    if number > 1:
+        raise InputError(f"{where} lists {file} twice: build the shards again.")
     return shards
 
 

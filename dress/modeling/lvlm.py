@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -20,7 +19,7 @@ from dress.modeling.last_layer import only_at
 from dress.modeling.tokenizer import IMAGE_TOKEN
 from dress.modeling.tree_attention import attending_on_trees, sequence_mask, tree_supported
 from dress.modeling.vision import VisionTower
-from dress.types import TokenBatch
+from dress.types import EncodedImagesBatch, TokenBatch
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +94,8 @@ class LVLM(nn.Module):
         self, batch: TokenBatch, nodes: Int[Tensor, " node"]
     ) -> tuple[Float[Tensor, "node vocab"], Float[Tensor, "node dim"]]:
         """Return the logits and the LM's last states at `nodes` (flat row * seq indices)."""
-        embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels)
+        patches = batch.patches if isinstance(batch, EncodedImagesBatch) else None
+        embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels, patches=patches)
         with contextlib.ExitStack() as stack:
             inputs: dict[str, Any] = {}
             if self.trees:
@@ -117,6 +117,8 @@ class LVLM(nn.Module):
         input_ids: Int[Tensor, "row seq"],
         image_slot: Int[Tensor, "row seq"],
         pixels: UInt8[Tensor, "image height width 3"],
+        *,
+        patches: Float[Tensor, "image patch dim"] | None = None,
     ) -> Float[Tensor, "row seq dim"]:
         """Look up the tokens and put image features where `image_slot` is not -1."""
         embeds = token_embedding(self.language)(input_ids)
@@ -126,29 +128,33 @@ class LVLM(nn.Module):
             # DDP waits for every trainable weight: a blank image gives these a zero gradient.
             size = self.vision.image_size
             pixels = pixels.new_zeros(1, size, size, 3)
-        features = self.image_features(pixels).flatten(0, 1).to(embeds.dtype)
+        features = self.image_features(pixels, patches=patches).flatten(0, 1).to(embeds.dtype)
         slots = image_slot.flatten()
         nodes = (slots >= 0).nonzero().squeeze(1)
         spliced = embeds.flatten(0, 1).index_copy(0, nodes, features[slots[nodes]])
         return spliced.view_as(embeds)
 
     def image_features(
-        self, pixels: UInt8[Tensor, "image height width 3"]
+        self,
+        pixels: UInt8[Tensor, "image height width 3"],
+        *,
+        patches: Float[Tensor, "image patch dim"] | None = None,
     ) -> Float[Tensor, "image patch dim"]:
         """Encode and project images; a frozen tower keeps no activations.
 
-        What the tower has encoded before (`with_patches`) has three axes and is only projected.
+        With `patches`, what the tower makes of the images, these are only projected.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and _trains(self.vision)):
-            patches = pixels if pixels.ndim == 3 else self.vision(pixels)
+        if patches is None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and _trains(self.vision)):
+                patches = self.vision(pixels)
         return self.projector(patches.to(next(self.projector.parameters()).dtype))
 
     def with_patches(self, batch: TokenBatch) -> TokenBatch:
-        """Put the output of a frozen tower in place of the pixels, for several passes over it."""
+        """Add what a frozen tower makes of the images, for several passes over them."""
         if _trains(self.vision) or batch.pixels.shape[0] == 0:
             return batch
         with torch.no_grad():
-            return replace(batch, pixels=self.vision(batch.pixels))
+            return EncodedImagesBatch(**vars(batch), patches=self.vision(batch.pixels))
 
     @torch.no_grad()
     def generate(

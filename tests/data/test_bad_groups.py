@@ -7,6 +7,7 @@ import gzip
 import json
 import struct
 import tarfile
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.data.shards import ShardWriter
 from tests.chat.tiny_chat import make_sample, picture
@@ -193,6 +195,47 @@ def test_records_that_are_not_strict_json(tmp_path: Path, record: bytes) -> None
 def test_a_key_twice_is_named(tmp_path: Path) -> None:
     store(tmp_path, file("a.json", JSON.replace(b'"rating"', b'"rating": 1, "rating"')))
     assert rejected(tmp_path).detail == "the key 'rating' stands twice"
+
+
+def test_a_key_twice_among_many_is_found_at_once(tmp_path: Path) -> None:
+    many = ", ".join(f'"{number}": 0' for number in range(50_000))
+    store(tmp_path, file("a.json", f'{{{many}, "49999": 1}}'.encode()))
+    began = time.monotonic()
+    assert rejected(tmp_path).detail == "the key '49999' stands twice"
+    assert time.monotonic() - began < 5  # each key against all took a minute
+
+
+@pytest.mark.parametrize("shown", ["\ud800", "\x1b[2J", "\n", "\u202e", "x" * 10**6])
+def test_what_is_said_of_a_record_can_be_printed(tmp_path: Path, shown: str) -> None:
+    store(tmp_path, file("a.json", json.dumps(RECORD | {"id": shown, "images": 0}).encode()))
+    reject = rejected(tmp_path)
+    assert str(reject).encode() and str(reject).isprintable() and len(str(reject)) < 1000
+    assert reject.key == "a"  # not what the record says, which may be the same for all
+
+
+def test_damaged_records_that_share_an_id_count_one_by_one(tmp_path: Path) -> None:
+    wrong = json.dumps(RECORD | {"id": "all", "schema": 2}).encode()
+    index = ShardIndex.open(store(tmp_path, file("a.json", wrong), file("b.json", wrong), groups=2))
+    rejects = Rejects(max_rejects=9)
+    for group in index.read_groups(0, 0, 2):
+        assert isinstance(group, Reject)
+        rejects.add_once(group)
+    assert rejects.by_reason == {"invalid record": 2}
+
+
+@pytest.mark.parametrize(
+    "value", [b'"\\ud800"', b'{"\\udfff": 1}', b"1e999", b"[" * 60 + b"]" * 60]
+)
+def test_what_reads_as_json_and_cannot_be_written(tmp_path: Path, value: bytes) -> None:
+    record = changed(["annotations"], {"x": "HERE"}).replace(b'"HERE"', value)
+    store(tmp_path, file("a.json", record), file("a.jpg", IMAGE))
+    assert rejected(tmp_path).reason == "invalid record"
+
+
+@pytest.mark.parametrize("name", ["a\n.json", "a\x1b[2J.json", "a\u202e.json"])
+def test_what_is_said_of_a_member_can_be_printed(tmp_path: Path, name: str) -> None:
+    reject = rejected(store(tmp_path, file(name, b"{")))
+    assert reject.reason == "unreadable JSON" and str(reject).isprintable()
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -13,10 +14,14 @@ from pathlib import Path
 import pytest
 
 from dress.data.conversion import CHUNK, converted
+from dress.data.rejects import Reject
+from dress.data.sources.llava_prompts import LlavaPromptsSource
 from dress.data.verify import verify
 from dress.errors import InputError
 from dress.files import read_json
+from dress.types import Sample
 from tests.data.numbered import Numbered, convert
+from tests.data.released_rows import llava_row, message, prompt_row, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +49,25 @@ def test_rows_come_in_order_whoever_converts_them(count: int) -> None:
         assert [[str(i) for i in row] for row in found] == [
             [str(i) for i in row] for row in expected[first:]
         ], (workers, first)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_no_shard_can_hold_is_a_reject_of_its_row(tmp_path: Path, workers: int) -> None:
+    rows = [
+        prompt_row(1, length_bonus=math.nan),
+        prompt_row(2),
+        llava_row(3, conversations=[message("human", "Why \ud83d?"), message("gpt", "So.")]),
+    ]
+    write_rows(tmp_path, rows, name="rows.json", images="images")
+    source = LlavaPromptsSource(root=str(tmp_path), file="rows.json", images="images")
+    items = [item for row in converted(source, "prompts", workers=workers) for item in row]
+    assert [str(item) for item in items if isinstance(item, Reject)] == [
+        "part prompts, key ppo-prompts-0000001: invalid record (annotations.length_bonus is nan, "
+        "not a finite number)",
+        "part prompts, key ppo-prompts-0000003: invalid record (dialogues[0][0].user holds half a "
+        "surrogate pair)",
+    ]
+    assert [item.id for item in items if isinstance(item, Sample)] == ["ppo-prompts-0000002"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -78,3 +78,10 @@ def test_memory_does_not_grow_with_the_array(tmp_path: Path) -> None:
 
     small, large = peak(3_000), peak(12_000)  # 3 and 12 MB of text
     assert large < small + 500_000  # a half of one piece that is read at a time
+
+
+def test_of_a_key_twice_the_last_counts(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    for text in ('{"a": 1, "a": 2}', '[{"a": 1, "a": 2}]'):
+        path.write_text(text)
+        assert list(json_rows(path)) == [(1, {"a": 2})]

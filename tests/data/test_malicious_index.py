@@ -139,6 +139,19 @@ def test_offsets_that_claim_a_huge_array(tmp_path: Path, shape: str) -> None:
     assert damaged_offsets(tmp_path)
 
 
+@pytest.mark.parametrize("end", [20_000, 2**62, 2**63 - 1])
+def test_offsets_beyond_the_shard(tmp_path: Path, end: int) -> None:
+    np.save(write(tmp_path) / "shard-000000.offsets.npy", np.array([0, end], dtype=np.uint64))
+    assert damaged_offsets(tmp_path)
+
+
+def test_a_shard_that_is_listed_twice(tmp_path: Path) -> None:
+    path = write(tmp_path) / "index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps(index | {"shards": index["shards"] * 2}))
+    assert "lists shard-000000.tar twice" in refusal(tmp_path)
+
+
 def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, a=np.array([0, 1]))

@@ -73,3 +73,12 @@ def test_vlsafe_shares_queries_but_no_images() -> None:
     alignment = read_evaluation_set(shared_data("vlsafe", "harmlessnss_alignment.jsonl"))
     (overlap,) = overlaps(samples, [alignment])
     assert overlap.shared == {"images": 0, "questions": 199, "groups": 199}
+
+
+def test_a_line_of_image_and_question(tmp_path: Path) -> None:
+    path = tmp_path / "set.txt"
+    path.write_text("7.jpg\tWhat is it?\tyes\nWhy?\n8.jpg\n")
+    found = read_evaluation_set(path)
+    assert found.images >= {"7", "8"} and found.questions >= {"what is it?", "why?"}
+    real = read_evaluation_set(shared_data("mme", "existence.txt"))
+    assert len(real.images) == 30 and len(real.questions) > 20  # two questions to an image

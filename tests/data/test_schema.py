@@ -67,6 +67,8 @@ HONESTY = [*FIRST, "feedback", "honesty"]
     ("path", "value", "message"),
     [
         (["schema"], 2, "schema is 2"),
+        (["schema"], True, "schema is True"),
+        (["images"], 2.0, "images is 2.0"),
         (["extra"], 1, "record has the unknown key 'extra'"),
         (["id"], "", "id is ''"),
         (["id"], 7, "id is 7"),

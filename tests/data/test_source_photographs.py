@@ -8,11 +8,23 @@ import pytest
 from PIL import Image
 
 from dress.data.rejects import Reject
-from dress.data.sources.photographs import Photographs, photographs_hash, read_photograph
+from dress.data.sources.coco import CocoSource
+from dress.data.sources.llava_instruct import LlavaInstructSource
+from dress.data.sources.lvlm_nlf import LVLMNLFSource
+from dress.data.sources.photographs import (
+    Photographs,
+    photograph_path,
+    photograph_paths,
+    photographs_hash,
+    read_photograph,
+)
 from dress.data.sources.source import Part, Source
+from dress.data.sources.vlsafe import VLSafeSource
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
-from tests.data.coco_files import photograph
+from tests.data.coco_files import photograph, write_json
+from tests.data.nlf_files import nlf_row
+from tests.data.released_rows import llava_row
 
 
 class Few(Source):
@@ -91,3 +103,40 @@ def test_hash_counts_absent_files(tmp_path: Path) -> None:
     absent = photographs_hash([path])
     path.write_bytes(b"")
     assert photographs_hash([path]) != absent
+
+
+NO_NAMES = ["x" * 300 + ".jpg", "\u00e4" * 150, "a/../../x.jpg", "/etc/passwd", "x\0.jpg", "\ud800"]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_what_is_no_name_of_a_file_is_a_reject(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Reject, match="unsafe file name"):
+        photograph_path(tmp_path, name, key="k")
+    assert photograph_paths(tmp_path, [name, "a.jpg", name, "a.jpg"]) == [tmp_path / "a.jpg"]
+    assert photograph_path(tmp_path, "x" * 251 + ".jpg", key="k").is_file() is False
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_every_source_goes_on_after_it(tmp_path: Path, name: str) -> None:
+    root = str(tmp_path)
+    vlsafe = {"image_id": name, "query": "How?", "reference": "No."}
+    write_json(tmp_path / "vlsafe.jsonl", vlsafe)
+    write_json(tmp_path / "nlf.jsonl", nlf_row(1, image_id=name))
+    write_json(tmp_path / "llava.json", [llava_row(1, image=name)])
+    (tmp_path / "images").mkdir()
+    listed = [{"id": 1, "file_name": name}]
+    said = [{"image_id": 1, "caption": "A dog."}]
+    write_json(tmp_path / "captions.json", {"images": listed, "annotations": said})
+    seen = {"images": listed, "annotations": [], "categories": []}
+    write_json(tmp_path / "instances.json", seen)
+    coco = {"captions": "captions.json", "instances": "instances.json"}
+    sources: list[Source] = [
+        VLSafeSource(root=root, images="images", alignment="vlsafe.jsonl"),
+        LVLMNLFSource(root=root, files=["nlf.jsonl"]),
+        LlavaInstructSource(root=root, file="llava.json", images="images"),
+        CocoSource(root=root, images="images", **coco),
+    ]
+    for source in sources:
+        assert source.inputs()
+        (reject,) = source.samples("instructions")
+        assert isinstance(reject, Reject) and reject.reason == "unsafe file name"

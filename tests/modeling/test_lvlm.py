@@ -24,6 +24,7 @@ from dress.modeling.lvlm import build_lvlm
 from dress.modeling.projector import linear_projector
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.vision import open_clip_tower
+from dress.types import EncodedImagesBatch
 
 PIXELS = random_pixels(2)
 PROMPT = [*words(1, 10, 11), *image(0), *words(12)]
@@ -153,6 +154,24 @@ def test_frozen_tower_keeps_no_graph() -> None:
     model.vision.requires_grad_(False)
     model.projector.requires_grad_(False)
     assert not model.image_features(PIXELS).requires_grad
+
+
+def test_images_encoded_before_are_not_encoded_again() -> None:
+    model = tiny_lvlm().double()
+    batch = tree_batch(ROWS, pixels=PIXELS, supervised_from=7)
+    assert model.with_patches(batch) is batch  # the tower trains: each pass has its own
+    model.vision.requires_grad_(False)
+    encoded = model.with_patches(batch)
+    assert isinstance(encoded, EncodedImagesBatch) and encoded.pixels is batch.pixels
+    assert encoded.patches.shape[0] == len(PIXELS) and not encoded.patches.requires_grad
+    expected = tree_loss(model, batch)
+    model.vision.forward = None  # type: ignore[assignment, method-assign]
+    loss = tree_loss(model, encoded)
+    assert loss.item() == expected.item()
+    loss.backward()
+    assert model.projector.weight.grad is not None
+    moved = encoded.to("meta")
+    assert moved.patches.is_meta and moved.group_ids == batch.group_ids
 
 
 def test_half_precision_language_model_takes_float_features() -> None:

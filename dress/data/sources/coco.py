@@ -14,6 +14,7 @@ from dress.data.sources.coco_index import CocoImage, CocoIndex, read_index
 from dress.data.sources.photographs import (
     data_root,
     photograph_path,
+    photograph_paths,
     photographs_hash,
     read_photograph,
 )
@@ -116,7 +117,7 @@ class CocoSource(Source):
     def inputs(self) -> dict[str, str]:
         root, index = data_root(self.root), self._index
         folder = root / self.images
-        files = [folder / photograph.file_name for photograph in index.photographs]
+        files = photograph_paths(folder, (photo.file_name for photo in index.photographs))
         return {
             self.captions: content_hash(root / self.captions),
             self.instances: content_hash(root / self.instances),

@@ -9,49 +9,32 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dress.data.sources.conversations import conversation, image_names
+from dress.data.sources.conversations import conversation
+from dress.data.sources.facts_source import FactsSource
 from dress.data.sources.fields import Fields
-from dress.data.sources.image_captions import ImageCaptions
-from dress.data.sources.row_source import Content, RowSource
+from dress.data.sources.row_source import Content
 from dress.data.sources.source import Part
 from dress.types import Dialogue
 
 
-class LlavaPreferenceSource(RowSource):
+class LlavaPreferenceSource(FactsSource):
     """Both outputs are `candidates`, in the order of the file; `instructions` have the preferred.
 
     `annotations.scores` is 1 for the preferred one and 0 for the other. There is no part
-    `captions`, and no feedback in words: an annotator may write it. `captions`, a file such as
-    LLaVA-RLHF's image_to_caption.json, gives `annotations.captions`, the facts about an image.
+    `captions`, and no feedback in words: an annotator may write it.
     """
 
     name = "preference"
 
-    def __init__(
-        self,
-        *,
-        root: str | None,
-        file: str = "llava_7b_v1_preference.json",
-        images: str = "train2017",
-        captions: str | None = None,
-        limit: int | None = None,
-    ) -> None:
-        super().__init__(root=root, file=file, images=images, limit=limit)
-        self._captions = ImageCaptions(root, captions) if captions is not None else None
-
-    def image_names(self, fields: Fields) -> tuple[str, ...]:
-        return image_names(fields)
-
     def read(self, part: Part, fields: Fields) -> Content:
-        *earlier, last = conversation(fields, num_images=len(self.image_names(fields)))
+        names = self.image_names(fields)
+        *earlier, last = conversation(fields, num_images=len(names))
         outputs = [_output(fields, name) for name in ("output_1", "output_2")]
         preferred = _preferred(fields)
         annotations: dict[str, Any] = {"task": "preference", "reference": outputs[preferred]}
         if isinstance(hallucination := fields.row.get("hallucination"), bool):
             annotations["hallucination"] = hallucination
-        if self._captions is not None:
-            names = self.image_names(fields)
-            annotations["captions"] = self._captions.of(names, fields)
+        annotations |= self.facts(names, fields)
         if part == "candidates":
             annotations["scores"] = [float(number == preferred) for number in range(2)]
         responses: Mapping[Part, list[str | None]] = {
@@ -62,9 +45,6 @@ class LlavaPreferenceSource(RowSource):
         }
         found = (Dialogue((*earlier, replace(last, model=text))) for text in responses[part])
         return tuple(found), annotations
-
-    def inputs(self) -> dict[str, str]:
-        return super().inputs() | (self._captions.inputs() if self._captions else {})
 
 
 def _output(fields: Fields, name: str) -> str:

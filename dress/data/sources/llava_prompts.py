@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dress.data.sources.conversations import conversation, image_names
+from dress.data.sources.conversations import conversation
+from dress.data.sources.facts_source import FactsSource
 from dress.data.sources.fields import Fields
-from dress.data.sources.image_captions import ImageCaptions
-from dress.data.sources.row_source import Content, RowSource
+from dress.data.sources.row_source import Content
 from dress.data.sources.source import Part
 from dress.types import Dialogue
 
@@ -20,7 +20,7 @@ ANSWERS = {1: None, 2: "A", 3: "B", 4: "C", 5: "D", 6: "no", 7: "yes"}  # by cap
 CHOICES = range(2, 6)
 
 
-class LlavaPromptsSource(RowSource):
+class LlavaPromptsSource(FactsSource):
     """The first question of each row: `prompts` leave it open, `instructions` have the answer.
 
     `annotations.answer` says what is right, `annotations.length_bonus` weighs the reward of
@@ -29,21 +29,6 @@ class LlavaPromptsSource(RowSource):
     """
 
     name = "ppo"
-
-    def __init__(
-        self,
-        *,
-        root: str | None,
-        file: str = "llava_ppo50k-aokvqa12k-vqa10k.json",
-        images: str = "train2017",
-        captions: str | None = None,
-        limit: int | None = None,
-    ) -> None:
-        super().__init__(root=root, file=file, images=images, limit=limit)
-        self._captions = ImageCaptions(root, captions) if captions is not None else None
-
-    def image_names(self, fields: Fields) -> tuple[str, ...]:
-        return image_names(fields)
 
     def read(self, part: Part, fields: Fields) -> Content:
         names = self.image_names(fields)
@@ -60,13 +45,9 @@ class LlavaPromptsSource(RowSource):
             "answer": ANSWERS[kind],
             "length_bonus": float(bonus),
         }
-        if self._captions is not None:
-            told = [f"aok_{name}" for name in names] if kind in CHOICES else names
-            annotations["captions"] = self._captions.of(told, fields)
+        told = [f"aok_{name}" for name in names] if kind in CHOICES else names
+        annotations |= self.facts(told, fields)
         if part not in ("prompts", "instructions"):
             return (), annotations
         turn = replace(first, model=None) if part == "prompts" else first
         return (Dialogue((turn,)),), annotations
-
-    def inputs(self) -> dict[str, str]:
-        return super().inputs() | (self._captions.inputs() if self._captions else {})

@@ -21,6 +21,7 @@ from dress.data.sources.lvlm_nlf_row import Row
 from dress.data.sources.photographs import (
     data_root,
     photograph_path,
+    photograph_paths,
     photographs_hash,
     read_photograph,
 )
@@ -81,12 +82,11 @@ class LVLMNLFSource(Source):
 
     def inputs(self) -> dict[str, str]:
         self._check()
-        folder, images = self._folder, []
-        for _, _, row in self._rows():
-            with suppress(Reject):
-                images.append(photograph_path(folder, str(row.get("image_id", "")), key=""))
-        hashes = {self._name(path): content_hash(path) for path in self._paths}
-        return {**hashes, self.images: photographs_hash(images)}
+        names = (str(row.get("image_id", "")) for _, _, row in self._rows())
+        images = photographs_hash(photograph_paths(self._folder, names))
+        return {self._name(path): content_hash(path) for path in self._paths} | {
+            self.images: images
+        }
 
     @property
     def _folder(self) -> Path:

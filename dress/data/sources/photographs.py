@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,10 +14,12 @@ from PIL import Image, UnidentifiedImageError
 from dress.data.rejects import Reject
 from dress.data.sources.source import Part, Source
 from dress.errors import InputError
+from dress.files import is_unicode
 from dress.fingerprint import content_hash
 from dress.records import Sample
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
+_LONGEST_NAME = 255  # bytes: what file systems take
 _MAX_BYTES = 64 * 2**20
 _MAX_PIXELS = 50_000_000
 _HASH_WHOLE = 2**30  # bytes of photographs above which only names and sizes are hashed
@@ -60,11 +63,21 @@ def data_root(root: str | Path | None) -> Path:
 
 
 def photograph_path(folder: Path, name: str, *, key: str) -> Path:
-    """Return where a photograph lies; a name that leads out of `folder` is a Reject."""
+    """Return where a photograph lies; a name that leads out of `folder` or is none is a Reject."""
     parts = PurePosixPath(name)
-    if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name:
+    outside = parts.is_absolute() or ".." in parts.parts or "\\" in name or "\0" in name
+    if not name or outside or not is_unicode(name) or len(name.encode()) > _LONGEST_NAME:
         raise Reject("unsafe file name", key=key, where=str(folder), detail=repr(name)[:80])
     return folder / parts
+
+
+def photograph_paths(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return where photographs lie, each once; what is no name of one is left out."""
+    paths: dict[Path, None] = {}
+    for name in names:
+        with suppress(Reject):
+            paths[photograph_path(folder, name, key="")] = None
+    return list(paths)
 
 
 def read_photograph(path: Path, *, key: str) -> bytes:

@@ -16,6 +16,7 @@ from dress.data.sources.json_rows import Row, json_rows
 from dress.data.sources.photographs import (
     data_root,
     photograph_path,
+    photograph_paths,
     photographs_hash,
     read_photograph,
 )
@@ -79,12 +80,13 @@ class RowSource(Source):
 
     def inputs(self) -> dict[str, str]:
         self._check()
-        paths: dict[Path, None] = {}
+        paths = photograph_paths(self._folder, self._every_image_name())
+        return {self.file: content_hash(self._path), self.images: photographs_hash(paths)}
+
+    def _every_image_name(self) -> Iterator[str]:
         for number, record in self._rows():
             with suppress(Reject):
-                names = self.image_names(self._fields(number, record))
-                paths |= dict.fromkeys(photograph_path(self._folder, n, key="") for n in names)
-        return {self.file: content_hash(self._path), self.images: photographs_hash(list(paths))}
+                yield from self.image_names(self._fields(number, record))
 
     def _check(self) -> None:
         """Raise InputError for what is missing before the first sample is asked for."""

@@ -15,6 +15,7 @@ from dress.data.sources.json_lines import json_lines
 from dress.data.sources.photographs import (
     data_root,
     photograph_path,
+    photograph_paths,
     photographs_hash,
     read_photograph,
 )
@@ -80,10 +81,9 @@ class VLSafeSource(Source):
         self._check()
         folder = data_root(self.root) / self.images
         names = (str(row.get("image_id", "")) for _, row in self._rows())
-        files = [folder / Path(name).name for name in names]
         hashes = {
             self.alignment: content_hash(self._path),
-            self.images: photographs_hash(files),
+            self.images: photographs_hash(photograph_paths(folder, names)),
         }
         if self.image_fallback:
             hashes[self.fallback_images] = photographs_hash(self._fallbacks)
