@@ -100,7 +100,7 @@ class PolicyModule(AlignmentModule):
 
     def loss(self, batch: Experience) -> LossOutput:
         tokens = batch.batch
-        log_probs = target_log_probs(self.model(tokens), tokens.target_logit, tokens.target_ids)
+        (log_probs,) = self.model(tokens, target_log_probs)
         values = None
         if self.critic is not None:
             values = self.critic.values(batch.critic)  # type: ignore[operator]

@@ -89,6 +89,18 @@ def sampling(record: Record) -> str:
     )
 
 
+def head(record: Record) -> str:
+    rows = (
+        [f"{int(targets):,}"]
+        + [f"{ways[way]['peak_mb']:,.0f}" for way in ("whole", "pieces")]
+        + [f"{ways[way]['cpu_s']:.2f}" for way in ("whole", "pieces")]
+        for targets, ways in record["sizes"].items()
+    )
+    return table(
+        ["targets", "whole, MB", "in pieces, MB", "whole, CPU s", "in pieces, CPU s"], rows
+    )
+
+
 def main() -> None:
     folder, page = Path(sys.argv[1]), Path(sys.argv[2])
     found = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
@@ -101,6 +113,7 @@ def main() -> None:
         ("linearity", linearity),
         ("shards", shards),
         ("sampling", sampling),
+        ("head", head),
     ):
         parts[name] = write(found[name]) if name in found else "Not run yet."
     text = (HERE / "performance.md.in").read_text()

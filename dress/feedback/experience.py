@@ -68,14 +68,13 @@ class ExperienceMaker:
     def _one(self, drawn: Sequence[Drawn]) -> tuple[Experience, dict[str, float]]:
         model = self.policy.model
         batch = one_batch(self.policy_collator, [as_group(each) for each in drawn], model.device)
-        targets = (batch.target_logit, batch.target_ids)
-        logits = model(batch)
-        log_probs = target_log_probs(logits, *targets)
+        log_probs, entropies = model(batch, target_log_probs, target_entropies)
+        (reference,) = self.reference(model, batch, target_log_probs)
         rewards, figures = self._rewards(drawn, device=model.device)
         part = Experience(
             batch=batch,
             log_probs=log_probs,
-            reference=target_log_probs(self.reference(model, batch), *targets),
+            reference=reference,
             rewards=rewards,
         )
         if self.critic is not None:
@@ -89,7 +88,7 @@ class ExperienceMaker:
         tokens = float(len(drift))
         return part, figures | {
             "kl": drift.double().sum().item(),
-            "entropy": target_entropies(logits, batch.target_logit).double().sum().item(),
+            "entropy": entropies.double().sum().item(),
             "entropy_count": tokens,
             "log_prob_gap": gap.abs().sum().item(),
             "log_prob_gap_count": tokens,

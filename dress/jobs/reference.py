@@ -81,7 +81,8 @@ def compute(
 
 
 def log_probs(model: LVLM, batch: TokenBatch) -> torch.Tensor:
-    return target_log_probs(model(batch), batch.target_logit, batch.target_ids)
+    (found,) = model(batch, target_log_probs)
+    return found
 
 
 def _splits(job: Job, datamodule: ShardDataModule, data: ShardSet) -> Iterator[StepStream]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dress.errors import InputError
 from dress.modeling.decoding import Said, decode, greedy, products_for_decoding, sampler
+from dress.modeling.head import Read, fits, gathered_head, read_in_pieces
 from dress.modeling.language import LanguageModel, token_embedding
 from dress.modeling.last_layer import only_at
 from dress.modeling.tokenizer import IMAGE_TOKEN
@@ -68,10 +69,24 @@ class LVLM(nn.Module):
                 part.eval()
         return self
 
-    def forward(self, batch: TokenBatch) -> Float[Tensor, "node vocab"]:
-        """Compute the logits at `batch.logit_node` only, through the LM's own head."""
-        logits, _ = self._run(batch, batch.logit_node)
-        return logits
+    def forward(
+        self, batch: TokenBatch, *reads: Read
+    ) -> Float[Tensor, "node vocab"] | tuple[Tensor, ...]:
+        """Compute the logits at `batch.logit_node` only, through the LM's own head.
+
+        With `reads` return what each of them says of the targets instead: where the vocabulary is
+        large the logits are then never held all at once (head.py).
+        """
+        whole = not reads or fits(self.language, batch.logit_node)
+        logits, states = self._run(batch, batch.logit_node, head=whole)
+        if not reads:
+            return logits
+        targets = batch.target_logit, batch.target_ids
+        if whole:
+            return tuple(read(logits, *targets) for read in reads)
+        return read_in_pieces(
+            self.language, states, target_logit=targets[0], target_ids=targets[1], reads=reads
+        )
 
     def scores(self, batch: TokenBatch) -> Float[Tensor, " sequence"]:
         """Apply the scalar head, in float32 at least, to the state of each sequence's last token.
@@ -86,14 +101,17 @@ class LVLM(nn.Module):
 
     def _scalars(self, batch: TokenBatch, nodes: Int[Tensor, " node"]) -> Float[Tensor, " node"]:
         assert self.scalar_head is not None, "the model was built without a scalar head"
-        _, states = self._run(batch, nodes)
+        _, states = self._run(batch, nodes, head=False)
         with torch.autocast(states.device.type, enabled=False):
             return self.scalar_head(states.to(self.scalar_head.weight.dtype)).squeeze(-1)
 
     def _run(
-        self, batch: TokenBatch, nodes: Int[Tensor, " node"]
+        self, batch: TokenBatch, nodes: Int[Tensor, " node"], *, head: bool
     ) -> tuple[Float[Tensor, "node vocab"], Float[Tensor, "node dim"]]:
-        """Return the logits and the LM's last states at `nodes` (flat row * seq indices)."""
+        """Return the logits and the LM's last states at `nodes` (flat row * seq indices).
+
+        Without `head` there are no logits.
+        """
         patches = batch.patches if isinstance(batch, EncodedImagesBatch) else None
         embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels, patches=patches)
         with contextlib.ExitStack() as stack:
@@ -108,7 +126,7 @@ class LVLM(nn.Module):
             else:
                 inputs["attention_mask"] = sequence_mask(batch.subtree_end).long()
             stack.enter_context(only_at(self.language, nodes))
-            states = stack.enter_context(gathered_head(self.language, nodes))
+            states = stack.enter_context(gathered_head(self.language, nodes, runs=head))
             output = self.language(inputs_embeds=embeds, use_cache=False, **inputs)
         return output.logits.squeeze(0), states[0].squeeze(0)
 
@@ -245,26 +263,6 @@ def new_scalar_head(dim: int) -> nn.Linear:
     head = nn.Linear(dim, 1)
     nn.init.zeros_(head.bias)
     return head
-
-
-@contextlib.contextmanager
-def gathered_head(language: LanguageModel, nodes: Int[Tensor, " node"]) -> Iterator[list[Tensor]]:
-    """Let the LM head see only `nodes` (flat row * seq indices), as one row of states.
-
-    The list that is yielded receives these states.
-    """
-    states: list[Tensor] = []
-
-    def gather(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        states.append(inputs[0].flatten(0, 1)[nodes][None])
-        return (states[-1], *inputs[1:])
-
-    head = cast(nn.Module, language.get_output_embeddings())
-    handle = head.register_forward_pre_hook(gather)
-    try:
-        yield states
-    finally:
-        handle.remove()
 
 
 @contextlib.contextmanager

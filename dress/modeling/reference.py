@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from dress.modeling.head import Read
 from dress.types import TokenBatch
 
 
@@ -24,13 +24,14 @@ class Reference:
         }
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, batch: TokenBatch) -> Float[Tensor, "node vocab"]:
+    def __call__(self, model: nn.Module, batch: TokenBatch, *reads: Read) -> tuple[Tensor, ...]:
+        """Give what `model(batch, *reads)` gave then."""
         device = batch.input_ids.device
         self._start = {name: weight.to(device) for name, weight in self._start.items()}
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
-            return torch.func.functional_call(model, self._start, (batch,))
+            return torch.func.functional_call(model, self._start, (batch, *reads))
         finally:
             for module, mode in modes:
                 module.training = mode

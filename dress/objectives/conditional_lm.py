@@ -31,15 +31,13 @@ class ConditionalLM(Objective):
         self.requires = requires
 
     def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:
-        logits = model(batch)
-        targets = (batch.target_logit, batch.target_ids)
-        log_probs = target_log_probs(logits, *targets)
+        log_probs, is_top = model(batch, target_log_probs, is_top_token)
         later = (batch.sequence_turn[batch.target_seq] > 0).to(log_probs.dtype)
         return LossOutput(
             loss_sum=-log_probs.sum(),
             count=log_probs.new_tensor(log_probs.shape[0]),
             metrics={
-                "token_accuracy": is_top_token(logits, *targets).sum().to(log_probs.dtype),
+                "token_accuracy": is_top.sum().to(log_probs.dtype),
                 "critique_loss": -(log_probs * (1 - later)).sum(),
                 "critique_loss_count": (1 - later).sum(),
                 "refinement_loss": -(log_probs * later).sum(),

@@ -72,7 +72,7 @@ class DPO(Objective):
     def start(self, model: nn.Module, /) -> None:
         if self.reference == "step":
             run = Reference(model)
-            self.use(lambda batch: _log_probs(run(model, batch), batch))
+            self.use(lambda batch: run(model, batch, target_log_probs)[0])
 
     def use(self, log_probs: LogProbs) -> None:
         """Take the reference's log-probabilities of a batch's targets from here."""
@@ -82,7 +82,7 @@ class DPO(Objective):
         assert self._log_probs is not None, "start() or use() comes before the first batch"
         batch = cast(LVLM, model).with_patches(batch)  # which policy and reference share
         before = self._log_probs(batch)
-        now = _log_probs(model(batch), batch)
+        (now,) = model(batch, target_log_probs)
         drift = now.detach() - before
 
         lengths = sequence_sums(torch.ones_like(now), batch.target_seq, batch.num_sequences)
@@ -116,7 +116,3 @@ class DPO(Objective):
         if self.variant == "ipo":
             return ipo_loss(ratio, beta=self.beta)
         return dpo_loss(ratio, beta=self.beta, label_smoothing=self.label_smoothing)
-
-
-def _log_probs(logits: Float[Tensor, "node vocab"], batch: TokenBatch) -> Float[Tensor, " target"]:
-    return target_log_probs(logits, batch.target_logit, batch.target_ids)

@@ -40,7 +40,9 @@ def is_top_token(
 
 
 def target_entropies(
-    logits: Float[Tensor, "node vocab"], target_logit: Int[Tensor, " target"]
+    logits: Float[Tensor, "node vocab"],
+    target_logit: Int[Tensor, " target"],
+    target_ids: Int[Tensor, " target"],
 ) -> Float[Tensor, " target"]:
     """Entropy, in nats, of the distribution that each supervised token was predicted by."""
     log_probs = logits.float().log_softmax(dim=-1)
