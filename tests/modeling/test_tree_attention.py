@@ -1,7 +1,8 @@
 import pytest
 import torch
-from modeling_helpers import GPT2, LLAMA, LORA, tiny_lvlm
-from torch.nn.attention.flex_attention import create_mask
+from modeling_helpers import GPT2, LLAMA, LORA, tiny_lvlm, tree_batch
+from test_lvlm import PIXELS, ROWS
+from torch.nn.attention.flex_attention import BlockMask, create_mask
 
 from dress.modeling.tree_attention import (
     tree_attention,
@@ -9,6 +10,8 @@ from dress.modeling.tree_attention import (
     tree_mask_mod,
     tree_supported,
 )
+
+WINDOW = {"sliding_window": 8, "max_window_layers": 1, "num_key_value_heads": 4}
 
 
 def test_tree_mask_by_hand() -> None:
@@ -23,6 +26,22 @@ def test_flex_attention_is_told_the_same() -> None:
     found = create_mask(tree_mask_mod(ends), 2, 1, 8, 8, device="cpu")
     assert torch.equal(found, tree_mask(ends))
     assert found.any() and not found.all()
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_flex_attention_reads_trees(kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask as the LM takes it; on a CPU without the kernel, which is compiled on GPUs."""
+    torch.set_float32_matmul_precision("highest")
+    config = LLAMA | {"head_dim": 16, "num_key_value_heads": kv_heads}
+    batch = tree_batch(ROWS, pixels=PIXELS, supervised_from=7)
+    monkeypatch.setattr("dress.modeling.tree_attention.attends_in_blocks", lambda *_: False)
+    eager, flex = (tiny_lvlm(config, attention=name).eval() for name in ("eager", "flex_attention"))
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        torch.testing.assert_close(flex(batch), eager(batch), rtol=1e-5, atol=1e-5)
+        assert isinstance(
+            tree_attention(batch.subtree_end, language=flex.language, dtype=torch.float32),
+            BlockMask,
+        )
 
 
 @pytest.mark.gpu
@@ -71,6 +90,11 @@ def test_self_check_passes_in_other_precisions(dtype: torch.dtype) -> None:
             LLAMA | {"model_type": "gemma2", "head_dim": 8, "num_key_value_heads": 4},
             "sliding_attention",
         ),
+        (LLAMA | WINDOW | {"model_type": "phi3", "pad_token_id": 0}, "sliding_window=8"),
+        (
+            LLAMA | WINDOW | {"model_type": "qwen2", "use_sliding_window": True},
+            "sliding_attention",
+        ),
         (
             {"model_type": "bloom", "hidden_size": 32, "n_layer": 2, "n_head": 4},
             "",
@@ -80,7 +104,7 @@ def test_self_check_passes_in_other_precisions(dtype: torch.dtype) -> None:
             "",
         ),
     ],
-    ids=["mistral", "gemma2", "bloom", "mamba"],
+    ids=["mistral", "gemma2", "phi3", "qwen2", "bloom", "mamba"],
 )
 def test_other_attention_is_refused(config: dict, words_in_reason: str) -> None:
     supported, reason = tree_supported(tiny_lvlm(config, attention="eager").language)
