@@ -96,7 +96,8 @@ def test_pieces_give_the_figures_and_gradients_of_the_whole(
     assert found.keys() == wanted.keys()
     for name, gradient in wanted.items():
         scale = max(1.0, gradient.abs().max().item())
-        torch.testing.assert_close(found[name], gradient, rtol=0, atol=2e-6 * scale, msg=name)
+        bound = scale * (2e-6 if exact else 1e-5)
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=bound, msg=name)
 
 
 def test_no_more_logits_than_a_piece_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +146,9 @@ def test_autocast_holds_in_the_backward_pass(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-5)
     for name, gradient in wanted.items():
         scale = max(1.0, gradient.abs().max().item())
-        torch.testing.assert_close(found[name], gradient, rtol=0, atol=3e-2 * scale, msg=name)
+        torch.testing.assert_close(
+            found[name], gradient, rtol=0, atol=3e-2 * scale, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 def test_a_reward_model_computes_no_logits() -> None:
