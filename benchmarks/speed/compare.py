@@ -2,9 +2,9 @@
 
     python benchmarks/speed/compare.py --cases sft_k4_64 --out docs/results/speed
 
-Needs `pip install trl peft datasets`. Each side is a process that runs one epoch when it is its
-turn and then waits, so both see the same machine; the first epoch is warm-up. On a shared machine
-seconds of CPU time say more than seconds on the wall; run it pinned and with one thread:
+Needs `pip install trl peft datasets`. Each side is a process that runs `--epochs` of them when it
+is its turn and then waits, so both see the same machine; the first turn is warm-up. On a shared
+machine seconds of CPU time say more than seconds on the wall; run it pinned and with one thread:
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/speed/compare.py
 """
@@ -36,15 +36,17 @@ SIDES = {
     "trl_documented": ["peer.py", "documented"],
 }
 DOCUMENTED_REPEATS = 1  # it is slow, and not what is quoted
+OF_TURN = ("wall_s", "cpu_s", "computed_tokens")  # what grows with the epochs of a turn
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "lightning", "open_clip_torch")
 
 
 class Side:
-    """One process that trains an epoch at a time."""
+    """One process that trains `epochs` at a time."""
 
-    def __init__(self, case: str, script: str, *how: str) -> None:
+    def __init__(self, case: str, script: str, *how: str, epochs: int) -> None:
+        self.epochs = epochs
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / script), case, *how],
+            [sys.executable, str(HERE / script), case, str(epochs), *how],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=(said := tempfile.TemporaryFile("w+")),
@@ -62,9 +64,10 @@ class Side:
             raise SystemExit(self.said.read()[-3000:])
         return json.loads(line)
 
-    def epoch(self) -> dict[str, float]:
+    def turn(self) -> dict[str, float]:
+        """Return what one epoch took on average."""
         self.say("go")
-        return self.read()
+        return {k: v / self.epochs if k in OF_TURN else v for k, v in self.read().items()}
 
     def say(self, word: str) -> None:
         assert self.process.stdin
@@ -86,22 +89,22 @@ def logical_tokens(case: Case) -> int:
     return count
 
 
-def measured(name: str, *, repeats: int, sides: list[str]) -> dict[str, Any]:
+def measured(name: str, *, repeats: int, epochs: int, sides: list[str]) -> dict[str, Any]:
     case = CASES[name]
     if case.objective != "dpo":
         sides = [side for side in sides if side != "ours_cached"]
-    running = {side: Side(name, SIDES[side][0], *SIDES[side][1:]) for side in sides}
-    epochs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    running = {side: Side(name, *SIDES[side], epochs=epochs) for side in sides}
+    turns: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for repeat in range(repeats):
         for side, process in running.items():
             if side == "trl_documented" and repeat >= DOCUMENTED_REPEATS:
                 continue
-            epochs[side].append(process.epoch())
-            print(name, repeat, side, epochs[side][-1], flush=True)
+            turns[side].append(process.turn())
+            print(name, repeat, side, turns[side][-1], flush=True)
     for process in running.values():
         process.end()
     tokens = logical_tokens(case)
-    figures = {side: summary(rows, case, tokens) for side, rows in epochs.items()}
+    figures = {side: summary(rows, case, tokens) for side, rows in turns.items()}
     ratios = {
         f"{ours} / {peer}": {
             key: figures[ours][f"samples_per_{key}_s"] / figures[peer][f"samples_per_{key}_s"]
@@ -110,9 +113,8 @@ def measured(name: str, *, repeats: int, sides: list[str]) -> dict[str, Any]:
         for ours, peer in product(sides, sides)
         if ours.startswith("ours") and peer.startswith("trl")
     }
-    return {"case": vars(case), "logical_tokens": tokens, "ratios": ratios, "sides": figures} | {
-        "epochs": epochs
-    }
+    record = {"case": vars(case), "logical_tokens": tokens, "epochs_of_a_turn": epochs}
+    return record | {"ratios": ratios, "sides": figures, "epochs": turns}
 
 
 def summary(rows: list[dict[str, float]], case: Case, tokens: int) -> dict[str, float]:
@@ -144,11 +146,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
+    parser.add_argument("--epochs", type=int, default=1, help="in one turn of a side")
     parser.add_argument("--out", type=Path, help="folder of the records, one JSON file for a case")
     given = parser.parse_args()
     for name in given.cases:
-        record = machine() | measured(name, repeats=given.repeats, sides=given.sides)
+        record = machine() | measured(
+            name, repeats=given.repeats, epochs=given.epochs, sides=given.sides
+        )
         print(json.dumps({name: record["ratios"]} | record["sides"], indent=1), flush=True)
         if given.out:
             given.out.mkdir(parents=True, exist_ok=True)

@@ -165,7 +165,7 @@ def kept(model: LVLM, steps: StepStream, case: Case) -> ReferenceLogProbs:
     return found
 
 
-def main(case: Case, *, cached: bool) -> None:
+def main(case: Case, *, epochs: int, cached: bool) -> None:
     reports = own_stdout()
     configure(OmegaConf.create({"matmul_precision": "auto", "accelerator": "cpu"}))
     model = build(case)
@@ -187,7 +187,8 @@ def main(case: Case, *, cached: bool) -> None:
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True),
         gradient_clip=CLIP,
     )
-    segments = Segments(steps_per_segment=case.groups // case.groups_per_step, reports=reports)
+    steps_per_turn = epochs * case.groups // case.groups_per_step
+    segments = Segments(steps_per_segment=steps_per_turn, reports=reports)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=-1,
@@ -201,4 +202,4 @@ def main(case: Case, *, cached: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(CASES[sys.argv[1]], cached="cached" in sys.argv)
+    main(CASES[sys.argv[1]], epochs=int(sys.argv[2]), cached="cached" in sys.argv)

@@ -57,7 +57,7 @@ def sides(records: list[Record]) -> str:
                     f"{figures['logical_tokens_per_cpu_s']:,.0f}",
                     f"{figures['computed_tokens'] / record['logical_tokens']:.2f}",
                     f"{figures['cpu_s_low']:.2f}-{figures['cpu_s_high']:.2f}",
-                    str(len(record["epochs"][side])),
+                    f"{len(record['epochs'][side])} x {record.get('epochs_of_a_turn', 1)}",
                     f"{figures['other_load']:.2f}",
                     f"{figures['peak_mb']:.0f}",
                 ]

@@ -1,6 +1,6 @@
 """The other side: TRL's SFTTrainer or DPOTrainer on LlavaForConditionalGeneration, same weights.
 
-    python peer.py CASE documented|tuned
+    python peer.py CASE EPOCHS documented|tuned
 
 As documented: sdpa attention, float32 products, rows in random order. Tuned: eager attention,
 "medium" products, rows grouped by length, and only supervised positions scored, which TRL itself
@@ -219,13 +219,13 @@ def counted(trainer: Any, segments: Segments) -> None:
     trainer.data_collator = counting
 
 
-def main(case: Case, *, tuned: bool) -> None:
+def main(case: Case, *, epochs: int, tuned: bool) -> None:
     reports = own_stdout()
-    segments = Segments(steps_per_segment=case.rows // 8, reports=reports)
+    segments = Segments(steps_per_segment=epochs * case.rows // 8, reports=reports)
     trainer = trainer_of(case, tuned=tuned, callbacks=[Timed(segments)])
     counted(trainer, segments)
     trainer.train()
 
 
 if __name__ == "__main__":
-    main(CASES[sys.argv[1]], tuned=sys.argv[2] == "tuned")
+    main(CASES[sys.argv[1]], epochs=int(sys.argv[2]), tuned=sys.argv[3] == "tuned")
