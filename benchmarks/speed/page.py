@@ -66,6 +66,29 @@ def sides(records: list[Record]) -> str:
     return table([*header, "CPU s of an epoch", "epochs", "other load", "peak MB"], rows())
 
 
+def floor(record: Record) -> str:
+    """Kinds of operators by their time, then operations and what these take at the plain rate."""
+    steps = list(record["steps"].values())
+
+    def rows() -> Iterator[list[str]]:
+        for kind in steps[0]["kinds_ms"]:
+            spent = [step["kinds_ms"][kind] for step in steps]
+            shares = [ms / sum(s["kinds_ms"].values()) for ms, s in zip(spent, steps, strict=True)]
+            yield [kind, *(f"{ms:.0f} ({x:.0%})" for ms, x in zip(spent, shares, strict=True))]
+        for part in steps[0]["parts_ms"]:
+            yield [f"*{part}*", *(f"{step['parts_ms'][part]:.0f}" for step in steps)]
+        yield ["**step**", *(f"{sum(step['parts_ms'].values()):.0f}" for step in steps)]
+        yield ["tokens", *(f"{step['tokens']:.0f}" for step in steps)]
+        for name in ("linear", "attention"):
+            yield [f"GFLOP, {name}", *(f"{step[f'{name}_gflop']:.2f}" for step in steps)]
+        for number, when in enumerate(("before", "after")):
+            rates = (f"{step['gflop_per_s'][number]:.0f}" for step in steps)
+            yield [f"plain product, GFLOP/s, {when}", *rates]
+        yield ["**floor**", *(f"{step['floor_ms']:.0f}" for step in steps)]
+
+    return table(["CPU ms of a step", *(step["title"] for step in steps)], rows())
+
+
 def linearity(record: Record) -> str:
     rows = (
         [f"{size['tokens']:,}", str(size["batches"]), f"{size['cpu_us']:.0f}"]
@@ -110,6 +133,7 @@ def main() -> None:
     parts["versions"] = ", ".join(f"{k} {v}" for k, v in records[0]["versions"].items())
     parts["date"] = records[0]["date"]
     for name, write in (
+        ("floor", floor),
         ("linearity", linearity),
         ("shards", shards),
         ("sampling", sampling),
