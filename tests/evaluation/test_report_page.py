@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from dress.evaluation.report.evaluations import Evaluation
 from dress.evaluation.report.lineage import Line, Node, ancestry, tree
 from dress.evaluation.report.page import render
 from dress.evaluation.report.training import timed
-from dress.files import append_line, write_text
+from dress.files import append_line
 from dress.jobs.job import Job
 from dress.jobs.report import combine_of
 from tests.evaluation.report_store import Store, row_of
@@ -293,24 +292,3 @@ def test_only_a_class_among_the_benchmarks_is_ever_called(tmp_path: Path) -> Non
     assert found(WORLD) is not None
     for target in ("os.system", f"{WORLD}.examples", f"{WORLD[:-14]}random._os.system", "toy.Toy"):
         assert found(target) is None
-
-
-def test_a_reward_model_shows_how_well_it_is_calibrated(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    bins = {"at_50": (0.55, 0.5, 0.75), "at_90": (0.95, 1.0, 0.25)}
-    metrics = {
-        f"val/rewards/{name}/{key}": value
-        for name, row in bins.items()
-        for key, value in zip(("probability", "accuracy", "share"), row, strict=True)
-    }
-    judge = store.make(
-        "llava_rlhf_rm",
-        "model",
-        lambda building: write_text(building.path / "metrics.json", json.dumps(metrics)),
-    )
-    policy = store.model("llava_rlhf_ppo", reward=judge)
-    store.evaluation(policy, "none", [1, 0] * 20)
-    page, _ = files(tmp_path)
-    # 0.75 * 0.05 + 0.25 * 0.05
-    assert f"expected calibration error: {judge.name} 0.050" in page
-    assert "calibration" not in files(two_arms(tmp_path / "other")[0].path.parent)[0]
