@@ -18,7 +18,7 @@ from dress.types import ASPECTS, Dialogue, Sample, Turn
 
 FOLDER = "lvlm_nlf"
 IMAGES = "images"
-_PLAIN = re.compile(r"\w[\w.-]{0,120}", re.ASCII)
+_PLAIN = re.compile(r"\w[\w.%-]{0,120}", re.ASCII)  # our own names have a %
 
 
 class LvlmNlfWriter:

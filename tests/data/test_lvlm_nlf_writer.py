@@ -100,3 +100,20 @@ def test_images_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     found = [s for s in source.samples("candidates") if isinstance(s, Sample)]
     assert [(s.id, s.images[0]) for s in found] == [("a", PICTURE), ("b", other), ("c", PICTURE)]
     assert [s.annotations["image_id"] for s in found] == ["1.jpg", "b.jpg", "1.jpg"]
+
+
+def test_what_was_written_once_is_written_again_as_it_was(tmp_path: Path) -> None:
+    with LvlmNlfWriter(tmp_path / "first") as writer:
+        writer.add(Sample("coco/a-1", (PICTURE,), (DIALOGUE, SHORT)))
+    found: list[list[Sample]] = []
+    for folder, after in (("first", "second"), ("second", "third")):
+        source = LVLMNLFSource(root=str(tmp_path / folder), files=["*_nlf.jsonl"])
+        found.append([s for s in source.samples("candidates") if isinstance(s, Sample)])
+        with LvlmNlfWriter(tmp_path / after) as writer:
+            for sample in found[-1]:
+                writer.add(sample)
+    first, second = found
+    assert len(first) == 6 and first == second
+    for aspect in ASPECTS:
+        name = f"{aspect}_nlf.jsonl"
+        assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "third" / name).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_data import half_written, run_job
@@ -12,6 +13,7 @@ from dress.artifact import Artifact
 from dress.data.verify import read_all
 from dress.errors import InputError
 from dress.fingerprint import content_hash
+from tests.data.coco_files import shared_data
 from tests.data.nlf_files import nlf_row, write_nlf
 from tests.data.released_rows import llava_row, vlfeedback_row, write_rows
 
@@ -92,10 +94,51 @@ def test_what_evaluations_share_is_a_warning(
         )
 
 
+@pytest.mark.parametrize(
+    ("photographs", "requests"), [(12, 20), pytest.param(72, 600, marks=pytest.mark.slow)]
+)
+def test_annotated_photographs_to_lvlm_nlf_and_back_are_the_same_shards(
+    tmp_path: Path, photographs: int, requests: int
+) -> None:
+    """Real rows: COCO's photographs, at last all that are there, and VLSafe's first requests."""
+    last = run_job(
+        tmp_path,
+        "experiment=dress_feedback",
+        "data=photographs",
+        f"data.root={shared_data()}",
+        "source.image_fallback=true",
+        f"data.limit={photographs}",
+        f"data.vlsafe_limit={requests}",
+    )
+    written: list[Artifact] = []
+    for _ in range(2):
+        last = run_job(
+            tmp_path,
+            "experiment=dress_feedback",
+            "data=lvlm_nlf",
+            f"data.root={last.path / 'lvlm_nlf'}",
+            "data.files=[honesty_nlf.jsonl,harmlessness_nlf.jsonl,helpfulness_nlf.jsonl]",
+        )
+        written.append(last)
+    first, second = written
+    assert payload(first) == payload(second)
+    groups = sum(1 for split in ("train", "validation") for _ in read_all(first.path / split))
+    assert groups == 3 * (photographs * 3 + requests * 2)  # an aspect of a dialogue is a row
+
+
 def test_shards_to_lvlm_nlf_and_back_are_the_same_shards(tmp_path: Path) -> None:
-    """As released: three files of which each judges one aspect, images by name."""
+    """As released: three files of which each judges one aspect, images by name, some in two."""
+    odd: list[dict[str, Any]] = [
+        {"image_id": "both.jpg"},
+        {"caption": ["One.", "Two."]},
+        {"caption": ""},
+        {"caption": None},
+        {"interaction": nlf_row(3)["interaction"][:1]},
+        {"interaction": [nlf_row(3)["interaction"][0] | {"user": " Why?\n", "rating": " 3 "}]},
+    ]
     for place, name in enumerate(("hallucination", "harmlessness", "helpfulness")):
-        rows = [nlf_row(20 * place + number) for number in range(20)]
+        changes = odd + [{}] * (20 - len(odd))
+        rows = [nlf_row(20 * place + n, **change) for n, change in enumerate(changes)]
         write_nlf(tmp_path / "data", rows, f"LVLM_NLF/{name}_nlf.jsonl")
     first = run_job(
         tmp_path, "experiment=dress_feedback", "data=lvlm_nlf", "data.files=[LVLM_NLF/*_nlf.jsonl]"
