@@ -90,7 +90,10 @@ def test_self_check_passes_in_other_precisions(dtype: torch.dtype) -> None:
             LLAMA | {"model_type": "gemma2", "head_dim": 8, "num_key_value_heads": 4},
             "sliding_attention",
         ),
-        (LLAMA | WINDOW | {"model_type": "phi3", "pad_token_id": 0}, "sliding_window=8"),
+        (
+            LLAMA | {"model_type": "phi3", "pad_token_id": 0, "sliding_window": 8},
+            "sliding_window=8",
+        ),
         (
             LLAMA | WINDOW | {"model_type": "qwen2", "use_sliding_window": True},
             "sliding_attention",
