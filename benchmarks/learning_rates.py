@@ -15,9 +15,11 @@ RATES = {  # the method's own default, which the factors multiply
     "RM + PPO, facts": 1e-4,
     "GRPO, facts": 1e-4,
 }
-SHARED = {  # methods that only leave something out take the rate of another
+SHARED = {  # variants of a method take its rate
     "SFT continued": "best of K",
     "score-conditioned": "DRESS 2",
+    "DRESS 3": "DRESS 2",
+    "DRESS joint": "DRESS 2",
     "RM + PPO, no facts": "RM + PPO, facts",
     "GRPO, no facts": "GRPO, facts",
 }

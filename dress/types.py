@@ -96,6 +96,7 @@ class TokenBatch(Movable):
     sequence_group: Int[Tensor, " sequence"]  # index into group_ids
     sequence_turn: Int[Tensor, " sequence"]  # Encoded.turn
     pairs: Int[Tensor, "pair 2"]  # the sequences chosen and rejected
+    chain_bounds: Int[Tensor, " bound"]  # flat, of trees without a branch; else empty
     group_ids: tuple[str, ...]
 
     @property

@@ -144,3 +144,18 @@ def test_the_best_trial_is_taken(tmp_path: Path) -> None:
     assert "| DPO | 0.0001 | 0.700 [0.700, 0.700] | yes |" in table
     assert "| DPO | 0.0004 | exit status 1 |  |" in table
     assert sum("missing" in row for row in table) == 16
+
+
+def test_the_measurement_on_a_gpu_runs_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None of the kernels, but all that is around them."""
+    gpu = script("speed/gpu")
+    monkeypatch.setattr(gpu, "STEPS", 1)
+    monkeypatch.setattr(gpu, "WARM_UP", 0)
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--model=tiny", "--device=cpu", "--groups=1"])
+    gpu.main()
+    auto, sdpa = (json.loads(part + "}") for part in capsys.readouterr().out.split("}\n") if part)
+    assert (auto["attention"], sdpa["attention"]) == ("auto", "sdpa")
+    assert auto["tokens"] % 128 == 0 and auto["tokens"] < auto["logical_tokens"] + 128
+    assert auto["step_s"] > 0 and auto["over_padded_ceiling"] > 0

@@ -121,7 +121,7 @@ class TreeCollator:
     def _batch(self, rows: Sequence[_Row]) -> TokenBatch:
         if self.one_row:
             rows = [[piece for row in rows for piece in row]]
-        length = max((sum(len(piece.tree) for piece in row) for row in rows), default=1)
+        length = max([1, *(sum(len(piece.tree) for piece in row) for row in rows)])
         batch = _BatchBuilder(
             shape=(max(len(rows), 1), round_up(length, self.pad_to_multiple)),
             pad_token_id=self.pad_token_id,
@@ -161,6 +161,8 @@ class _BatchBuilder:
         self.sequence_turn: list[int] = []
         self.pairs: list[tuple[int, int]] = []
         self.group_ids: dict[int, str] = {}  # by number within the step
+        self.bounds = set(range(0, shape[0] * shape[1] + 1, shape[1]))  # of rows and trees
+        self.branches = False
 
     def place(self, piece: _Piece, *, row: int, start: int) -> None:
         tree = piece.tree
@@ -169,6 +171,10 @@ class _BatchBuilder:
         self.input_ids[here] = np.where(is_image, self.image_token_id, tree.keys)
         self.position_ids[here] = tree.depth
         self.subtree_end[here] = tree.subtree_end + start
+        is_root = tree.depth == 0
+        self.branches |= bool((np.diff(tree.depth, prepend=-1)[~is_root] != 1).any())
+        bounds = np.append(np.flatnonzero(is_root), len(tree)) + row * self.length + start
+        self.bounds.update(bounds.tolist())
         self.image_slot[here][is_image] = self._slots(piece, tree.keys[is_image] - _IMAGE_KEY)
         if piece.number not in self.group_ids:  # all of its sequences follow one another
             self.group_ids[piece.number] = piece.group.id
@@ -217,6 +223,9 @@ class _BatchBuilder:
             sequence_group=torch.tensor(self.sequence_group, dtype=torch.int64),
             sequence_turn=torch.tensor(self.sequence_turn, dtype=torch.int64),
             pairs=torch.tensor(self.pairs, dtype=torch.int64).view(-1, 2),
+            chain_bounds=torch.tensor(
+                [] if self.branches else sorted(self.bounds), dtype=torch.int64
+            ),
             group_ids=tuple(self.group_ids.values()),
         )
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
-from dress.modeling.language import LanguageModel
+from dress.modeling.language import LanguageModel, attending_as
 
 NAME = "dress_tree_blocks"
 BLOCK = 64  # queries, about
@@ -157,15 +157,12 @@ def mkl_products() -> Iterator[None]:
 @contextlib.contextmanager
 def attending_in_blocks(language: LanguageModel, plan: Plan) -> Iterator[None]:
     """Let the LM attend by `plan`, whatever attention it was built with."""
-    config = language.config
-    built_with = config._attn_implementation
-    config._attn_implementation = NAME
     _plans.append(plan)
     try:
-        yield
+        with attending_as(language, NAME):
+            yield
     finally:
         _plans.pop()
-        config._attn_implementation = built_with
 
 
 def _attend(

@@ -42,6 +42,7 @@ def build_model(
         projector=_projector(spec),
         tokenizer=tokenizer,
         scalar_head=spec.get("scalar_head") is True,
+        gpu_kernels=language.get("attention", "auto") == "auto",
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -23,7 +24,7 @@ from dress.modeling.low_rank import fuse_adapter
 
 LanguageModel = PreTrainedModel | PeftModel
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ATTENTIONS = ("auto", "eager", "sdpa", "flex_attention")
+ATTENTIONS = ("auto", "eager", "sdpa")
 
 
 def causal_lm(
@@ -38,7 +39,8 @@ def causal_lm(
 ) -> LanguageModel:
     """Load the weights of `name`, or draw random ones for `config` (else for the shape of `name`).
 
-    `lora` holds r, alpha, dropout and target_modules. The checkpoint's own generation defaults
+    `lora` holds r, alpha, dropout and target_modules. `attention` is what generation uses, and
+    training where tree_attention.py has nothing faster. The checkpoint's own generation defaults
     are dropped: sampling settings come from the caller alone.
     """
     if dtype not in DTYPES:
@@ -88,6 +90,18 @@ def add_lora(
     assert isinstance(adapted, PeftModel)
     fuse_adapter(adapted)
     return adapted
+
+
+@contextlib.contextmanager
+def attending_as(language: LanguageModel, implementation: str) -> Iterator[None]:
+    """Let the LM attend by a registered implementation, whatever it was built with."""
+    config = language.config
+    built_with = config._attn_implementation
+    config._attn_implementation = implementation
+    try:
+        yield
+    finally:
+        config._attn_implementation = built_with
 
 
 def token_embedding(language: LanguageModel) -> nn.Embedding:

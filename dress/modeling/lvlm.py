@@ -32,6 +32,7 @@ class LVLM(nn.Module):
     sequence with its padding behind it. `differs` names the parts whose weights are no longer those
     of their public checkpoint, `merged_adapters` the LoRA already inside the LM; see checkpoint.py.
     `scalar_head` makes it a reward or value model: one number from the state of a token.
+    `gpu_kernels` allows gpu_attention.py on a GPU, where trees else meet a dense mask.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class LVLM(nn.Module):
         pad_token_id: int,
         eos_token_id: int,
         scalar_head: nn.Linear | None = None,
+        gpu_kernels: bool = True,
     ) -> None:
         super().__init__()
         self.vision = vision
@@ -53,6 +55,7 @@ class LVLM(nn.Module):
         self.image_token_id = image_token_id
         self.pad_token_id = pad_token_id
         self.eos_token_id = eos_token_id
+        self.gpu_kernels = gpu_kernels
         self.trees = True
         self.differs: set[str] = set()
         self.merged_adapters: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
@@ -120,7 +123,11 @@ class LVLM(nn.Module):
                 inputs["position_ids"] = batch.position_ids
                 inputs["attention_mask"] = stack.enter_context(
                     attending_on_trees(
-                        batch.subtree_end, nodes, language=self.language, dtype=embeds.dtype
+                        batch.subtree_end,
+                        nodes,
+                        language=self.language,
+                        dtype=embeds.dtype,
+                        chain_bounds=batch.chain_bounds if self.gpu_kernels else None,
                     )
                 )
             else:
@@ -231,6 +238,7 @@ def build_lvlm(
     projector: Callable[[int, int], nn.Module],
     tokenizer: PreTrainedTokenizerBase,
     scalar_head: bool = False,
+    gpu_kernels: bool = True,
 ) -> LVLM:
     """Join the parts and find out whether the language model can run token trees."""
     vocabulary = tokenizer.get_vocab()
@@ -250,6 +258,7 @@ def build_lvlm(
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         scalar_head=new_scalar_head(embedding.embedding_dim) if scalar_head else None,
+        gpu_kernels=gpu_kernels,
     )
     model.trees, reason = tree_supported(language)
     if not model.trees:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask
 
 from dress.modeling.block_attention import attending_in_blocks, plan
+from dress.modeling.gpu_attention import attending_by_kernel
 from dress.modeling.language import LanguageModel, token_embedding
 
 # Largest tree-against-plain difference of a logit, relative to the largest logit.
@@ -25,15 +26,6 @@ def tree_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row 1 seq se
     index = torch.arange(subtree_end.shape[1], device=subtree_end.device)
     causal = index[None, :] <= index[:, None]
     return (causal & (index[None, :, None] < subtree_end[:, None, :]))[:, None]
-
-
-def tree_mask_mod(subtree_end: Int[Tensor, "row seq"]) -> Callable[..., Tensor]:
-    """Say the same to FlexAttention, which then leaves out blocks that are masked as a whole."""
-
-    def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (key <= query) & (query < subtree_end[row, key])
-
-    return sees
 
 
 def sequence_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row seq"]:
@@ -52,34 +44,45 @@ def attending_on_trees(
     *,
     language: LanguageModel,
     dtype: torch.dtype,
+    chain_bounds: Int[Tensor, " bound"] | None = None,
 ) -> Iterator[Tensor | BlockMask]:
     """Yield the attention mask for one forward pass that is read at `nodes` (flat indices).
 
-    Block by block on a CPU, else dense.
+    Block by block on a CPU, by gpu_attention.py on a GPU if there are `chain_bounds` (TokenBatch),
+    else dense.
     """
-    if not attends_in_blocks(language, subtree_end.device):
+    if attends_in_blocks(language, subtree_end.device):
+        found = plan(subtree_end, nodes, language=language, dtype=dtype)
+        with attending_in_blocks(language, found):
+            yield torch.zeros(1, 1, 1, 1, dtype=dtype)  # of four axes, so that no other is made
+    elif chain_bounds is not None and attends_by_kernel(language, subtree_end.device, dtype):
+        with attending_by_kernel(language, subtree_end, chain_bounds, dtype=dtype) as mask:
+            yield mask
+    else:
         yield tree_attention(subtree_end, language=language, dtype=dtype)
-        return
-    found = plan(subtree_end, nodes, language=language, dtype=dtype)
-    with attending_in_blocks(language, found):
-        yield torch.zeros(1, 1, 1, 1, dtype=dtype)  # of four axes, so that no other is made
 
 
 def attends_in_blocks(language: LanguageModel, device: torch.device) -> bool:
-    """Whether block_attention.py is used, which has neither dropout nor soft-capped scores."""
+    """Whether block_attention.py is used."""
+    return device.type == "cpu" and attends_plainly(language)
+
+
+def attends_by_kernel(language: LanguageModel, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether gpu_attention.py can be used; its kernels know no float64."""
+    return device.type == "cuda" and dtype != torch.float64 and attends_plainly(language)
+
+
+def attends_plainly(language: LanguageModel) -> bool:
+    """Whether attention has neither dropout nor soft-capped scores."""
     config = language.config.to_dict()
     drops = any(config.get(key) for key in DROPOUT_KEYS)
-    return device.type == "cpu" and not drops and not config.get("attn_logit_softcapping")
+    return not drops and not config.get("attn_logit_softcapping")
 
 
 def tree_attention(
     subtree_end: Int[Tensor, "row seq"], *, language: LanguageModel, dtype: torch.dtype
-) -> Bool[Tensor, "row 1 seq seq"] | Float[Tensor, "row 1 seq seq"] | BlockMask:
+) -> Bool[Tensor, "row 1 seq seq"] | Float[Tensor, "row 1 seq seq"]:
     """Give the mask in the form that the LM's attention takes: boolean, or added to the scores."""
-    if language.config._attn_implementation == "flex_attention":
-        rows, length = subtree_end.shape
-        sees, device = tree_mask_mod(subtree_end), subtree_end.device
-        return create_block_mask(sees, rows, None, length, length, device=str(device))
     mask = tree_mask(subtree_end)
     if language.config._attn_implementation == "sdpa":
         return mask
@@ -94,7 +97,7 @@ def tree_supported(language: LanguageModel) -> tuple[bool, str]:
     """
     if reason := _window(language.config.to_dict()):
         return False, reason
-    if language.config._attn_implementation not in ("eager", "sdpa", "flex_attention"):
+    if language.config._attn_implementation not in ("eager", "sdpa"):
         return False, f"attention {language.config._attn_implementation} takes no mask"
     weight = token_embedding(language).weight
     if weight.is_meta:

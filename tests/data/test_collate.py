@@ -225,3 +225,38 @@ def test_pairs_follow_their_sequences_into_any_layout(layout: dict[str, Any]) ->
         ends = batch.input_ids.flatten()[batch.sequence_end]
         found += [tuple(pair) for pair in ends[batch.pairs].tolist()]
     assert sorted(found) == [(12, 13), (13, 11), (21, 22)]
+
+
+@given(groups_of_sequences, st.sampled_from([None, 20]), st.booleans())
+def test_bounds_are_those_of_chains(
+    groups: list[list[Encoded]], row_tokens: int | None, one_row: bool
+) -> None:
+    """Between two bounds of a batch without branches every token sees all before it, no other."""
+    named = [group(str(n), *sequences) for n, sequences in enumerate(groups)]
+    (batch,) = make_collator(row_tokens=row_tokens, one_row=one_row)(named)
+    rows, length = batch.input_ids.shape
+    flat = batch.subtree_end + torch.arange(rows)[:, None] * length
+    bounds = batch.chain_bounds.tolist()
+    depths = batch.position_ids.flatten().tolist()
+    real = tokens_in(batch)
+    follows = [depths[n] in (0, depths[n - 1] + 1) for n in range(1, rows * length)]
+    assert (bounds == []) == (not all(follows[n - 1] for n in real if n))
+    if bounds:
+        assert bounds[0] == 0 and bounds[-1] == rows * length and bounds == sorted(set(bounds))
+        for n in real:
+            begin = max(bound for bound in bounds if bound <= n)
+            assert depths[n] == n - begin
+            assert flat.flatten()[n] == min(bound for bound in bounds if bound > n)
+
+
+def tokens_in(batch: TokenBatch) -> list[int]:
+    """The flat indices of what is no padding, all of which some sequence ends at or below."""
+    rows, length = batch.input_ids.shape
+    ends = batch.subtree_end + torch.arange(rows)[:, None] * length
+    last = {
+        n
+        for e in batch.sequence_end.tolist()
+        for n in range(rows * length)
+        if n <= e < ends.flatten()[n]
+    }
+    return sorted(last)

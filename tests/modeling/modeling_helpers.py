@@ -155,8 +155,21 @@ def tree_batch(
         sequence_group=torch.arange(len(ends)),
         sequence_turn=torch.zeros(len(ends), dtype=torch.long),
         pairs=torch.zeros(0, 2, dtype=torch.long),
+        chain_bounds=torch.tensor(_chain_bounds(flat, width), dtype=torch.long),
         group_ids=tuple(str(i) for i in range(len(ends))),
     )
+
+
+def _chain_bounds(rows: Sequence[Sequence[tuple[Token, int, int]]], width: int) -> list[int]:
+    """Where trees and padding begin, and the end of all, if no token has two successors."""
+    bounds = {len(rows) * width}
+    for row, nodes in enumerate(rows):
+        for index, (_, _, parent) in enumerate(nodes):
+            if parent >= 0 and parent != index - 1:
+                return []
+            bounds |= {row * width + index} if parent < 0 else set()
+        bounds.add(row * width + len(nodes))
+    return sorted(bounds)
 
 
 def _ends(nodes: Sequence[tuple[Token, int, int]]) -> list[int]:

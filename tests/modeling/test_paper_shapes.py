@@ -94,6 +94,14 @@ def test_an_image_is_256_patches_of_224_pixels() -> None:
     assert features.shape == (2, 256, WIDTH)
 
 
+def test_gpu_kernels_are_for_automatic_attention() -> None:
+    assert model().gpu_kernels
+    spec = resolved(OmegaConf.to_container(composed("dress_stage2", "model=tiny").model))
+    assert spec["language"]["attention"] == "eager"
+    with torch.device("meta"):
+        assert not build_model(spec, tokenizer=train_tokenizer(["a"], vocab_size=300)).gpu_kernels
+
+
 def test_without_random_init_the_public_weights_are_the_base() -> None:
     public = {
         "vision": "EVA01-g-14:laion400m_s11b_b41k",

@@ -1,13 +1,9 @@
 import pytest
 import torch
-from modeling_helpers import GPT2, LLAMA, LORA, tiny_lvlm, tree_batch
-from test_lvlm import PIXELS, ROWS
-from torch.nn.attention.flex_attention import BlockMask, create_mask
+from modeling_helpers import GPT2, LLAMA, LORA, tiny_lvlm
 
 from dress.modeling.tree_attention import (
-    tree_attention,
     tree_mask,
-    tree_mask_mod,
     tree_supported,
 )
 
@@ -19,42 +15,6 @@ def test_tree_mask_by_hand() -> None:
     mask = tree_mask(torch.tensor([[3, 2, 3, 4]]))[0, 0]
     expected = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]]
     assert mask.tolist() == torch.tensor(expected).bool().tolist()
-
-
-def test_flex_attention_is_told_the_same() -> None:
-    ends = torch.tensor([[6, 4, 4, 4, 6, 6, 7, 8], [5, 2, 5, 5, 5, 6, 7, 8]])
-    found = create_mask(tree_mask_mod(ends), 2, 1, 8, 8, device="cpu")
-    assert torch.equal(found, tree_mask(ends))
-    assert found.any() and not found.all()
-
-
-@pytest.mark.parametrize("kv_heads", [4, 2])
-def test_flex_attention_reads_trees(kv_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mask as the LM takes it; on a CPU without the kernel, which is compiled on GPUs."""
-    torch.set_float32_matmul_precision("highest")
-    config = LLAMA | {"head_dim": 16, "num_key_value_heads": kv_heads}
-    batch = tree_batch(ROWS, pixels=PIXELS, supervised_from=7)
-    monkeypatch.setattr("dress.modeling.tree_attention.attends_in_blocks", lambda *_: False)
-    eager, flex = (tiny_lvlm(config, attention=name).eval() for name in ("eager", "flex_attention"))
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        torch.testing.assert_close(flex(batch), eager(batch), rtol=1e-5, atol=1e-5)
-        assert isinstance(
-            tree_attention(batch.subtree_end, language=flex.language, dtype=torch.float32),
-            BlockMask,
-        )
-
-
-@pytest.mark.gpu
-def test_flex_attention_equals_the_dense_mask() -> None:
-    losses = []
-    for attention in ("sdpa", "flex_attention"):
-        model = tiny_lvlm(LLAMA | {"hidden_size": 64}, attention=attention).cuda()
-        ids = torch.randint(4, 40, (1, 128), generator=torch.Generator().manual_seed(0)).cuda()
-        ends = torch.full((1, 128), 128).cuda()
-        mask = tree_attention(ends, language=model.language, dtype=torch.float32)
-        logits = model.language(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        losses.append(logits.float().logsumexp(-1).sum())
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("model_type", ["opt", "gpt_neox", "qwen2", "gpt2", "llama"])
