@@ -46,7 +46,7 @@ COLUMNS: Mapping[str, Column] = {
     "stage 3 is told the truth": Column(STAGE_3, benchmark=("benchmark.detail=reveal",)),
     "stage 3, blank images": Column(STAGE_3, benchmark=("benchmark.images=blank",)),
     # as many steps as stages 2 and 3 together
-    "joint": Column("dress_joint", training=("trainer.max_steps=1000",)),
+    "joint": Column("dress_joint", training=("trainer.max_steps=1300",)),
 }
 
 
