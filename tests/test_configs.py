@@ -163,7 +163,7 @@ def test_data_brings_its_source_annotator_and_benchmark() -> None:
 def test_stage_3_trains_on_dialogues_as_long_as_those_it_is_asked_for() -> None:
     learned = composed("experiment=dress_refinements")["feedback"]["turns"]
     asked = composed("benchmark=interaction")["benchmark"]["turns"]
-    assert learned == asked + 1  # the first response is before any feedback
+    assert learned == asked + 1  # the first response is before any feedback; the reference follows
 
 
 def test_a_stage_takes_its_steps_and_groups_from_the_data() -> None:

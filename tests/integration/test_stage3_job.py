@@ -163,7 +163,7 @@ def test_rollouts_hold_dialogues_in_which_the_refinement_is_the_next_turn(stage3
             for before, after in zip(dialogue.turns, dialogue.turns[1:], strict=False):
                 assert before.feedback and after.feedback
                 assert after.user == before.feedback.refinement or after.model == before.model
-    assert longest == 5  # four responses, then the reference
+    assert longest == 6  # five responses, then the reference
 
 
 def test_a_second_round_samples_from_the_first(sandbox: Sandbox, stage3: Done) -> None:
