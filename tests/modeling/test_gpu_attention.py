@@ -86,9 +86,10 @@ def both(model: LVLM, batch: TokenBatch) -> list[tuple[Tensor, dict[str, Tensor]
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("kv_heads", [4, 2])
 @pytest.mark.parametrize("long", [False, True])
 def test_flex_attention_reads_trees(
-    lora: dict | None, long: bool, monkeypatch: pytest.MonkeyPatch
+    lora: dict | None, kv_heads: int, long: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = []
     built = gpu_attention.tree_block_mask
@@ -97,7 +98,9 @@ def test_flex_attention_reads_trees(
     rows = [[[*prompt, *words(25, n, 26) * 20] for n in range(27, 30)]] if long else ROWS
     batch = tree_batch(rows, pixels=PIXELS, supervised_from=7)
     assert len(batch.chain_bounds) == 0 and (batch.input_ids.shape[1] > 2 * BLOCK) == long
-    found, expected = both(tiny_lvlm(HEADS, lora=lora).double(), batch)
+    found, expected = both(
+        tiny_lvlm(HEADS | {"num_key_value_heads": kv_heads}, lora=lora).double(), batch
+    )
     assert len(used) == 1
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # the norms are float32
 

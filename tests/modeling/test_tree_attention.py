@@ -2,10 +2,7 @@ import pytest
 import torch
 from modeling_helpers import GPT2, LLAMA, LORA, tiny_lvlm
 
-from dress.modeling.tree_attention import (
-    tree_mask,
-    tree_supported,
-)
+from dress.modeling.tree_attention import tree_mask, tree_supported
 
 WINDOW = {"sliding_window": 8, "max_window_layers": 1, "num_key_value_heads": 4}
 
