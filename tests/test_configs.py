@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -22,8 +24,10 @@ from dress.chat.template import ChatTemplate
 from dress.evaluation.benchmark import Benchmark
 from dress.feedback.annotator import Annotator
 from dress.modeling.build import build_model
+from dress.modeling.language import causal_lm
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
+from dress.modeling.tree_attention import tree_supported
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -193,6 +197,24 @@ def test_a_tiny_model_is_built_from_its_configuration(experiment: str) -> None:
     )
     shape = config["model"]["vision"]["config"]
     assert processor.num_image_tokens == (shape["image_size"] // shape["patch_size"]) ** 2
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+@pytest.mark.parametrize("language", sorted(p.stem for p in (CONF / "model/language").glob("*")))
+def test_every_shipped_language_model_has_its_trees(language: str, precision: str) -> None:
+    """Whatever products the process has chosen: on a CPU with bf16 units `medium` rounds them."""
+    given = composed(f"model/language={language}")["model"]["language"]
+    small = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    small |= {"intermediate_size": 96, "vocab_size": 300}
+    config = given["config"] or {"model_type": "llama"}
+    torch.set_float32_matmul_precision(precision)
+    try:
+        large = config.get("hidden_size", 4096) > 256
+        shape = config | (small if large else {})
+        model = causal_lm(config=shape, random_init=True, attention=given["attention"])
+        assert tree_supported(model) == (True, ANY)
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_the_template_and_condition_of_every_option_are_valid() -> None:

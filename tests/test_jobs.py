@@ -133,6 +133,7 @@ NOTHING = (
     "logger=local",
     "callbacks=none",
     "trainer.save_every=7",
+    "trainer.matmul_precision=highest",  # what `auto` stands for on a CPU
     "paths.artifacts=elsewhere",
 )
 
@@ -147,6 +148,7 @@ NOTHING = (
         (("data.steps.stage1=7",), {"dress_stage1", "dress_feedback", "dress_stage2"}),
         (("model.max_length=300",), MODELS),
         (("seed=1",), CHAIN),
+        (("trainer.matmul_precision=medium",), MODELS),
         (NOTHING, set()),
     ],
 )

@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("case", choices=CASES)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    configure(OmegaConf.create({"matmul_precision": "auto", "accelerator": "cpu"}))
+    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
     torch.set_num_threads(1)
     root = profiled(Step(CASES[given.case]))
     for call in root.inside.values():

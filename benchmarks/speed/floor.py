@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["sft_k4_64"], choices=CASES)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    configure(OmegaConf.create({"matmul_precision": "auto", "accelerator": "cpu"}))
+    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
     torch.set_num_threads(1)
     found = {}
     for name in given.cases:

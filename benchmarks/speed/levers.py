@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("case", choices=CASES)
     given = parser.parse_args()
-    configure(OmegaConf.create({"matmul_precision": "auto", "accelerator": "cpu"}))
+    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
     plain, compiled = (Step(CASES[given.case]) for _ in range(2))
     for module in compiled.model.language.modules():
         if type(module).__name__.endswith("MLP"):

@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    configure(OmegaConf.create({"matmul_precision": "auto", "accelerator": "cpu"}))
+    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
     case = CASES["sft_k4_64"]
     model = build(case).train()
     encode = encoder_of(case, processor_of(model, image_tokens=case.image_tokens))

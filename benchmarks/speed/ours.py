@@ -167,7 +167,7 @@ def kept(model: LVLM, steps: StepStream, case: Case) -> ReferenceLogProbs:
 
 def main(case: Case, *, epochs: int, cached: bool) -> None:
     reports = own_stdout()
-    configure(OmegaConf.create({"matmul_precision": "auto", "accelerator": "cpu"}))
+    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
     model = build(case)
     processor = processor_of(model, image_tokens=case.image_tokens)
     steps = StepStream(

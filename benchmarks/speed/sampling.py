@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    configure(OmegaConf.create({"matmul_precision": "auto", "accelerator": "cpu"}))
+    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
     model = build(replace(CASES["dpo_lora_256"], lora=False)).eval()
     given = prompts(model)
     spent: dict[str, list[float]] = {"ours": [], "generate": []}

@@ -68,6 +68,7 @@ class Job:
     def perform(self) -> Artifact | None:
         """Do the job; None where it only checks what is there."""
         check(self.cfg)
+        resolve(self.cfg)
         if not self.is_parent:
             check_processes(self.cfg)
         return import_module(f"dress.jobs.{self.cfg.job.name}").run(self)
@@ -169,6 +170,16 @@ class Job:
                 f"{name} is missing and {why} to build it: run experiment={self.cfg.name} with the "
                 "same model, data and seed first, in one process."
             )
+
+
+def resolve(cfg: DictConfig) -> None:
+    """Replace `auto` where it decides numbers, so that no host and no library decides instead.
+
+    Float32 products are at full precision on a CPU, where bf16 products bring nothing at the sizes
+    that a CPU trains (docs/performance.md), and in TF32 on a GPU.
+    """
+    if cfg.trainer.matmul_precision == "auto":
+        cfg.trainer.matmul_precision = "high" if cfg.trainer.accelerator == "gpu" else "highest"
 
 
 def open_model(path: str) -> Artifact:

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
 from dress.modeling.language import LanguageModel, attending_as
+from dress.modeling.precision import full_precision
 
 NAME = "dress_tree_blocks"
 BLOCK = 64  # queries, about
@@ -99,7 +100,7 @@ class BlockAttention(torch.autograd.Function):
         blocks: Sequence[Block],
     ) -> Float[Tensor, "head seq dim"]:
         output, weights = torch.zeros_like(query), []
-        with mkl_products():
+        with full_precision():
             for block in blocks:
                 keys = _take(key, block.keys).transpose(1, 2)
                 scores = torch.baddbmm(block.mask.to(query), query[:, block.queries], keys)
@@ -114,7 +115,7 @@ class BlockAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Float[Tensor, "head seq dim"]) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, *weights = ctx.saved_tensors
         of_query, of_key, of_value = (torch.zeros_like(t) for t in (query, key, value))
-        with mkl_products():
+        with full_precision():
             for block, weight in zip(ctx.blocks, weights, strict=True):
                 queries, keys = block.queries, block.keys
                 outer = gradient[:, queries]
@@ -141,17 +142,6 @@ def _add(
         end = begin + run.stop - run.start
         total[:, run] += part[:, begin:end]
         begin = end
-
-
-@contextlib.contextmanager
-def mkl_products() -> Iterator[None]:
-    """Multiply by MKL: oneDNN, which lower precisions choose, copies views and is slow if small."""
-    chosen = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(chosen)
 
 
 @contextlib.contextmanager

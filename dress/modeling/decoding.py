@@ -20,10 +20,10 @@ from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer
 
 from dress.errors import InputError
-from dress.modeling.block_attention import mkl_products
 from dress.modeling.guidance import ContrastGuidance
 from dress.modeling.kv_cache import growing_cache
 from dress.modeling.language import LanguageModel
+from dress.modeling.precision import full_precision
 
 CACHE_NAMES = ("cache", "past_key_values")  # from transformers 5.24 on, and before
 ENDED_SHARE = 0.25  # of the rows: from here on it pays to copy those that go on
@@ -124,7 +124,7 @@ def decode(
 
 def products_for_decoding(device: torch.device) -> AbstractContextManager[None]:
     """On a CPU multiply by MKL: oneDNN would copy the cache, whose rows have room behind them."""
-    return mkl_products() if device.type == "cpu" else nullcontext()
+    return full_precision() if device.type == "cpu" else nullcontext()
 
 
 class _Forward:

@@ -14,6 +14,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from dress.modeling.block_attention import attending_in_blocks, plan
 from dress.modeling.gpu_attention import attending_by_kernel
 from dress.modeling.language import LanguageModel, token_embedding
+from dress.modeling.precision import full_precision
 
 # Largest tree-against-plain difference of a logit, relative to the largest logit.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
@@ -94,6 +95,7 @@ def tree_supported(language: LanguageModel) -> tuple[bool, str]:
     """Compare the logits of a prefix with two branches with those of both sequences alone.
 
     A window would show only in sequences longer than itself, so it is read from the configuration.
+    Products are at full precision here, so that the verdict is about the model, not the host.
     """
     if reason := _window(language.config.to_dict()):
         return False, reason
@@ -126,6 +128,7 @@ def _window(config: Mapping[str, Any]) -> str:
     return f"{windows[0]}={config[windows[0]]}" if windows else ""
 
 
+@full_precision()
 @torch.no_grad()
 def _tree_error(language: LanguageModel, prefix: int = 9, branch: int = 7) -> float:
     embedding = token_embedding(language)
