@@ -23,9 +23,12 @@ from dress.jobs.checks import check_processes, world_size
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 
+SPINS = "6000"  # pauses of a waiting thread before it sleeps, some tenths of a millisecond
+
 
 def start(cfg: DictConfig) -> None:
     quieten()
+    wait_briefly()
     job = Job(cfg=cfg, overrides=list(HydraConfig.get().overrides.task))
     try:
         if world_size() > 1 and os.environ.get("RANK", "0") != "0":
@@ -120,3 +123,13 @@ def quieten() -> None:
         library.propagate = False
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def wait_briefly() -> None:
+    """Let OpenMP's threads sleep soon where they wait for each other; torch must not be loaded yet.
+
+    By default they spin for milliseconds. Where another program is busy on one of the cores, that
+    takes time from the very thread that is waited for (docs/performance.md, A busy neighbour).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
