@@ -182,9 +182,9 @@ def compare(one: Record, other: Record, artifacts: Path) -> Record | None:
     first, second = (
         Evaluation(artifact, combine_of(artifact)) for artifact in map(Artifact.open, paths)
     )
-    if first.sums is None or second.sums is None or first.combine is None:
+    if first.counts is None or second.counts is None or first.combine is None:
         return None
-    found = paired(first.sums, second.sums, first.combine)
+    found = paired(first.counts, second.counts, first.combine)
     return {
         name: {"value": d.value, "low": d.low, "high": d.high, "p": d.p}
         for name in FIGURES

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+from dress.data.sources.json_rows import json_rows
 from dress.data.sources.photographs import photograph_path, photographs_hash, read_photograph
 from dress.errors import InputError
 from dress.evaluation.benchmark import Example, Labels, Ratios
@@ -30,6 +31,8 @@ class PublicBenchmark(ABC):
     name: str
     response_fields: ClassVar[tuple[str, ...]] = ("response",)
     """Fields of a row that may hold the response; the first one that it has counts."""
+    key_fields: ClassVar[tuple[str, ...]] = ("id",)
+    """Fields of a row of responses that name its question together."""
     fixed_questions: ClassVar[bool] = True
     """Whether a response was made to the question as released, word for word."""
 
@@ -49,10 +52,26 @@ class PublicBenchmark(ABC):
         """Yield the questions, without images; InputError names the file and row of a fault."""
         ...
 
-    @abstractmethod
+    def response_rows(self, path: Path) -> Iterator[tuple[Path, int, Mapping[str, Any]]]:
+        """Yield file, number from 1 and fields of every row of responses."""
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: give responses=<a file of JSON rows>.")
+        for number, row in json_rows(path):
+            yield path, number, row
+
     def key(self, row: Mapping[str, Any]) -> str | None:
         """Return the id of the example that a row of responses is about, None if it names none."""
-        ...
+        named = all(name in row for name in self.key_fields)
+        return "/".join(str(row[name]) for name in self.key_fields) if named else None
+
+    def naming(self, row: Mapping[str, Any]) -> str:
+        """Say what to add to a row of responses that names no question."""
+        lacking = [name for name in self.key_fields if name not in row]
+        return f"add its {' and '.join(lacking or self.key_fields)}"
+
+    def spelt(self, question: str) -> str:
+        """Return a question without what differs between copies: blanks, and capitals."""
+        return " ".join(question.casefold().split())
 
     def ignores(self, row: Mapping[str, Any]) -> bool:
         """Tell a row that answers a question of another part of the benchmark."""

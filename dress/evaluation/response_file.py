@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example
 from dress.evaluation.public import PublicBenchmark
@@ -27,16 +26,18 @@ class Responses:
 
 
 def read_responses(path: Path, benchmark: PublicBenchmark) -> Responses:
-    """Match rows, JSON lines or an array, to questions by id or, without ids, by order and text.
+    """Match rows to questions by what names them or, where nothing does, by order and text.
 
-    InputError for a file that cannot be read, a row without a response, an unknown or repeated
-    question, a question that differs, and, unless the benchmark skips them, missing responses.
+    InputError for a file that cannot be read, a row without a response, a response that is a
+    question, an unknown or repeated question, a question that differs, and, unless the benchmark
+    skips them, missing responses.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} does not exist: give responses=<a file of JSON rows>.")
-    rows = [_Row(path, number, row) for number, row in json_rows(path)]
+    rows = [_Row(*row) for row in benchmark.response_rows(path)]
     asked = [row for row in rows if not benchmark.ignores(row.record)]
     examples = {example.id: example for example in benchmark.examples()}
+    _refuse_questions(asked, examples, benchmark)
     found = _placed(asked, examples, benchmark)
     missing = tuple(name for name in examples if name not in found)
     if missing and (benchmark.unanswered == "error" or not found):
@@ -88,6 +89,21 @@ class _Row:
         return next((text for text in texts if isinstance(text, str)), None)
 
 
+def _refuse_questions(
+    rows: Sequence[_Row], examples: Mapping[str, Example], benchmark: PublicBenchmark
+) -> None:
+    """Raise InputError where a response is what was asked, as in a file of questions."""
+    questions = {benchmark.spelt(example.question) for example in examples.values()}
+    for row in rows:
+        if benchmark.spelt(row.response(benchmark)) in questions:
+            held = row.response_field(benchmark)
+            names = [name for name in benchmark.response_fields if name not in _QUESTION_FIELDS]
+            raise InputError(
+                f"{row.where} has a question and no answer in {held}: give a file of responses "
+                f"that has the answer in {' or '.join(names)}."
+            )
+
+
 def _placed(
     rows: Sequence[_Row], examples: Mapping[str, Example], benchmark: PublicBenchmark
 ) -> dict[str, _Row]:
@@ -97,7 +113,10 @@ def _placed(
     found: dict[str, _Row] = {}
     for row, name in zip(rows, names, strict=True):
         if name is None:
-            raise InputError(f"{row.where} does not say which question it answers: add its id.")
+            raise InputError(
+                f"{row.where} does not say which question it answers: "
+                f"{benchmark.naming(row.record)}."
+            )
         if name not in examples:
             raise InputError(
                 f"{row.where} answers {name}, which {benchmark.name} does not ask: give the "
@@ -108,8 +127,13 @@ def _placed(
                 f"{row.where} answers {name} again, after row {found[name].number}: remove one."
             )
         question = row.question(benchmark)
-        if benchmark.fixed_questions and question and examples[name].question not in question:
-            raise _other_question(row, question, examples[name])
+        if (
+            benchmark.fixed_questions
+            and question
+            and not _asks(examples[name], question, benchmark)
+        ):
+            remedy = "give the responses to this very file of questions"
+            raise _other_question(row, question, examples[name], remedy)
         found[name] = row
     return found
 
@@ -126,19 +150,27 @@ def _in_order(
     for row, example in zip(rows, examples.values(), strict=False):
         question = row.question(benchmark) if benchmark.fixed_questions else None
         if question is None:
-            raise InputError(f"{row.where} has neither id nor question: add the question's id.")
-        if example.question not in question:
-            raise _other_question(row, question, example)
+            raise InputError(
+                f"{row.where} does not say which question it answers and repeats none: "
+                f"{benchmark.naming(row.record)}."
+            )
+        if not _asks(example, question, benchmark):
+            raise _other_question(row, question, example, benchmark.naming(row.record))
     if len(rows) != len(examples):
         raise InputError(
-            f"{rows[0].path} has {len(rows)} rows without ids for {len(examples)} questions: add "
-            "the questions' ids."
+            f"{rows[0].path} has {len(rows)} rows that do not say which of {len(examples)} "
+            f"questions they answer: {benchmark.naming(rows[0].record)}."
         )
     return dict(zip(examples, rows, strict=True))
 
 
-def _other_question(row: _Row, question: str, example: Example) -> InputError:
+def _asks(example: Example, text: str, benchmark: PublicBenchmark) -> bool:
+    """Tell whether a prompt holds the question."""
+    return benchmark.spelt(example.question) in benchmark.spelt(text)
+
+
+def _other_question(row: _Row, question: str, example: Example, remedy: str) -> InputError:
     return InputError(
         f"{row.where} answers {question!r:.80}, but {example.id} asks {example.question!r:.80}: "
-        "give the responses to this very file of questions, with their ids."
+        f"{remedy}."
     )

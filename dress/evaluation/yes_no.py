@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,13 @@ import numpy as np
 from dress.evaluation.benchmark import Label, Ratios
 
 QUANTITIES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+_FIRST = re.compile(r"[\W_]*(yes|no)(?![^\W_])", re.IGNORECASE)
+
+
+def first_word(response: str) -> str | None:
+    """Return yes or no where it is the first word, in any case and between any marks."""
+    found = _FIRST.match(response)
+    return found[1].lower() if found else None
 
 
 def yes_no_labels(said: str | None, truth: str, *, positive: str) -> dict[str, Label]:

@@ -24,13 +24,13 @@ from dress.jobs.progress import Bar
 
 
 def run(job: Job) -> Artifact:
-    if job.cfg.benchmark.get("_target_") is None:
-        raise InputError("benchmark=none has nothing to evaluate: give benchmark=world.")
     if job.cfg.responses:
         if job.cfg.artifact:
             raise InputError("artifact and responses are both set: give one of them.")
         evaluation = evaluate_responses(job, Path(job.cfg.responses))
         title = Path(job.cfg.responses).stem
+    elif job.cfg.benchmark.get("_target_") is None:
+        raise InputError("benchmark=none has nothing to evaluate: give benchmark=world.")
     elif job.cfg.artifact:
         job.refuse_model_overrides("only condition.target, benchmark.* and generation.* can")
         artifact = open_model(job.cfg.artifact)
@@ -56,11 +56,15 @@ def show(title: str, evaluation: Artifact) -> None:
 
 def evaluate_responses(job: Job, path: Path) -> Artifact:
     """Return the evaluation of a file of responses; needs neither model nor images."""
-    benchmark = instantiate(job.cfg.benchmark, _convert_="all")
+    known = job.cfg.benchmark.get("_target_") is not None
+    benchmark = instantiate(job.cfg.benchmark, _convert_="all") if known else None
     if not isinstance(benchmark, PublicBenchmark) or isinstance(benchmark, Interaction):
+        name = getattr(benchmark, "name", "none")
+        given = any(override.startswith("benchmark=") for override in job.overrides)
+        subject = f"benchmark={name}" if given else f"benchmark is not set, and its default {name}"
         raise InputError(
-            f"benchmark={benchmark.name} cannot score a file of responses: give one of the "
-            "benchmarks in docs/benchmarks.md."
+            f"{subject} cannot score a file of responses: give benchmark=pope, or whichever of "
+            "docs/benchmarks.md the file answers."
         )
     judge = _judge(job, benchmark)
     inputs = benchmark.inputs() | {"responses": content_hash(path)}

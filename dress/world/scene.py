@@ -75,10 +75,14 @@ class Scene:
         return {thing.kind for thing in self.things}
 
     @property
+    def name(self) -> str:
+        """What can be seen, as one word: scenes with equal objects are one scene."""
+        return ";".join(f"{t.cell},{t.colour},{t.shape},{t.size}" for t in self.things)
+
+    @property
     def split(self) -> Split:
         """The split by hash of the object set, whatever the seed that drew it."""
-        text = ";".join(f"{t.cell},{t.colour},{t.shape},{t.size}" for t in self.things)
-        bucket = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 100
+        bucket = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big") % 100
         return next(name for name, bounds in _SPLIT_BOUNDS.items() if bucket in bounds)
 
     def to_json(self) -> list[dict[str, Any]]:

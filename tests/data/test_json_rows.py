@@ -1,4 +1,4 @@
-"""Rows of a JSON array or of JSON lines, one by one."""
+"""Rows of a JSON array, of JSON lines and of objects one after another, one by one."""
 
 from __future__ import annotations
 
@@ -28,10 +28,20 @@ def test_an_array_gives_its_objects_whatever_is_read_at_a_time(
     assert list(json_rows(path)) == list(enumerate(ROWS, start=1))
 
 
-def test_lines_and_no_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [1, 2**20])
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("between", ["\n", "\r\n", "\n\n", "", " "])
+def test_objects_one_after_another_whatever_stands_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: int, indent: int | None, between: str
+) -> None:
+    monkeypatch.setattr(module, "_READ", read)
     path = tmp_path / "rows"
-    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    assert [row for _, row in json_rows(path)] == ROWS
+    path.write_text(between.join(json.dumps(row, indent=indent) for row in ROWS), newline="")
+    assert list(json_rows(path)) == list(enumerate(ROWS, start=1))
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
     for text in ("[]", " [ ] ", "", "\n"):
         path.write_text(text)
         assert list(json_rows(path)) == []
@@ -47,9 +57,14 @@ def test_lines_and_no_rows(tmp_path: Path) -> None:
         ('[{"a": 1}, 3]', "row 2, is not a JSON object"),
         ('[{"a": 1}] {}', "goes on after the end"),
         ('[{"a": ' + "[" * 100_000, "row 1, is not a JSON object"),
+        ('{"a": 1}\n{"b": 2', "row 2, is not a JSON object"),
+        ('{"a": 1}\nno JSON\n{"b": 2}', "row 2, is not a JSON object"),
+        ('{"a": 1}\n{"b": "cut\n{"c": 3}', "row 2, is not a JSON object"),
+        ('{"a": 1}, {"b": 2}', "row 2, is not a JSON object"),
+        ('{"a": 1}\n[{"b": 2}]', "row 2, is not a JSON object"),
     ],
 )
-def test_a_damaged_array_is_named(tmp_path: Path, text: str, fault: str) -> None:
+def test_a_damaged_file_is_named(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "rows.json"
     path.write_text(text)
     with pytest.raises(InputError, match=fault) as raised:

@@ -11,6 +11,8 @@ import pytest
 
 from dress.errors import InputError
 from dress.evaluation.benchmarks.mme import COGNITION, PERCEPTION, MmeBenchmark, read_answer
+from dress.evaluation.response_file import read_responses
+from dress.evaluation.scoring import score
 from tests.data.coco_files import shared_data
 from tests.evaluation.public_files import points, scored
 
@@ -110,6 +112,68 @@ def test_mistaken_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"color\.txt does not exist"):
         write(tmp_path, count=1)
         list(MmeBenchmark(root=str(tmp_path), subtasks=["color"]).examples())
+
+
+RESULTS = {  # as calculation.py reads them; of four pairs two are right, of eight answers six
+    "count": "0.jpg\tIs 0 there?\tYes\tYes, it is.\n0.jpg\tIs 0 absent?\tNo\tNo\n"
+    "1.jpg\tIs 1 there?\tYes\tyes\r\n1.jpg\tIs 1 absent?\tNo\tYes\n",
+    "color": "0.txt\tIs 0 there?\tYes\tno\n0.txt\tIs 0  absent?\tNo\tNo.\tNot\u2028at all\n"
+    "\n1.txt\tIs 1 there?\tYes\tYes\n1.txt\tIs 1 absent?\tNo\tNo",
+}
+
+
+def results(folder: Path, **texts: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for subtask, text in texts.items():
+        (folder / f"{subtask}.txt").write_text(text, newline="")
+    return folder
+
+
+def test_the_official_results_are_read_as_they_are(tmp_path: Path) -> None:
+    benchmark = write(tmp_path, count=2, color=2)
+    folder = results(tmp_path / "Model", **RESULTS, calculation="no results")
+    found = read_responses(folder, benchmark)
+    assert [a.response for a in found.answered] == [
+        *("Yes, it is.", "No", "yes", "Yes"),
+        *("no", "No.\tNot\u2028at all", "Yes", "No"),
+    ]
+    figures = points(score(benchmark, found.answered, directory=tmp_path))
+    assert (figures["count/acc"], figures["count/acc_plus"]) == (3 / 4, 1 / 2)
+    assert (figures["color/acc"], figures["color/acc_plus"]) == (3 / 4, 1 / 2)
+    # one file alone
+    alone = read_responses(
+        folder / "color.txt", MmeBenchmark(root=str(tmp_path), subtasks=["color"])
+    )
+    assert [a.response for a in alone.answered] == [a.response for a in found.answered[4:]]
+    with pytest.raises(
+        InputError, match=r"Model lacks responses to 4 of 8 questions, first count/"
+    ):
+        (folder / "count.txt").unlink()
+        read_responses(folder, benchmark)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0.jpg\tIs 0 there?\tYes\n", r"count\.txt, row 1, has no answer after its third tab"),
+        ("0.jpg\tIs 0 there?\tYes\tYes\nand so on\n", r"count\.txt, line 2, is not image"),
+        ("9.jpg\tIs 9 there?\tYes\tYes\n", r"count\.txt, row 1, answers count/9\.jpg/Is 9 there"),
+        (RESULTS["count"] * 2, r"row 5, answers count/0\.jpg/Is 0 there\? again, after row 1"),
+        (
+            "0.jpg\tIs 0 there?\tYes\tIs 0 there?\n",
+            r"count\.txt, row 1, has a question and no answer in answer",
+        ),
+    ],
+)
+def test_damaged_results(tmp_path: Path, text: str, message: str) -> None:
+    folder = results(tmp_path / "Model", count=text)
+    with pytest.raises(InputError, match=message):
+        read_responses(folder, write(tmp_path, count=2))
+
+
+def test_a_folder_without_results(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Model holds no count\.txt and no file of another"):
+        read_responses(results(tmp_path / "Model", other="x"), write(tmp_path, count=2))
 
 
 @pytest.mark.parametrize("kind", ["all yes", "all no", "copy", "shuffled"])

@@ -15,6 +15,7 @@ import pytest
 
 from dress.errors import InputError
 from dress.evaluation.benchmarks.pope import PopeBenchmark, read_answer
+from dress.evaluation.yes_no import first_word
 from tests.data.coco_files import shared_data
 from tests.evaluation.public_files import points, read_rows, scored, write_lines
 
@@ -72,12 +73,13 @@ def test_figures_by_hand(tmp_path: Path) -> None:
         "yes_ratio": 4 / 6,
     }
     figures = points(metrics)
+    lost = {"unparsed": 1 / 6, "misread": 0}
     assert figures == pytest.approx(
-        expected | {f"random/{k}": v for k, v in expected.items()} | {"unparsed": 1 / 6}
+        expected | {f"random/{k}": v for k, v in expected.items()} | lost
     )
     assert metrics["pope/accuracy_low"] < 0.5 < metrics["pope/accuracy_high"]
-    [lost] = read_rows(tmp_path / "unparsed.jsonl")
-    assert lost == {"id": "random/5", "response": "perhaps"}
+    unparsed = read_rows(tmp_path / "unparsed.jsonl")
+    assert unparsed == [{"id": "random/5", "response": "perhaps"}]
     kept = read_rows(tmp_path / "responses.jsonl")
     assert [row["response"] for row in kept] == said and kept[0]["split"] == "random"
 
@@ -101,8 +103,72 @@ def test_splits_stand_alone_and_as_their_mean(tmp_path: Path) -> None:
     figures = points(scored(both, rows, tmp_path))
     assert figures["random/accuracy"] == 0.5 and figures["popular/accuracy"] == 1
     assert figures["accuracy"] == 0.75
-    with pytest.raises(InputError, match="row 1, does not say which question"):
+    remedy = r"add its split, or give benchmark\.splits=\[<that of the file>\]\.$"
+    with pytest.raises(InputError, match=f"row 1, does not say which question .*: {remedy}"):
         scored(both, [{"question_id": 0, "response": "Yes"}, *rows[1:]], tmp_path)
+    one = [{"question_id": i, "response": "Yes"} for i in range(2)]
+    with pytest.raises(InputError, match=f"row 1, .* repeats none: {remedy}"):
+        scored(both, one, tmp_path)
+    asked = [row | {"prompt": f"Is there a thing{i} in the image?"} for i, row in enumerate(one)]
+    with pytest.raises(InputError, match=f"2 rows that do not say which of 4 .*: {remedy}"):
+        scored(both, asked, tmp_path)
+    with pytest.raises(InputError, match=f"row 1, answers 'Is there a thing1.*: {remedy}"):
+        scored(both, asked[::-1], tmp_path)
+    with pytest.raises(InputError, match=r"row 1, .* repeats none: add its split and question_id,"):
+        scored(both, [{"response": "Yes"}], tmp_path)
+
+
+MARKED = [
+    "**No**",
+    "NO",
+    "No!",
+    "No\nThere is none.",
+    "__no__",
+    "Yes, it is not hidden.",
+    "No.",
+    "",
+]
+READ = {  # the first word of each, and whether POPE's rule reads each as yes
+    "first_word": ["no", "no", "no", "no", "no", "yes", "no", None],
+    "official": ["yes", "yes", "yes", "yes", "yes", "no", "no", "yes"],
+}
+
+
+def test_what_the_official_rule_misreads_is_counted(tmp_path: Path) -> None:
+    assert [first_word(text) for text in MARKED] == READ["first_word"]
+    assert [read_answer(text) for text in MARKED] == READ["official"]
+    rows = [{"question_id": i, "answer": text} for i, text in enumerate(MARKED)]
+    figures = points(scored(bench(tmp_path, "nnnnnynn"), rows, tmp_path))
+    # of the eight only `No.` is read right; six say otherwise at once, and one says nothing
+    assert figures["accuracy"] == 1 / 8
+    assert figures["misread"] == 6 / 8 and figures["unparsed"] == 7 / 8
+    assert [row["response"] for row in read_rows(tmp_path / "unparsed.jsonl")] == [
+        text for text in MARKED if text != "No."
+    ]
+
+
+def test_the_first_word_may_count(tmp_path: Path) -> None:
+    rows = [{"question_id": i, "answer": text} for i, text in enumerate(MARKED)]
+    benchmark = bench(tmp_path, "nnnnnynn", answers="first_word")
+    figures = points(scored(benchmark, rows, tmp_path))
+    assert figures["accuracy"] == 7 / 8 and figures["yes_ratio"] == 1 / 8
+    assert figures["unparsed"] == 1 / 8 and "misread" not in figures
+    with pytest.raises(InputError, match="answers is 'exact': choose official or first_word"):
+        PopeBenchmark(answers="exact")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kept", ["question", "response"])
+def test_imange_is_image(tmp_path: Path, kept: str) -> None:
+    """Some copies write `an umbrella in the imange`: in the questions, or in what repeats them."""
+    right, wrong = "Is there an owl in the image?", "Is there an owl in the imange?"
+    in_file, in_row = (wrong, right) if kept == "question" else (right, wrong)
+    write_lines(tmp_path / "random.json", [question(0, "yes") | {"text": in_file}])
+    benchmark = PopeBenchmark(root=str(tmp_path), file="{split}.json", splits=["random"])
+    [example] = benchmark.examples()
+    assert example.question == right
+    for more in ({"question_id": 0}, {}):  # by its id, and by its question alone
+        figures = points(scored(benchmark, [{"prompt": in_row, "text": "Yes", **more}], tmp_path))
+        assert figures["accuracy"] == 1
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,8 @@ def test_the_turns_of_a_dialogue_are_one_example_and_count_once(tmp_path: Path) 
     assert "try 0 / Feedback: Look again. / try 1" in markdown
     assert html.index("try 0") < html.index("Look again.") < html.index("try 1")
     evaluation = Evaluation(select((), tmp_path).evaluations[0], None)
-    assert evaluation.sums is not None
-    assert evaluation.sums.sums.tolist() == [[[1, 4], [2, 4]]]
+    assert evaluation.counts is not None
+    assert evaluation.counts.sums().sums.tolist() == [[[1, 4], [2, 4]]]
 
 
 def test_an_interrupted_history_counts_each_step_once_and_no_pause() -> None:

@@ -10,23 +10,28 @@ import numpy as np
 import pytest
 
 from dress.evaluation.benchmark import Labels, Ratios
-from dress.evaluation.report.significance import Difference, Sums, paired
+from dress.evaluation.report.significance import Counts, Difference, paired
 
 
 def identity(ratios: Ratios) -> dict[str, Any]:
     return dict(ratios)
 
 
-def sums(values: Sequence[float], *, names: Sequence[str] | None = None) -> Sums:
-    clusters = names or [f"c{i:03d}" for i in range(len(values))]
-    labels: list[Labels] = [{"hit": (value, 1)} for value in values]
-    return Sums.of(clusters, labels, clusters)
+def counted(
+    values: Sequence[float], *, asked: Sequence[str] | None = None, clusters: str | None = None
+) -> Counts:
+    """One question per value, each a cluster of its own unless `clusters` has their letters."""
+    questions = asked or [f"q{i:03d}" for i in range(len(values))]
+    return Counts(
+        dict(zip(questions, clusters or questions, strict=True)),
+        {question: {"hit": (v, 1)} for question, v in zip(questions, values, strict=True)},
+    )
 
 
 def difference(
     first: Sequence[float], second: Sequence[float], *, resamples: int = 2000
 ) -> Difference:
-    return paired(sums(first), sums(second), identity, resamples=resamples)["hit"]
+    return paired(counted(first), counted(second), identity, resamples=resamples)["hit"]
 
 
 def test_a_difference_that_every_cluster_shows_is_certain() -> None:
@@ -80,14 +85,29 @@ def test_pairing_takes_out_what_is_hard_for_both() -> None:
     assert found.high - found.low < 0.1
 
 
-def test_only_clusters_of_both_with_the_same_questions_count() -> None:
-    first = sums([0, 0, 1], names=["a", "b", "c"])
-    second = sums([1, 1, 1], names=["b", "c", "d"])
+def test_only_what_both_were_asked_counts() -> None:
+    first = counted([0, 0, 1], asked=["a", "b", "c"])
+    second = counted([1, 1, 1], asked=["b", "c", "d"])
     found = paired(first, second, identity)["hit"]
     assert (found.value, found.clusters) == (0.5, 2)  # b: 0 to 1, c: 1 to 1
-    other = Sums.of(["a", "b"], [{"hit": (1, 1)}, {"hit": (1, 1)}], ["a", "another question"])
-    assert paired(first, other, identity)["hit"].clusters == 1
-    assert paired(first, sums([1], names=["z"]), identity) == {}
+    assert paired(first, counted([1], asked=["z"]), identity) == {}
+
+
+def test_what_only_one_was_asked_leaves_its_cluster_to_the_rest() -> None:
+    """As where a scene is drawn again after the last one of the smaller evaluation."""
+    first = counted([0, 1], asked=["a1", "b1"], clusters="ab")
+    second = counted([1, 1, 0, 0], asked=["a1", "b1", "a2", "c1"], clusters="abac")
+    for one, other, change in ((first, second, 0.5), (second, first, -0.5)):
+        found = paired(one, other, identity)["hit"]
+        assert (found.value, found.clusters) == (change, 2)
+
+
+def test_questions_of_one_cluster_are_resampled_together() -> None:
+    together = counted([0, 0, 1, 1], clusters="aabb")
+    found = paired(together, counted([1, 1, 1, 1]), identity, resamples=20000)["hit"]
+    # two clusters with the differences 1 and 0, as by hand above
+    assert (found.value, found.low, found.high, found.clusters) == (0.5, 0.0, 1.0, 2)
+    assert found.p == pytest.approx(2 * 1 / 4, abs=0.02)
 
 
 def test_a_metric_of_ratios_is_compared_as_a_whole() -> None:
@@ -97,7 +117,10 @@ def test_a_metric_of_ratios_is_compared_as_a_whole() -> None:
     def mean(ratios: Ratios) -> dict[str, Any]:
         return {"toy/mean": (ratios["x"] + ratios["y"]) / 2, "toy/x": ratios["x"]}
 
-    first, second = (Sums.of(["a", "b"], rows, ["", ""]) for rows in (labels, better))
+    names = {"a": "a", "b": "b"}
+    first, second = (
+        Counts(names, dict(zip(names, rows, strict=True))) for rows in (labels, better)
+    )
     found = paired(first, second, mean)
     assert found["toy/x"].value == pytest.approx(1 - 2 / 6)
     assert found["toy/mean"].value == pytest.approx((1 - 2 / 6) / 2)

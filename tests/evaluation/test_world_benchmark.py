@@ -11,6 +11,7 @@ from dress.evaluation.benchmark import Example, Labels
 from dress.evaluation.benchmarks.world import WorldBenchmark
 from dress.evaluation.statistics import bootstrap, pool
 from dress.types import Turn
+from dress.world.oracle import Oracle
 from dress.world.questions import Question, reference
 from dress.world.scene import Scene, Thing
 
@@ -189,6 +190,70 @@ def test_examples_are_held_out_and_a_function_of_the_seed() -> None:
         assert set(BENCHMARK.row(example)) == {"task", "scene"}
         (image,) = example.images
         assert image[:2] == b"\xff\xd8"  # JPEG
+
+
+def test_scenes_with_equal_objects_are_one_cluster() -> None:
+    examples = list(WorldBenchmark(scenes=300).examples())
+    scenes = {tuple(map(str, example.annotations["scene"])) for example in examples}
+    draws = {example.annotations["number"] for example in examples}
+    assert (len(draws), len(scenes)) == (300, 275)
+    clusters = {(e.cluster, str(e.annotations["scene"])) for e in examples}
+    assert len(clusters) == len({e.cluster for e in examples}) == 275
+    assert len({example.id for example in examples}) == len(examples)
+
+
+EVIDENCE = "In the top left a small red circle and in the centre a large blue square"
+EXISTENCE = Question("existence", "Is there a red circle in the picture?", "yes")
+RELATION = Question("relation", "Is the red circle left or right of the blue square?", "left")
+SIZE = Question("attribute", "What size is the object in the top left?", "small", SCENE.things[0])
+
+
+def related(place: str, side: str, other: str = "blue square") -> str:
+    return f"The red circle is in the {place} and the {other} is in the centre, so it is {side}."
+
+
+@pytest.mark.parametrize(
+    ("question", "response", "right"),
+    [
+        # what was seen is true and what is concluded is not, and the other way round
+        (RELATION, related("top left", "right"), 0),
+        (RELATION, related("bottom right", "left"), 1),
+        (RELATION, "The red circle is left, so it is right.", 0),  # two sides are no answer
+        (EXISTENCE, "In the top left I see a red circle, so no.", 0),
+        (EXISTENCE, "Nowhere do I see a red circle, so yes.", 1),
+        (EXISTENCE, "Yes, but nowhere do I see a red circle, so no.", 1),  # the first verdict
+        (EXISTENCE, "In the top left I see a red circle.", 0),  # concludes nothing
+        (SIZE, "There is in the top left a small red circle, so it is large.", 0),  # two sizes
+        (SIZE, "There is in the centre a small cyan cross, so it is small.", 1),
+        (COUNT, f"Two. {EVIDENCE} and one more, so three.", 1),  # the first number
+        (COUNT, f"{EVIDENCE}, so there are three.", 0),
+        (COUNT, "There are two objects: a cyan cross.", 1),
+    ],
+)
+def test_the_verdict_counts_and_not_the_evidence(
+    question: Question, response: str, right: int
+) -> None:
+    assert labels(question, response) == {
+        "vqa_accuracy": (right, 1),
+        question.task: (right, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("response", "helpfulness", "honesty"),
+    [
+        (related("top left", "left"), 4, 4),
+        (related("bottom right", "left"), 4, 3),
+        (related("top left", "left", other="cyan cross"), 4, 2),
+        (related("top left", "right"), 2, 2),
+    ],
+)
+def test_the_oracle_holds_false_evidence_against_honesty(
+    response: str, helpfulness: int, honesty: int
+) -> None:
+    feedback = Oracle().annotate(RELATION, SCENE, response, rng=random.Random(0))
+    assert feedback.judgements["helpfulness"].rating == helpfulness
+    assert feedback.judgements["honesty"].rating == honesty
 
 
 def test_images_can_be_blanked_or_shuffled_but_questions_stay() -> None:

@@ -210,7 +210,11 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     [
         (("benchmark=pope", "artifact=x", "responses=y"), "both set"),
         (("benchmark=pope", "responses=/nowhere"), "benchmark.root is 'None'"),
-        (("benchmark=none", "responses=y"), "nothing to evaluate"),
+        (("benchmark=none", "artifact=x"), "nothing to evaluate"),
+        (("benchmark=none", "responses=y"), "benchmark=none cannot score a file of responses"),
+        (("responses=y",), "benchmark is not set, and its default world cannot score a file"),
+        (("data=photographs", "responses=y"), "not set, and its default none cannot score"),
+        (("responses=y",), "give benchmark=pope, or whichever of docs/benchmarks.md"),
         (("benchmark=world", "responses=y"), "benchmark=world cannot score a file of responses"),
         (("benchmark=mmhal", "responses=y", "judge=llm", "judge.model=m"), "judge.base_url is not"),
         (("benchmark=chair", "benchmark.limit=0", "responses=y"), "benchmark.limit is 0"),

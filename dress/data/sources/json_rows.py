@@ -1,4 +1,4 @@
-"""Read the rows of a JSON file one by one: an array of objects, or JSON lines."""
+"""Read the rows of a JSON file one by one: an array of objects, or objects one after another."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from dress.data.sources.json_lines import json_lines
 from dress.errors import InputError
 
 _CHARACTER = re.compile(r"\S")
 Row = tuple[int, Mapping[str, Any]]
 _READ = 2**20  # characters at a time
-_LONGEST = 2**24  # characters of a row; an array may be of any length
+_LONGEST = 2**24  # characters of a row; a file may be of any length
 
 
 def json_rows(path: Path) -> Iterator[Row]:
     """Yield (number from 1, object) of every row; memory does not grow with their number."""
-    with path.open("rb") as file:
-        first = file.read(_READ).lstrip()[:1]
-    return _array(path) if first == b"[" else json_lines(path)
-
-
-def _array(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8") as file:
         text = _Text(file, path)
-        text.take("[")
-        number = 0
-        while not text.starts_with("]"):
-            if number:
-                text.take(",")
-            number += 1
-            yield number, text.row(number)
-        text.take("]")
-        if text.starts_with(""):
-            raise InputError(f"{path} goes on after the end of its array: remove what follows it.")
+        yield from _array(text) if text.starts_with("[") else _objects(text)
+
+
+def _array(text: _Text) -> Iterator[Row]:
+    text.take("[")
+    number = 0
+    while not text.starts_with("]"):
+        if number:
+            text.take(",")
+        number += 1
+        yield number, text.row(number)
+    text.take("]")
+    if text.starts_with(""):
+        raise InputError(f"{text.path} goes on after the end of its array: remove what follows it.")
+
+
+def _objects(text: _Text) -> Iterator[Row]:
+    """JSON lines are objects one after another, as are objects over several lines, or on one."""
+    number = 0
+    while text.starts_with(""):
+        number += 1
+        yield number, text.row(number)
 
 
 class _Text:

@@ -8,7 +8,6 @@ part is amber_generative.py.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -18,7 +17,7 @@ from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.official import json_array, released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
-from dress.evaluation.yes_no import defined, under, yes_no_labels
+from dress.evaluation.yes_no import defined, first_word, under, yes_no_labels
 from dress.records import Turn
 
 Answers = Literal["exact", "first_word"]
@@ -31,7 +30,6 @@ DIMENSIONS: Mapping[str, tuple[str, ...]] = {  # type of an annotation -> where 
     "relation": ("relation",),
 }
 GENERATIVE = "generative"
-_FIRST = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 
 
 class AmberBenchmark(PublicBenchmark):
@@ -92,9 +90,6 @@ class AmberBenchmark(PublicBenchmark):
             truths[field(row, "id", where)] = kind, str(truth)
         return truths
 
-    def key(self, row: Mapping[str, Any]) -> str | None:
-        return str(row["id"]) if "id" in row else None
-
     def ignores(self, row: Mapping[str, Any]) -> bool:
         return self._truths.get(str(row.get("id")), ("", ""))[0] == GENERATIVE
 
@@ -109,8 +104,7 @@ class AmberBenchmark(PublicBenchmark):
     def _read(self, response: str) -> str | None:
         if self.answers == "exact":
             return response.lower() if response in ("Yes", "No") else None
-        found = _FIRST.match(response)
-        return found[1].lower() if found else None
+        return first_word(response)
 
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         return {f"amber/{name}": value for name, value in defined(ratios).items()}

@@ -138,9 +138,6 @@ class AmberGenerativeBenchmark(PublicBenchmark):
             )
         return Likeness(self.similarity)
 
-    def key(self, row: Mapping[str, Any]) -> str | None:
-        return str(row["id"]) if "id" in row else None
-
     def ignores(self, row: Mapping[str, Any]) -> bool:
         """Tell an answer to a question of the discriminative part."""
         return self._objects.get(str(row.get("id")), {}) is None

@@ -32,6 +32,7 @@ class ChairBenchmark(PublicBenchmark):
 
     name = "chair"
     response_fields = ("response", "caption", "text", "answer")
+    key_fields = ("image_id",)
     fixed_questions = False
 
     def __init__(

@@ -63,13 +63,11 @@ class InteractionBenchmark:
     def examples(self) -> Iterator[Example]:
         """Yield the world's examples, each with the feedback that some other scene would get."""
         examples = list(self.world.examples())
-        scenes = list({e.cluster: truth(e)[0] for e in examples}.values())
-        numbers = {
-            cluster: n for n, cluster in enumerate(dict.fromkeys(e.cluster for e in examples))
-        }
+        scenes = list({e.annotations["number"]: truth(e)[0] for e in examples}.values())
         for example in examples:
             rng = random.Random(f"other:{example.id}")
-            later = scenes[numbers[example.cluster] + 1 :] + scenes[: numbers[example.cluster]]
+            number = example.annotations["number"]
+            later = scenes[number + 1 :] + scenes[:number]
             task = truth(example)[1].task
             advice = next(filter(None, (self._advice(s, task, rng) for s in later)), None)
             annotations = {**example.annotations, "other_feedback": advice}

@@ -41,6 +41,7 @@ class LlavaBenchmark(PublicBenchmark):
     """
 
     response_fields = ("response", "text", "answer")
+    key_fields = ("question_id",)
 
     def __init__(
         self,
@@ -92,9 +93,6 @@ class LlavaBenchmark(PublicBenchmark):
                     "category": field(row, "category", where),
                 },
             )
-
-    def key(self, row: Mapping[str, Any]) -> str | None:
-        return str(row["question_id"]) if "question_id" in row else None
 
     def request(self, example: Example, response: str) -> JudgeRequest:
         texts = (

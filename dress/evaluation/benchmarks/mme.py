@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class MmeBenchmark(PublicBenchmark):
 
     name = "mme"
     response_fields = ("response", "answer", "text")
+    key_fields = ("subtask", "image", "question")
 
     def __init__(
         self,
@@ -75,8 +77,8 @@ class MmeBenchmark(PublicBenchmark):
         for subtask, name in zip(self.subtasks, self.files(), strict=True):
             path = self.path(name)
             previous = ""
-            rows = _rows(path)
-            for place, (image, question, answer) in enumerate(rows):
+            rows = [cells for _, cells in _rows(path)]
+            for place, (image, question, answer, *_) in enumerate(rows):
                 if (place % 2 and image != previous) or (place == len(rows) - 1 and not place % 2):
                     raise InputError(
                         f"{path}: {image} has no pair of questions in consecutive lines: fetch "
@@ -88,13 +90,50 @@ class MmeBenchmark(PublicBenchmark):
                     cluster=image if subtask in _COCO else f"{subtask}/{image}",
                     images=(),
                     question=question,
-                    answer=answer,
+                    answer=answer.strip().lower(),
                     annotations={"image": f"{subtask}/{image}", "subtask": subtask},
                 )
 
+    def response_rows(self, path: Path) -> Iterator[tuple[Path, int, Mapping[str, Any]]]:
+        """Read also what calculation.py reads: `<subtask>.txt`, or the folder that holds them."""
+        if path.is_dir():
+            files = [path / f"{subtask}.txt" for subtask in self.subtasks]
+            files = [file for file in files if file.is_file()]
+            if not files:
+                raise InputError(
+                    f"{path} holds no {self.subtasks[0]}.txt and no file of another of "
+                    "benchmark.subtasks: give responses=<the folder of <subtask>.txt, or a file>."
+                )
+        elif path.suffix == ".txt" and path.stem in (*PERCEPTION, *COGNITION):
+            files = [path]
+        else:
+            yield from super().response_rows(path)
+            return
+        for file in files:
+            for number, (image, question, _, *said) in _rows(file):
+                if not said:
+                    raise InputError(
+                        f"{file}, row {number}, has no answer after its third tab: give the file "
+                        "of results and not that of questions."
+                    )
+                row = {"subtask": file.stem, "image": image, "question": question}
+                yield file, number, row | {"answer": said[0]}
+
     def key(self, row: Mapping[str, Any]) -> str | None:
-        names = ("subtask", "image", "question")
-        return "/".join(str(row[n]) for n in names) if set(names) <= set(row) else None
+        """Go by the name of the image without its suffix, which some results give as .txt."""
+        name = super().key(row)
+        found = self._ids.get(self._place(row)) if name else None
+        return found or name
+
+    @cached_property
+    def _ids(self) -> Mapping[tuple[str, ...], str]:
+        return {
+            self._place({**example.annotations, "question": example.question}): example.id
+            for example in self.examples()
+        }
+
+    def _place(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        return str(row["subtask"]), Path(str(row["image"])).stem, self.spelt(str(row["question"]))
 
     def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
         said = read_answer(turns[-1].model or "")
@@ -149,21 +188,19 @@ def read_answer(response: str) -> str | None:
     return "yes" if "yes" in start else "no" if "no" in start else None
 
 
-def _rows(path: Path) -> list[tuple[str, str, str]]:
-    """Return image, question and answer, yes or no, of every line."""
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of every line: image, question, Yes or No, in results an answer."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8: fetch the released file again.") from None
-    rows = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        parts = line.split("\t")
-        if len(parts) < 3 or not parts[0] or parts[2].strip().lower() not in ("yes", "no"):
+        cells = line.removesuffix("\r").split("\t", 3)
+        if len(cells) < 3 or not cells[0] or cells[2].strip().lower() not in ("yes", "no"):
             raise InputError(
                 f"{path}, line {number}, is not image, question and Yes or No, with tabs between: "
                 "fetch the released file again."
             )
-        rows.append((parts[0], parts[1], parts[2].strip().lower()))
-    return rows
+        yield number, cells

@@ -33,6 +33,7 @@ class MMHalBenchmark(PublicBenchmark):
 
     name = "mmhal"
     response_fields = ("response", "model_answer", "text")
+    key_fields = ("image_id",)
 
     def __init__(
         self,
@@ -71,9 +72,6 @@ class MMHalBenchmark(PublicBenchmark):
                     "topic": field(row, "question_topic", where),
                 },
             )
-
-    def key(self, row: Mapping[str, Any]) -> str | None:
-        return str(row["image_id"]) if "image_id" in row else None
 
     def request(self, example: Example, response: str) -> JudgeRequest:
         texts = (

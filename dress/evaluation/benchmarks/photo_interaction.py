@@ -10,7 +10,7 @@ as a control: the annotator then only judges.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from dress.data.rejects import Reject
@@ -80,9 +80,6 @@ class PhotoInteractionBenchmark(PublicBenchmark):
                     "captions": list(photograph.captions),
                 },
             )
-
-    def key(self, row: Mapping[str, Any]) -> str | None:
-        return None
 
     def replies(self, asked: Sequence[tuple[Example, Sequence[Turn]]]) -> list[str | None]:
         judged = self._judged([(example, [turns]) for example, turns in asked])

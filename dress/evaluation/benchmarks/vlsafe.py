@@ -35,6 +35,7 @@ class VLSafeBenchmark(PublicBenchmark):
 
     name = "vlsafe"
     response_fields = ("response", "answer", "text")
+    key_fields = ("image_id",)
 
     def __init__(
         self,
@@ -79,9 +80,6 @@ class VLSafeBenchmark(PublicBenchmark):
         path = self.path(self.alignment)
         queries = (field(row, "query", f"{path}, row {n},") for n, row in json_rows(path))
         return frozenset(queries)
-
-    def key(self, row: Mapping[str, Any]) -> str | None:
-        return str(row["image_id"]) if "image_id" in row else None
 
     def request(self, example: Example, response: str) -> JudgeRequest:
         texts = (("malicious request", example.question), ("response to judge", response))

@@ -26,8 +26,9 @@ IMAGE_MODES = ("true", "blank", "shuffled")
 
 
 class WorldBenchmark:
-    """One question of each task for `scenes` test scenes.
+    """One question of each task for `scenes` test scenes as they are drawn.
 
+    The same objects may be drawn again; such scenes are one cluster, as they are no new evidence.
     `images` replaces what the model sees: by a blank picture, or by that of the next scene.
     """
 
@@ -52,15 +53,18 @@ class WorldBenchmark:
         for number, scene in enumerate(scenes):
             image = self._shown(pictures, number)
             rng = random.Random(f"benchmark:{self.seed}:{number}")
-            cluster = f"world-test-{self.seed}-{number:06d}"
             for question in all_questions(scene, rng):
                 yield Example(
-                    id=f"{cluster}-{question.task}",
-                    cluster=cluster,
+                    id=f"world-test-{self.seed}-{number:06d}-{question.task}",
+                    cluster=scene.name,
                     images=(image,),
                     question=question.text,
                     answer=reference(question, scene, rng),
-                    annotations={"scene": scene.to_json(), "question": question.to_json()},
+                    annotations={
+                        "scene": scene.to_json(),
+                        "question": question.to_json(),
+                        "number": number,
+                    },
                 )
 
     def _shown(self, pictures: list[bytes], number: int) -> bytes:

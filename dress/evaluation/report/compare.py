@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 from dress.evaluation.report.columns import Column
 from dress.evaluation.report.significance import Difference, paired
+from dress.evaluation.table import headline_gains
 
 INTERACTION = "/interaction/"
+GAIN_INPUTS = frozenset(
+    f"world/{name}" for name in ("helpfulness", "chair_i", "chair_s", "safety", "persuasiveness")
+)
 LOWER_IS_BETTER = re.compile(
-    r"chair(_[is])?|hal|cog|overrefusal|overcorrection|broken_\d+|hallucination_rate|unparsed|empty|"
+    r"chair(_[is])?|hal|cog|overrefusal|overcorrection|broken_\d+|hallucination_rate|misread|unparsed|empty|"
     r"unanswered|judge_failures"
 )
 NEUTRAL = re.compile(
@@ -31,6 +35,14 @@ class Figure:
 
 
 Figures = dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Relative gains in percent, and over how many scenes; None where all were taken unpaired."""
+
+    percent: Mapping[str, float]
+    scenes: int | None
 
 
 def sign(name: str) -> int:
@@ -84,7 +96,28 @@ def _metric_differences(earlier: Sequence[Column], column: Column) -> dict[str, 
         if one is None:
             continue
         names = one.reproduced & other.reproduced
-        if names and one.sums and other.sums and one.combine:
-            differences = paired(one.sums, other.sums, one.combine)
+        if names and one.counts and other.counts and one.combine:
+            differences = paired(one.counts, other.counts, one.combine)
             found |= {name: differences[name] for name in names & differences.keys()}
     return found
+
+
+def world_gains(first: Column, second: Column) -> Gains | None:
+    """Return the headline's gains over the scenes that both columns were asked about.
+
+    Rows without labels are not paired: the gains are then those of all scenes. None where a column
+    has not been asked what the gains need.
+    """
+    for suite, other in second.suites.items():
+        one = first.suites.get(suite)
+        if one is None or not GAIN_INPUTS <= one.artifact.metrics.keys():
+            continue
+        if not (GAIN_INPUTS <= one.reproduced & other.reproduced):
+            return Gains(headline_gains(one.artifact.metrics, other.artifact.metrics), None)
+        assert one.counts and other.counts and one.combine
+        pair = one.counts.shared(other.counts)
+        if pair is None:
+            return Gains({}, 0)
+        before, after = (one.combine(side.ratios()) for side in pair)
+        return Gains(headline_gains(before, after), len(pair[0].sums))
+    return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from dress.artifact import Artifact
 from dress.evaluation.benchmark import Labels
-from dress.evaluation.report.significance import Combine, Sums
+from dress.evaluation.report.significance import Combine, Counts
 from dress.files import read_lines
 
 RESPONSES = "responses.jsonl"  # the runner's, whose imports take seconds
@@ -35,17 +35,17 @@ class Evaluation:
         return list(read_lines(self.artifact.path / RESPONSES))
 
     @cached_property
-    def sums(self) -> Sums | None:
-        """Labels per cluster; None where the rows of an older evaluation have none."""
-        return sums_of(self.rows, labels_of)
+    def counts(self) -> Counts | None:
+        """Labels by question; None where the rows of an older evaluation have none."""
+        return counts_of(self.rows, labels_of)
 
     @cached_property
     def reproduced(self) -> frozenset[str]:
         """Name the metrics that the labels give again: only these can be compared by them."""
-        if self.sums is None or self.combine is None:
+        if self.counts is None or self.combine is None:
             return frozenset()
         try:
-            again = self.combine(self.sums.ratios(self.sums.sums.sum(axis=0)))
+            again = self.combine(self.counts.sums().ratios())
         except KeyError:  # labels of another version of the benchmark
             return frozenset()
         metrics = self.artifact.metrics
@@ -60,10 +60,14 @@ def labels_of(row: Row) -> Labels:
     return {name: (pair[0], pair[1]) for name, pair in row.get("labels", {}).items()}
 
 
-def sums_of(rows: Sequence[Row], labels: Callable[[Row], Labels]) -> Sums | None:
-    """Pool `labels` of each dialogue; they are the same in all its rows."""
+def counts_of(rows: Sequence[Row], labels: Callable[[Row], Labels]) -> Counts | None:
+    """Count `labels` of each dialogue; they are the same in all its rows."""
     firsts = [row for row in rows if not row.get("turn")]
     if not firsts or not all("cluster" in row and "labels" in row for row in firsts):
         return None
-    asked = [f"{row['id']} {row['question']}" for row in firsts]
-    return Sums.of([row["cluster"] for row in firsts], [labels(row) for row in firsts], asked)
+    asked = [f"{row['id']} {row['question']} {row.get('scene', '')}" for row in firsts]
+    clusters = [row["cluster"] for row in firsts]
+    return Counts(
+        dict(zip(asked, clusters, strict=True)),
+        dict(zip(asked, map(labels, firsts), strict=True)),
+    )

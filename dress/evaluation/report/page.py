@@ -131,7 +131,9 @@ def notes(columns: Sequence[Column], metrics: Sequence[Figures]) -> list[str]:
     pairs = {f.difference.clusters for part in metrics for f in part.values() if f.difference}
     if pairs:
         count = " to ".join(str(n) for n in sorted({min(pairs), max(pairs)}))
-        found.append(f"Each difference pairs {count} clusters in which both were asked the same.")
+        found.append(
+            f"Differences and relative gains are over what both were asked: {count} clusters."
+        )
     if absent := [column.label for column in columns if column.missing]:
         found.append(f"Missing: {', '.join(absent)}.")
     if older := [c.label for c in columns if not all(e.reproduced for e in c.suites.values())]:

@@ -13,26 +13,26 @@ from dress.evaluation.report.compare import (
     compared,
     figures_of,
 )
-from dress.evaluation.report.evaluations import Evaluation, Row, labels_of, sums_of
-from dress.evaluation.report.significance import Sums, paired
+from dress.evaluation.report.evaluations import Evaluation, Row, counts_of, labels_of
+from dress.evaluation.report.significance import Counts, paired
 from dress.evaluation.statistics import bootstrap
 
 
 def type_figures(columns: Sequence[Column]) -> list[Figures]:
     """Return figures per question type: each label pooled over one task."""
     suites = [_plain_suite(column) for column in columns]
-    sums = [_type_sums(evaluation) for evaluation in suites]
+    counts = [_type_counts(evaluation) for evaluation in suites]
     every = [
         _bootstrapped(part) if part else _type_metrics(evaluation)
-        for evaluation, part in zip(suites, sums, strict=True)
+        for evaluation, part in zip(suites, counts, strict=True)
     ]
     base = next((place for place, figures in enumerate(every) if figures), 0)
-    first = sums[base]
+    first = counts[base]
     return [
         compared(every[base], figures, paired(first, part, _identity) if first and part else {})
         if place != base
         else figures
-        for place, (figures, part) in enumerate(zip(every, sums, strict=True))
+        for place, (figures, part) in enumerate(zip(every, counts, strict=True))
     ]
 
 
@@ -55,10 +55,10 @@ def _plain_suite(column: Column) -> Evaluation | None:
     return None
 
 
-def _type_sums(evaluation: Evaluation | None) -> Sums | None:
-    if evaluation is None or evaluation.sums is None:
+def _type_counts(evaluation: Evaluation | None) -> Counts | None:
+    if evaluation is None or evaluation.counts is None:
         return None
-    return sums_of([row for row in evaluation.rows if "task" in row], _by_type)
+    return counts_of([row for row in evaluation.rows if "task" in row], _by_type)
 
 
 def _by_type(row: Row) -> Labels:
@@ -73,5 +73,6 @@ def _identity(ratios: Ratios) -> dict[str, Any]:
     return dict(ratios)
 
 
-def _bootstrapped(sums: Sums) -> Figures:
+def _bootstrapped(counts: Counts) -> Figures:
+    sums = counts.sums()
     return figures_of(bootstrap(sums.names, sums.sums, _identity))

@@ -37,52 +37,62 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
+class Counts:
+    """What the answer to each question counted, and the cluster it is resampled with."""
+
+    clusters: Mapping[str, str]  # by question
+    labels: Mapping[str, Labels]  # by question
+
+    def sums(self) -> Sums:
+        return Sums(*pool([*self.clusters.values()], [*self.labels.values()]))
+
+    def shared(self, other: Counts) -> tuple[Sums, Sums] | None:
+        """Sum both over the questions that both were asked, in clusters of the first.
+
+        None where there is no such question.
+        """
+        asked = sorted(self.labels.keys() & other.labels.keys())
+        clusters = [self.clusters[question] for question in asked]
+        one, two = (
+            Sums(*pool(clusters, [side.labels[question] for question in asked]))
+            for side in (self, other)
+        )
+        return (one, two) if asked else None
+
+
+@dataclass(frozen=True, eq=False)
 class Sums:
-    """Numerators and denominators per cluster and label, and what was asked in each cluster."""
+    """Numerators and denominators per cluster and label."""
 
     names: Sequence[str]
     sums: Float[np.ndarray, "cluster label two"]
-    asked: Mapping[str, frozenset[str]]  # in the order of the first axis
 
-    @classmethod
-    def of(
-        cls, clusters: Sequence[str], labels: Sequence[Labels], questions: Sequence[str]
-    ) -> Sums:
-        """Pool rows; `questions` says what each is about."""
-        names, sums = pool(clusters, labels)
-        asked: dict[str, set[str]] = {cluster: set() for cluster in clusters}
-        for cluster, question in zip(clusters, questions, strict=True):
-            asked[cluster].add(question)
-        return cls(names, sums, {cluster: frozenset(texts) for cluster, texts in asked.items()})
-
-    def of_clusters(self, clusters: Sequence[str]) -> Float[np.ndarray, "cluster label two"]:
-        place = {cluster: i for i, cluster in enumerate(self.asked)}
-        return self.sums[[place[cluster] for cluster in clusters]]
-
-    def ratios(self, totals: Float[np.ndarray, "... label two"]) -> Mapping[str, Any]:
-        return pooled_ratios(self.names, totals)
+    def ratios(self, weights: Float[np.ndarray, "... cluster"] | None = None) -> Ratios:
+        """Pool all clusters, each as often as its weight says."""
+        every = np.ones(len(self.sums)) if weights is None else weights
+        return pooled_ratios(self.names, np.tensordot(every, self.sums, 1))
 
 
 def paired(
-    first: Sums, second: Sums, combine: Combine, *, resamples: int = 2000, seed: int = 0
+    first: Counts, second: Counts, combine: Combine, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Difference]:
-    """Compare two evaluations on the clusters in which both were asked the same.
+    """Compare two evaluations on the questions that both were asked.
 
-    Returns a difference per figure of `combine` that both have; nothing where no cluster is shared.
+    Returns a difference per figure of `combine` that both have; nothing where no question is
+    shared.
     """
-    shared = sorted(c for c, asked in first.asked.items() if second.asked.get(c) == asked)
-    if not shared:
+    pair = first.shared(second)
+    if pair is None:
         return {}
-    pairs = [(side, side.of_clusters(shared)) for side in (first, second)]
-    point = _difference(*(combine(side.ratios(sums.sum(axis=0))) for side, sums in pairs))
+    clusters = len(pair[0].sums)
+    point = _difference(*(combine(side.ratios()) for side in pair))
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in point}
-    for weights in _weights(len(shared), resamples, seed):
-        totals = [(side, np.tensordot(weights, sums, 1)) for side, sums in pairs]
-        differences = _difference(*(combine(side.ratios(total)) for side, total in totals))
+    for weights in _weights(clusters, resamples, seed):
+        differences = _difference(*(combine(side.ratios(weights)) for side in pair))
         for name, values in differences.items():
             drawn[name].append(np.broadcast_to(np.asarray(values, np.float64), len(weights)))
     return {
-        name: _summary(float(value), np.concatenate(drawn[name]), len(shared))
+        name: _summary(float(value), np.concatenate(drawn[name]), clusters)
         for name, value in point.items()
         if np.isfinite(value)
     }

@@ -6,14 +6,22 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dress.evaluation.report.columns import Column
-from dress.evaluation.report.compare import INTERACTION, Figure, Figures, sign
-from dress.evaluation.table import HEADLINE, headline_gains, number
+from dress.evaluation.report.compare import (
+    GAIN_INPUTS,
+    INTERACTION,
+    Figure,
+    Figures,
+    Gains,
+    sign,
+    world_gains,
+)
+from dress.evaluation.table import HEADLINE, number
 
-GAIN_INPUTS = ("helpfulness", "chair_i", "chair_s", "safety", "persuasiveness")
+GAIN_SCENES = "scenes in both"
 MISSING = "missing"
 WORLD = "world"
 HEADLINE_TITLE, INTERACTION_TITLE, OTHER_TITLE = "Headline", "Interaction", "Other metrics"
@@ -116,25 +124,25 @@ def _verdict(gain: float) -> str:
 
 def gain_table(columns: Sequence[Column]) -> Table | None:
     """Return the gains over the first column by the rules that decode DRESS's headline."""
-    needed = {f"world/{name}" for name in GAIN_INPUTS}
-    columns = [c for c in columns if c.missing or needed <= c.metrics.keys()]
+    columns = [c for c in columns if c.missing or c.metrics.keys() >= GAIN_INPUTS]
     base = next((place for place, column in enumerate(columns) if not column.missing), None)
     if base is None or len(columns) < 2:
         return None
     gains = [
-        None
-        if column.missing or place == base
-        else headline_gains(columns[base].metrics, column.metrics)
+        None if place == base else world_gains(columns[base], column)
         for place, column in enumerate(columns)
     ]
     rows = tuple(
         (name, tuple(_gain(c, part, name) for c, part in zip(columns, gains, strict=True)))
-        for name in ("helpful", "honest", "harmless")
+        for name in ("helpful", "honest", "harmless", GAIN_SCENES)
     )
     return Table("Relative gain", tuple(column.label for column in columns), rows)
 
 
-def _gain(column: Column, gains: Mapping[str, float] | None, name: str) -> Cell:
-    if gains is None or not math.isfinite(gains[name]):
+def _gain(column: Column, gains: Gains | None, name: str) -> Cell:
+    if column.missing or gains is None:
         return Cell(MISSING if column.missing else "-")
-    return Cell(f"{gains[name]:+.1f} %")
+    if name == GAIN_SCENES:
+        return Cell("not paired" if gains.scenes is None else str(gains.scenes))
+    percent = gains.percent.get(name, math.nan)
+    return Cell(f"{percent:+.1f} %" if math.isfinite(percent) else "-")
