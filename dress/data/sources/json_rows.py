@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 from dress.data.sources.json_lines import json_lines
 from dress.errors import InputError
+from dress.files import not_utf8
 
 _CHARACTER = re.compile(r"\S")
 Row = tuple[int, Mapping[str, Any]]
@@ -19,13 +20,13 @@ _LONGEST = 2**24  # characters of a row; an array may be of any length
 
 def json_rows(path: Path) -> Iterator[Row]:
     """Yield (number from 1, object) of every row; memory does not grow with their number."""
-    with path.open("rb") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         first = file.read(_READ).lstrip()[:1]
-    return _array(path) if first == b"[" else json_lines(path)
+    return _array(path) if first == "[" else json_lines(path)
 
 
 def _array(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         text = _Text(file, path)
         text.take("[")
         number = 0
@@ -82,6 +83,6 @@ class _Text:
         try:
             read = self.file.read(_READ)
         except UnicodeDecodeError:
-            raise InputError(f"{self.path} is not UTF-8: fetch the file again.") from None
+            raise not_utf8(self.path) from None
         self.text, self.place = self.text[self.place :] + read, 0
         return bool(read)

@@ -17,6 +17,7 @@ from typing import Any
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.public import PublicBenchmark, Unanswered, unique
+from dress.files import read_text, text_lines
 from dress.records import Turn
 
 PERCEPTION = (
@@ -151,12 +152,8 @@ def read_answer(response: str) -> str | None:
 
 def _rows(path: Path) -> list[tuple[str, str, str]]:
     """Return image, question and answer, yes or no, of every line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8: fetch the released file again.") from None
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         parts = line.split("\t")
