@@ -46,6 +46,11 @@ def test_order_is_of_no_account_where_there_are_ids(tmp_path: Path) -> None:
     assert found == {"random/1": "a", "random/2": "b", "random/3": "c"}
 
 
+def test_an_id_may_be_a_number_or_text(tmp_path: Path) -> None:
+    found = responses(tmp_path, [{**row(1, "a"), "question_id": n} for n in ("1", 2.0, 3)])
+    assert list(found) == ["random/1", "random/2", "random/3"]
+
+
 def test_an_array_and_ids_of_our_own(tmp_path: Path) -> None:
     rows = [{"id": f"random/{n}", "response": str(n), "answer": "yes"} for n in (2, 3, 1)]
     (tmp_path / "answers.json").write_text(json.dumps(rows, indent=1))

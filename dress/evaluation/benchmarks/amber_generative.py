@@ -18,7 +18,7 @@ from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.benchmarks.amber import amber_json
 from dress.evaluation.nouns import Likeness, NounFinder
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
 from dress.evaluation.yes_no import defined
 from dress.files import read_json, read_text, text_lines
 from dress.records import Turn
@@ -139,11 +139,11 @@ class AmberGenerativeBenchmark(PublicBenchmark):
         return Likeness(self.similarity)
 
     def key(self, row: Mapping[str, Any]) -> str | None:
-        return str(row["id"]) if "id" in row else None
+        return as_id(row["id"]) if "id" in row else None
 
     def ignores(self, row: Mapping[str, Any]) -> bool:
         """Tell an answer to a question of the discriminative part."""
-        return self._objects.get(str(row.get("id")), {}) is None
+        return self._objects.get(as_id(row.get("id")), {}) is None
 
     def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
         return object_labels(

@@ -15,7 +15,7 @@ from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.judge import JudgeRequest, ask
 from dress.evaluation.official import all_answered, json_lines, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
 from dress.files import read_json
 
 CATEGORIES = ("conv", "detail", "complex")
@@ -94,7 +94,7 @@ class LlavaBenchmark(PublicBenchmark):
             )
 
     def key(self, row: Mapping[str, Any]) -> str | None:
-        return str(row["question_id"]) if "question_id" in row else None
+        return as_id(row["question_id"]) if "question_id" in row else None
 
     def request(self, example: Example, response: str) -> JudgeRequest:
         texts = (

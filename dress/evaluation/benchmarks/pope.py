@@ -16,7 +16,7 @@ from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.official import all_answered, json_lines, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
 from dress.evaluation.yes_no import QUANTITIES, defined, under, yes_no_labels
 from dress.records import Turn
 
@@ -75,7 +75,7 @@ class PopeBenchmark(PublicBenchmark):
         only = self.splits[0] if len(self.splits) == 1 else None
         split = row.get("split", only)
         named = split is not None and "question_id" in row
-        return f"{split}/{row['question_id']}" if named else None
+        return f"{split}/{as_id(row['question_id'])}" if named else None
 
     def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
         response = turns[-1].model or ""
