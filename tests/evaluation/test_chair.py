@@ -150,6 +150,16 @@ def test_ids_as_text_and_as_numbers_are_joined(tmp_path: Path) -> None:
     assert figures["chair_i"] == 1 / 4 and figures["chair_s"] == pytest.approx(1 / 3)
 
 
+def test_a_running_number_is_no_image(tmp_path: Path) -> None:
+    # as in COCO's files of results, where `id` counts the captions
+    rows = [
+        {"id": 1, "image_id": 3, "caption": "Scissors."},
+        {"id": 2, "image_id": 1, "caption": "A dog."},
+        {"id": 3, "image_id": 2, "caption": "A cat."},
+    ]
+    assert points(scored(files(tmp_path), rows, tmp_path))["chair_i"] == 0
+
+
 def test_a_photograph_is_found_by_its_own_file_name(tmp_path: Path) -> None:
     benchmark = files(tmp_path)
     turned = {"001.jpg": "shot-2.jpg", "002.jpg": "shot-1.jpg"}
