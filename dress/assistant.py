@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from dress.chat.condition import Condition
+from dress.chat.images import decode_image, png
 from dress.chat.processor import Processor
 from dress.data.collate import stacked_images
 from dress.data.rejects import Reject
+from dress.data.sources.photographs import read_photograph
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.types import Encoded, Turn
@@ -180,11 +181,9 @@ class Assistant:
 
 
 def read_image(image: str | Path | bytes | Image.Image) -> bytes:
-    """Return the bytes of an image file, or of a PIL image as PNG."""
+    """Return the bytes of an image file, or of a PIL image as PNG; Reject for what is neither."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):
-        stream = io.BytesIO()
-        image.convert("RGB").save(stream, "PNG")
-        return stream.getvalue()
-    return Path(image).read_bytes()
+        return png(decode_image(image))
+    return read_photograph(Path(image), key=Path(image).name)

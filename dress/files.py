@@ -1,4 +1,4 @@
-"""Files that a crash leaves whole: atomic and durable writing, JSON lines."""
+"""Files that a crash leaves whole: atomic and durable writing, JSON lines; and how text is read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from dress.errors import InputError
 
 
 def replace_durably(temporary: str | os.PathLike[str], final: str | os.PathLike[str]) -> None:
@@ -40,6 +42,25 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     replace_durably(temporary, path)
+
+
+def read_text(path: Path, *, remedy: str = "fetch the file again") -> str:
+    """Read UTF-8, with or without a byte order mark; InputError for anything else."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): {remedy}.") from None
+    except UnicodeDecodeError:
+        raise not_utf8(path) from None
+
+
+def not_utf8(path: Path) -> InputError:
+    return InputError(f"{path} is not UTF-8: save it as UTF-8, or fetch it again.")
+
+
+def text_lines(text: str) -> list[str]:
+    r"""Split at `\n` and `\r\n` alone: U+2028, U+0085, `\f` and the like are part of a text."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def is_unicode(text: str) -> bool:
@@ -79,10 +100,10 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the records of a JSON-lines file, skipping lines that a crash cut short."""
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
         with suppress(ValueError):
             yield json.loads(line)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return json.loads(read_text(path)) if path.is_file() else {}

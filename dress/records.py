@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 ASPECTS = ("helpfulness", "honesty", "harmlessness")
 RATINGS = (1, 2, 3, 4)
+_WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0+)?", re.ASCII)
+
+
+def whole_number(value: object) -> int | None:
+    """Read 4, 4.0, "4" or "4.0" as 4; None for all else, such as 4.5 and True."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text.partition(".")[0]) if _WHOLE.fullmatch(text) else None
+    return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
-"""Image files to upright 8-bit RGB pictures; what cannot be shown is a Reject."""
+"""Image files and PIL images to upright 8-bit RGB pictures; what cannot be shown is a Reject."""
 
 from __future__ import annotations
 
 import warnings
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dress.data.rejects import Reject
 
@@ -34,23 +34,25 @@ class ImageKey:
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
+    source: bytes | Image.Image, *, max_pixels: int = MAX_PIXELS, at_least: int | None = None
 ) -> Image.Image:
-    """Decode the first picture of a JPEG, PNG or WebP file; its header is judged before a pixel.
+    """Decode the first picture of a JPEG, PNG or WebP file, or show a PIL image as its file.
 
-    CMYK, grey and palette colours become RGB, 16 bits per channel the upper 8, an alpha channel is
-    dropped, and the EXIF orientation is applied unless it is damaged. With `at_least` a JPEG is
-    decoded at 1/2, 1/4 or 1/8 of its size where both sides keep so many pixels (libjpeg scales in
-    the DCT), which saves most of the time of shrinking it afterwards.
+    Its size is judged before a pixel. With `at_least` a JPEG file is decoded at 1/2, 1/4 or 1/8 of
+    its size where both sides keep so many pixels (libjpeg scales in the DCT), which saves most of
+    the time of shrinking it afterwards.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of sizes judged here
-            with _opened(data, max_pixels=max_pixels) as image:
-                if at_least is not None:
+            with _opened(source) as image:
+                if image.width * image.height > max_pixels:
+                    size = f"{image.width} x {image.height} pixels"
+                    raise Reject("image too large", detail=size)
+                if at_least is not None and image is not source:
                     image.draft(None, (at_least, at_least))
                 image.load()
-                return as_rgb(_eight_bits(_upright(image)))
+                return as_rgb(image)
     except Reject:
         raise
     except UnidentifiedImageError:
@@ -60,28 +62,76 @@ def decode_image(
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB; an image that is RGB already is returned as it is, not copied."""
+    """Turn an image upright and convert it to RGB; one that is both is returned, not copied.
+
+    CMYK, grey and palette colours become RGB, wider pixels 8 bits, an alpha channel is dropped, and
+    the EXIF orientation is applied unless it is damaged.
+    """
+    image = _eight_bits(_upright(image))
+    if image.mode == "La":  # which Pillow converts to nothing else
+        image = image.convert("LA")
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _opened(data: bytes, *, max_pixels: int) -> Image.Image:
+def png(image: Image.Image) -> bytes:
+    stream = BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """Shrink an image file to a JPEG of at most `side` pixels a side."""
+    image = decode_image(data, at_least=2 * side)
+    image.thumbnail((side, side))
+    stream = BytesIO()
+    image.save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
+def as_shown(data: bytes) -> bytes:
+    """Return an image file that every reader shows as we do: itself where it is plain, or a PNG."""
+    shown = decode_image(data)
+    with _opened(data) as image:
+        plain = image.mode in ("L", "RGB") and "transparency" not in image.info
+        plain &= _orientation(image) == 1 and not getattr(image, "is_animated", False)
+    return data if plain else png(shown)
+
+
+def _opened(source: bytes | Image.Image) -> AbstractContextManager[Image.Image]:
+    if isinstance(source, Image.Image):
+        return nullcontext(source)  # stays open, as it is not ours
     try:
-        image = Image.open(BytesIO(data), formats=IMAGE_FORMATS)
+        return Image.open(BytesIO(source), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
         raise Reject("image too large", detail=str(error).split(",")[0]) from None
-    if image.width * image.height > max_pixels:
-        raise Reject("image too large", detail=f"{image.width} x {image.height} pixels")
-    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:
     with suppress(Exception):  # of a damaged tag; the pixels themselves were read
-        ImageOps.exif_transpose(image, in_place=True)
+        if _orientation(image) != 1:
+            return ImageOps.exif_transpose(image)
     return image
 
 
+def _orientation(image: Image.Image) -> int:
+    with suppress(Exception):
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    return 1
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Keep the upper byte of 16-bit grey, which Pillow would clip to white."""
-    if not image.mode.startswith("I"):
+    """Bring grey of more bits to 8, which Pillow would clip to white.
+
+    16 bits keep the upper byte. Of 32 bits or floats the largest value tells the scale: up to 1
+    (floats), 255 or 65,535.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode not in ("I", "F"):
         return image
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
+    if values.max() > 255:
+        values //= 256
+    elif image.mode == "F" and values.max() <= 1:
+        values *= 255
+    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))

@@ -11,7 +11,8 @@ from typing import Any
 
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
-from dress.types import Sample
+from dress.files import read_text, text_lines
+from dress.records import Sample, whole_number
 
 IMAGE_KEYS = ("image", "image_id", "image_ids", "img_path", "file_name")
 QUESTION_KEYS = ("query", "question", "prompt", "text")
@@ -65,7 +66,7 @@ def read_evaluation_set(path: Path) -> EvaluationSet:
     if path.suffix in (".json", ".jsonl"):
         rows = [row for _, row in json_rows(path)]
     else:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_lines(read_text(path))
         fields = [line.split("\t") for line in lines if line.strip()]
         rows = [{"image": first, "text": (*rest, first)[0]} for first, *rest in fields]
     images = {name for row in rows for name in _values(row, IMAGE_KEYS)}
@@ -83,7 +84,8 @@ def read_evaluation_set(path: Path) -> EvaluationSet:
 
 def image_key(name: object) -> str:
     """Name an image by its file name without suffix; COCO's by their twelve digits alone."""
-    stem = f"{name:012d}" if isinstance(name, int) else Path(str(name)).stem
+    number = whole_number(name)
+    stem = Path(str(name)).stem if number is None else f"{number:012d}"
     found = _COCO_ID.search(stem)
     return found[0] if found else stem
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dress.errors import InputError
 from dress.evaluation.singular import singular
+from dress.files import read_text, text_lines
 
 _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
 _PAIRS = (
@@ -60,12 +61,7 @@ class ChairVocabulary:
 
     @classmethod
     def read(cls, path: Path) -> ChairVocabulary:
-        try:
-            vocabulary = cls(path.read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{path} cannot be read ({type(error).__name__}): fetch synonyms.txt again."
-            ) from None
+        vocabulary = cls(text_lines(read_text(path)))
         if not vocabulary.node_of:
             raise InputError(f"{path} names no object: fetch synonyms.txt again.")
         return vocabulary

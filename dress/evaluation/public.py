@@ -14,7 +14,7 @@ from dress.errors import InputError
 from dress.evaluation.benchmark import Example, Labels, Ratios
 from dress.files import is_unicode
 from dress.fingerprint import content_hash
-from dress.records import Turn
+from dress.records import Turn, whole_number
 
 Unanswered = Literal["error", "skip"]
 _HELD = 8  # images; questions about one image stand together
@@ -62,7 +62,7 @@ class PublicBenchmark(ABC):
     def key(self, row: Mapping[str, Any]) -> str | None:
         """Return the id of the example that a row of responses is about, None if it names none."""
         named = all(name in row for name in self.key_fields)
-        return "/".join(str(row[name]) for name in self.key_fields) if named else None
+        return "/".join(as_id(row[name]) for name in self.key_fields) if named else None
 
     def naming(self, row: Mapping[str, Any]) -> str:
         """Say what to add to a row of responses that names no question."""
@@ -133,10 +133,16 @@ def _photograph(path: Path, key: str) -> bytes:
 def field(row: Mapping[str, Any], name: str, where: str) -> str:
     """Return a text of a released row; InputError where it is absent, empty or no Unicode."""
     value = row.get(name)
-    typed = isinstance(value, str | int) and not isinstance(value, bool)
+    typed = isinstance(value, str) or whole_number(value) is not None
     if not typed or not str(value).strip() or not is_unicode(str(value)):
         raise InputError(f"{where} has no {name}: fetch the released file again.")
-    return str(value)
+    return as_id(value)
+
+
+def as_id(value: object) -> str:
+    """Write what was released as text; the number 4.0, which pandas makes of 4, is 4 again."""
+    number = whole_number(value) if isinstance(value, float) else None
+    return str(value) if number is None else str(number)
 
 
 def unique(examples: Iterator[Example]) -> Iterator[Example]:

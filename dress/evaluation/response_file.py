@@ -139,8 +139,9 @@ def _placed(
 
 
 def _name(row: _Row, examples: Mapping[str, Example], benchmark: PublicBenchmark) -> str | None:
-    own = str(row.record.get("id"))
-    return own if own in examples else benchmark.key(row.record)
+    """Return the benchmark's own key, or else our id; other files number their rows by `id`."""
+    key, own = benchmark.key(row.record), str(row.record.get("id"))
+    return own if key not in examples and own in examples else key
 
 
 def _in_order(

@@ -17,7 +17,7 @@ from dress.data.rejects import Reject
 from dress.errors import InputError
 from dress.feedback.chat_errors import explained, long_wait
 from dress.feedback.endpoint import api_key, check_url, is_loopback
-from dress.feedback.reply import REFUSED, read_reply
+from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, read_reply
 from dress.feedback.reply_cache import ReplyCache, request_key
 
 _ATTEMPTS = 3  # times that one question is asked until the reply is valid
@@ -147,6 +147,9 @@ class ChatClient:
                 else:
                     await asyncio.to_thread(self._cache.write, key, reply)
                     return reply
+        if fault.reason in (NO_JSON, BROKEN):
+            ignored = f"{self.base_url} ignores the JSON schema of response_format"
+            fault = Reject(fault.reason, detail=f"{ignored}: {fault.detail}")
         raise fault
 
     async def _send(self, request: dict[str, Any]) -> object:

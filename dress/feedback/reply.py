@@ -1,50 +1,111 @@
-"""Read the reply in a chat completion: JSON that fits a schema, or a Reject with the reason."""
+"""Read the reply in a chat completion: JSON that fits a schema, or a Reject with the reason.
+
+A server that keeps to the schema sends nothing but the JSON. Others put it in a fence, behind
+thoughts or among words: then exactly one object of the text must fit.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from openai.types.chat import ChatCompletion
 
 from dress.data.rejects import Reject
 from dress.files import is_unicode
+from dress.records import whole_number
 
 REFUSED = "the model refused"
+NO_JSON, BROKEN = "reply is no JSON", "reply breaks the schema"
 _TYPES = {"object": dict, "string": str, "integer": int}
+_BRACE = re.compile(r"[{}]")
+_THOUGHTS = re.compile(r"\A.*</think>|<think>.*", re.DOTALL)  # to the last mark; or never ended
 
 
 def read_reply(completion: object, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    content = _content(completion)
+    content = _content(completion).strip()
     try:
-        reply = json.loads(content)
-    except ValueError as error:
-        raise Reject("reply is no JSON", detail=str(error)) from None
-    if (fault := violation(reply, schema)) is not None:
-        raise Reject("reply breaks the schema", detail=fault)
-    return reply
+        found = [_DECODER.decode(content)]
+    except (ValueError, RecursionError):
+        found = list(_objects(_THOUGHTS.sub("", content)))
+    if not found:
+        raise Reject(NO_JSON, detail=f"it begins with {content[:60]!r}")
+    return _only(found, schema)
 
 
-def violation(value: Any, schema: Mapping[str, Any], place: str = "reply") -> str | None:
-    """Name the first place that breaks the schema; None where there is none.
+def fitted(value: Any, schema: Mapping[str, Any], place: str = "reply") -> Any:
+    """Return a value that fits the schema, its integers as such; a Reject names what breaks it.
 
     Of JSON Schema it knows objects that have all of their properties and no other, strings,
-    integers and `enum`: what strict structured outputs are made of.
+    integers and `enum`: what strict structured outputs are made of. An integer may be written as
+    text or with a zero behind the point.
     """
+    if schema["type"] == "integer" and (number := whole_number(value)) is not None:
+        value = number
     if type(value) is not _TYPES[schema["type"]]:  # a bool is no integer
-        return f"{place} is no {schema['type']}"
+        raise Reject(BROKEN, detail=f"{place} is {value!r:.40}, no {schema['type']}")
     if value not in schema.get("enum", (value,)):
-        return f"{place} is {value!r}, not one of {schema['enum']}"
+        raise Reject(BROKEN, detail=f"{place} is {value!r:.40}, not one of {schema['enum']}")
     if isinstance(value, str) and not is_unicode(value):
-        return f"{place} holds half a character"
+        raise Reject(BROKEN, detail=f"{place} holds half a character")
     if not isinstance(value, dict):
-        return None
+        return value
     properties = schema["properties"]
     if set(value) != set(properties):
-        return f"{place} has the keys {sorted(value)}, not {sorted(properties)}"
-    faults = (violation(value[name], properties[name], f"{place}.{name}") for name in properties)
-    return next((fault for fault in faults if fault is not None), None)
+        keys = f"{sorted(value)}, not {sorted(properties)}"
+        raise Reject(BROKEN, detail=f"{place} has the keys {keys}")
+    return {name: fitted(value[name], properties[name], f"{place}.{name}") for name in properties}
+
+
+def _only(objects: list[Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the one object that fits: of several it is not known which one is meant."""
+    fitting: list[Mapping[str, Any]] = []
+    for value in objects:
+        try:
+            fitting.append(fitted(value, schema))
+        except Reject as reject:
+            fault = reject
+    if len(fitting) > 1:
+        raise Reject(BROKEN, detail=f"{len(fitting)} objects fit it, where one is asked for")
+    if not fitting:
+        raise fault
+    return fitting[0]
+
+
+def _objects(text: str) -> Iterator[Any]:
+    """Yield every JSON object of a text, none that is part of another one, sound or not."""
+    place = text.find("{")
+    while place >= 0:
+        try:
+            value, place = _DECODER.raw_decode(text, place)
+            yield value
+        except (ValueError, RecursionError):
+            place = _end(text, place)
+        place = text.find("{", place)
+
+
+def _end(text: str, place: int) -> int:
+    """Return where the brace at `place` has been closed, or the end of the text."""
+    depth = 0
+    for brace in _BRACE.finditer(text, place):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            return brace.end()
+    return len(text)
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise Reject(BROKEN, detail=f"the key {twice!r:.40} stands twice")
+    return record
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_refuse_twins)
 
 
 def _content(completion: object) -> str:

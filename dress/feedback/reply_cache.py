@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dress.feedback.reply import violation
+from dress.data.rejects import Reject
+from dress.feedback.reply import fitted
 from dress.files import replace_durably
 from dress.fingerprint import canonical_json
 
@@ -34,9 +35,9 @@ class ReplyCache:
             return None
         try:
             reply = json.loads(self._path(self.directory, key).read_bytes())
-        except (FileNotFoundError, ValueError):
+            return fitted(reply, schema)
+        except (FileNotFoundError, ValueError, Reject):
             return None
-        return reply if violation(reply, schema) is None else None
 
     def write(self, key: str, reply: Mapping[str, Any]) -> None:
         if self.directory is None:

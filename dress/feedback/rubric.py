@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from dress.chat.images import as_shown
 from dress.data.rejects import Reject
 from dress.data.shards import image_suffix
 from dress.feedback.request import DATA_RULE, marked, strict_object
@@ -124,6 +125,7 @@ def _images(sample: Sample) -> Iterator[dict[str, Any]]:
     if not sample.images:
         raise Reject("no image", key=sample.id, detail="annotator.show=annotation needs none")
     for image in sample.images:
-        kind = image_suffix(image, sample.id).replace("jpg", "jpeg")
-        data = base64.b64encode(image).decode()
+        shown = as_shown(image)
+        kind = image_suffix(shown, sample.id).replace("jpg", "jpeg")
+        data = base64.b64encode(shown).decode()
         yield {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from dress.errors import InputError
+from dress.files import read_text, text_lines
 
 COCO_SYNONYMS = Path(__file__).with_name("coco_synonyms.yaml")
 
@@ -129,13 +130,7 @@ def load_synonyms(path: str | Path | None = None) -> SynonymTable:
     The second is the format in which CHAIR's synonyms were released. None is our list for COCO.
     """
     path = Path(path or COCO_SYNONYMS)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read as a synonym table ({type(error).__name__}): "
-            "correct annotator.synonyms_file."
-        ) from None
+    text = read_text(path, remedy="correct annotator.synonyms_file")
     categories, other = _parse_yaml(text, path) if _is_yaml(path) else (_parse_lines(text), [])
     if not categories:
         raise InputError(f"{path} names no category: give a line of words for each.")
@@ -204,7 +199,7 @@ def _parse_yaml(text: str, path: Path) -> tuple[dict[str, list[str]], list[str]]
 
 def _parse_lines(text: str) -> dict[str, list[str]]:
     categories: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    for line in text_lines(text):
         words = [word.strip() for word in line.split(",") if word.strip()]
         if words:
             categories.setdefault(words[0], []).extend(words[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,8 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import WandbLogger
-from PIL import Image
 
-from dress.chat.images import decode_image
+from dress.chat.images import decode_image, thumbnail
 from dress.files import append_line, read_lines, write_text
 from lit_modules.callbacks.sample_page import COLUMNS, render_page
 
@@ -50,7 +48,7 @@ class SampleTable(L.Callback):
         self.prompts = tuple(prompts)[:max_rows]
         self.respond = respond
         self.directory = Path(directory)
-        self._thumbnails = [thumbnail(prompt.image) for prompt in self.prompts]
+        self._thumbnails = [thumbnail(prompt.image, MAX_SIDE) for prompt in self.prompts]
         self._wandb_table: Any = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -87,14 +85,5 @@ class SampleTable(L.Callback):
         for prompt, picture, response in zip(
             self.prompts, self._thumbnails, responses, strict=True
         ):
-            image = wandb.Image(Image.open(io.BytesIO(picture)))
+            image = wandb.Image(decode_image(picture))
             self._wandb_table.add_data(step, image, *prompt.texts(response))
-
-
-def thumbnail(encoded: bytes) -> bytes:
-    """Shrink an image file to a small JPEG."""
-    image = decode_image(encoded)
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=85)
-    return buffer.getvalue()

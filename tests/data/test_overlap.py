@@ -32,10 +32,12 @@ SAMPLES = (
         ("COCO_val2014_000000310196.jpg", "000000310196"),
         ("000000310196.jpg", "000000310196"),
         (310196, "000000310196"),
+        (310196.0, "000000310196"),
+        ("310196", "000000310196"),
         ("a/b/picture.one.png", "picture.one"),
     ],
 )
-def test_coco_names_agree(name: str | int, key: str) -> None:
+def test_coco_names_agree(name: str | float, key: str) -> None:
     assert image_key(name) == key
 
 

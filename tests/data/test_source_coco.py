@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,69 @@ def test_an_absent_file_is_named(root: Path) -> None:
         CocoSource(root=str(root)).samples("captions")
 
 
-def test_an_unknown_category_is_named(root: Path) -> None:
-    path = root / "coco/instances.json"
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     data = json.loads(path.read_text())
-    data["annotations"][1]["category_id"] = 77
+    change(data)
     write_json(path, data)
+
+
+@pytest.mark.parametrize("write", [str, float, lambda n: f"{n}.0", lambda n: f"{n:012d}"])
+@pytest.mark.parametrize("name", ["captions.json", "instances.json"])
+@pytest.mark.parametrize("section", ["images", "annotations", "categories"])
+def test_ids_are_numbers_however_they_are_written(
+    root: Path, name: str, section: str, write: Callable[[int], Any]
+) -> None:
+    def change(data: dict[str, Any]) -> None:
+        for record in data.get(section, []):
+            record |= {key: write(value) for key, value in record.items() if key.endswith("id")}
+
+    expected = [s.annotations for s in samples(CocoSource(root=str(root)), "captions")]
+    rewrite(root / "coco" / name, change)
+    assert [s.annotations for s in samples(CocoSource(root=str(root)), "captions")] == expected
+
+
+def test_ids_may_be_words(root: Path) -> None:
+    def change(data: dict[str, Any]) -> None:
+        for record in data["images"]:
+            record["id"] = f"photo {record['id']}"
+        for record in data["annotations"]:
+            record["image_id"] = f"photo {record['image_id']}"
+
+    for name in ("captions.json", "instances.json"):
+        rewrite(root / "coco" / name, change)
+    first, *_ = samples(CocoSource(root=str(root)), "captions")
+    assert first.annotations["image_id"] == "photo 1"
+    assert first.annotations["objects"] == ["dog", "bicycle"]
+
+
+@pytest.mark.parametrize("name", ["captions.json", "instances.json"])
+@pytest.mark.parametrize("value", [9, "9", "photo 1", 1.5, True, None, ""])
+def test_an_annotation_of_an_image_that_is_not_listed_is_named(
+    root: Path, name: str, value: Any
+) -> None:
+    rewrite(root / "coco" / name, lambda data: data["annotations"][1].update(image_id=value))
+    with pytest.raises(InputError) as error:
+        CocoSource(root=str(root)).samples("captions")
+    fault = f"{name}: annotations[1].image_id is {value!r}, which no image of the file has as its"
+    assert fault in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [("captions.json", "images"), ("instances.json", "images"), ("instances.json", "categories")],
+)
+def test_an_id_twice_is_named(root: Path, name: str, section: str) -> None:
+    rewrite(
+        root / "coco" / name, lambda data: data[section].append({**data[section][1], "id": "1"})
+    )
+    with pytest.raises(InputError, match=rf"{name} lists the id 1 twice in {section}"):
+        CocoSource(root=str(root)).samples("captions")
+
+
+def test_an_unknown_category_is_named(root: Path) -> None:
+    rewrite(
+        root / "coco/instances.json", lambda data: data["annotations"][1].update(category_id=77)
+    )
     with pytest.raises(InputError, match=r"annotations\[1\]\.category_id is 77"):
         CocoSource(root=str(root)).samples("captions")
 

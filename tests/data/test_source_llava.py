@@ -161,7 +161,7 @@ def test_both_outputs_are_kept_and_the_preferred_is_scored(tmp_path: Path) -> No
         "image_ids": ["7.jpg"],
     }
     (chosen,) = preferences(tmp_path, [preference_row(7)], "instructions")
-    (prompt,) = preferences(tmp_path, [preference_row(7, preference="1")], "prompts")
+    (prompt,) = preferences(tmp_path, [preference_row(7, preference="1.0")], "prompts")
     assert isinstance(chosen, Sample) and isinstance(prompt, Sample)
     assert chosen.dialogues == (pair.dialogues[1],)
     assert prompt.dialogues == (Dialogue((first, Turn("Where?"))),)
@@ -189,6 +189,7 @@ def test_captions_by_file_name_are_kept_as_facts(tmp_path: Path) -> None:
     ("changes", "detail"),
     [
         ({"preference": 0}, "preference is 0, not 1 or 2"),
+        ({"preference": 1.5}, "preference is 1.5, not 1 or 2"),
         ({"preference": True}, "preference is True, not 1 or 2"),
         ({"preference": None}, "preference is None, not 1 or 2"),
         ({"output_1": {"from": "llava"}}, "output_1 is None, not a text"),

@@ -39,7 +39,8 @@ def test_a_prompt_is_the_first_question(tmp_path: Path) -> None:
 
 
 def test_the_kind_says_what_is_right(tmp_path: Path) -> None:
-    rows = [prompt_row(n, caption_type=n) for n in range(1, 8)]
+    written = (1, "2", 3.0, "4.0", 5, 6, 7)
+    rows = [prompt_row(n, caption_type=kind) for n, kind in enumerate(written, start=1)]
     answers = [expected_answer(s) for s in read(tmp_path, rows) if isinstance(s, Sample)]
     assert answers == [None, "A", "B", "C", "D", "no", "yes"]
 
@@ -53,7 +54,8 @@ def test_a_choice_is_judged_by_rationales(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"caption_type": 8}, {"caption_type": True}, {"length_bonus": "long"}]
+    "change",
+    [*({"caption_type": kind} for kind in (8, True, 2.5, [1])), {"length_bonus": "long"}],
 )
 def test_a_bad_row_is_a_reject(tmp_path: Path, change: dict[str, Any]) -> None:
     (reject,) = read(tmp_path, [prompt_row(1, **change)])

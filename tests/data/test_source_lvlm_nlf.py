@@ -136,6 +136,15 @@ def test_a_malformed_field_is_a_reject_that_names_it(
     assert reject.detail == fault
 
 
+@pytest.mark.parametrize("rating", [4, "4", 4.0, "4.0"])
+def test_a_whole_rating_is_read_however_it_is_written(tmp_path: Path, rating: Any) -> None:
+    write_nlf(tmp_path, [broken("rating", rating)])
+    sample = only(tmp_path)
+    assert isinstance(sample, Sample)
+    feedback = sample.dialogues[0].turns[1].feedback
+    assert feedback is not None and feedback.judgements["helpfulness"].rating == 4
+
+
 def test_an_absent_or_truncated_or_outside_image_is_a_reject(tmp_path: Path) -> None:
     write_nlf(tmp_path, [nlf_row(0), nlf_row(1)])
     (tmp_path / "images/0.jpg").unlink()

@@ -77,9 +77,18 @@ def test_completions_as_hugging_face_loads_them_give_the_same(tmp_path: Path) ->
     assert "different lengths" in reject.detail
 
 
+@pytest.mark.parametrize("rating", [5, "5", 5.0, "5.0"])
+def test_a_whole_rating_is_read_however_it_is_written(tmp_path: Path, rating: Any) -> None:
+    sample = only(
+        tmp_path, vlfeedback_row(3, completions=[completion("a", "It.", ["3", rating, "3"])])
+    )
+    assert isinstance(sample, Sample)
+    assert sample.annotations["ratings"][0]["Ethical Considerations"] == 5
+
+
 @pytest.mark.parametrize(
     ("rating", "fault"),
-    [("0", "'0'"), ("6", "'6'"), (4.5, "4.5"), (-1, "-1")],
+    [("0", "'0'"), ("6", "'6'"), (4.5, "4.5"), ("4.5", "'4.5'"), (-1, "-1")],
 )
 def test_a_rating_outside_the_scale_is_a_reject(tmp_path: Path, rating: Any, fault: str) -> None:
     row = vlfeedback_row(3, completions=[completion("a", "It.", ["3", rating, "3"])])

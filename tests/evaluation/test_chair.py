@@ -133,6 +133,48 @@ def test_what_captions_name_is_there(tmp_path: Path) -> None:
     assert figures["chair_i"] == 0 and figures["recall"] == 1  # two captions are left out
 
 
+def test_ids_as_text_and_as_numbers_are_joined(tmp_path: Path) -> None:
+    benchmark = files(tmp_path)
+    for name in ("captions", "instances"):
+        path = tmp_path / f"coco/{name}.json"
+        data = json.loads(path.read_text())
+        for record in data["annotations"]:
+            record["image_id"] = str(record["image_id"])
+        path.write_text(json.dumps(data))
+    rows = [
+        {"image_id": 1.0, "caption": "A dog and a cat."},  # the cat is invented
+        {"image_id": "2", "caption": "A cat."},
+        {"image_id": "000000000003", "caption": "Scissors."},
+    ]
+    figures = points(scored(benchmark, rows, tmp_path))
+    assert figures["chair_i"] == 1 / 4 and figures["chair_s"] == pytest.approx(1 / 3)
+
+
+def test_a_running_number_is_no_image(tmp_path: Path) -> None:
+    # as in COCO's files of results, where `id` counts the captions
+    rows = [
+        {"id": 1, "image_id": 3, "caption": "Scissors."},
+        {"id": 2, "image_id": 1, "caption": "A dog."},
+        {"id": 3, "image_id": 2, "caption": "A cat."},
+    ]
+    assert points(scored(files(tmp_path), rows, tmp_path))["chair_i"] == 0
+
+
+def test_a_photograph_is_found_by_its_own_file_name(tmp_path: Path) -> None:
+    benchmark = files(tmp_path)
+    turned = {"001.jpg": "shot-2.jpg", "002.jpg": "shot-1.jpg"}
+    for name in ("captions", "instances"):
+        path = tmp_path / f"coco/{name}.json"
+        data = json.loads(path.read_text())
+        for record in data["images"]:
+            record["file_name"] = turned.get(record["file_name"], record["file_name"])
+        path.write_text(json.dumps(data))
+    row = {"image": "photos/shot-2.jpg", "caption": "A dog."}  # of image 1
+    assert points(scored(benchmark, [row], tmp_path))["chair_i"] == 0
+    with pytest.raises(InputError, match=r"answers shot-3, which chair does not ask"):
+        scored(benchmark, [{"image": "shot-3.jpg", "caption": "Scissors."}], tmp_path)
+
+
 def test_captions_without_objects(tmp_path: Path) -> None:
     figures = points(scored(files(tmp_path), [{"image_id": 1, "caption": "Nothing."}], tmp_path))
     assert figures["chair_i"] == figures["chair_s"] == figures["mentions"] == 0

@@ -97,6 +97,11 @@ def test_a_folder_holds_no_rows(tmp_path: Path) -> None:
         read_responses(tmp_path, bench(tmp_path))
 
 
+def test_an_id_may_be_a_number_or_text(tmp_path: Path) -> None:
+    found = responses(tmp_path, [{**row(1, "a"), "question_id": n} for n in ("1", 2.0, 3)])
+    assert list(found) == ["random/1", "random/2", "random/3"]
+
+
 def test_an_array_and_ids_of_our_own(tmp_path: Path) -> None:
     rows = [{"id": f"random/{n}", "response": str(n), "answer": "yes"} for n in (2, 3, 1)]
     (tmp_path / "answers.json").write_text(json.dumps(rows, indent=1))

@@ -14,7 +14,7 @@ import pytest
 from dress.data.rejects import Reject
 from dress.errors import InputError
 from dress.feedback.client import ChatClient
-from dress.feedback.reply import violation
+from dress.feedback.reply import fitted
 from dress.feedback.rubric import reply_schema
 from tests.feedback.llm_server import Answer, LLMServer, judged
 
@@ -87,7 +87,6 @@ TRANSIENT = {
     "prose": Answer("I would say 4."),
     "seven": Answer(judged(7)),
     "half": Answer(judged(3.5)),  # type: ignore[arg-type]
-    "text rating": Answer(judged("3")),  # type: ignore[arg-type]
     "true": Answer(judged(True)),
     "aspect missing": Answer(json.dumps({"honesty": json.loads(judged())["honesty"]})),
     "aspect added": Answer(judged(beauty=json.loads(judged())["honesty"])),
@@ -142,6 +141,23 @@ def test_a_lasting_fault_is_a_reject(
     assert reject.reason == reason
     assert len(server.bodies) == requests
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("content", ["I would say 4.", judged(7), f"{judged(1)} {judged(4)}"])
+def test_a_server_that_ignores_the_schema_is_named(content: str) -> None:
+    with LLMServer(usual=lambda _: Answer(content)) as server:
+        [reject] = ask(client(server), QUESTION)
+    assert isinstance(reject, Reject) and len(server.bodies) == 3
+    assert f"{server.url} ignores the JSON schema of response_format: " in reject.detail
+
+
+def test_a_reply_in_a_fence_is_asked_for_once_and_kept(tmp_path: Path) -> None:
+    fenced = f"<think>Hm.</think>\n```json\n{judged('4')}\n```"  # type: ignore[arg-type]
+    with LLMServer(usual=lambda _: Answer(fenced)) as server:
+        for _ in range(2):
+            [reply] = ask(client(server, cache_dir=tmp_path), QUESTION)
+            assert ratings(reply) == [4, 4, 4]
+        assert len(server.bodies) == 1
 
 
 def test_retry_after_is_kept() -> None:
@@ -277,7 +293,8 @@ def test_the_key_is_nowhere(
 
 def test_the_schema_check() -> None:
     good = json.loads(judged())
-    assert violation(good, SCHEMA) is None
-    assert violation([], SCHEMA) == "reply is no object"
+    assert fitted(good, SCHEMA) == good
     good["honesty"]["rating"] = 0
-    assert violation(good, SCHEMA) == "reply.honesty.rating is 0, not one of [1, 2, 3, 4]"
+    with pytest.raises(Reject, match="breaks the schema") as reject:
+        fitted(good, SCHEMA)
+    assert reject.value.detail == "reply.honesty.rating is 0, not one of [1, 2, 3, 4]"

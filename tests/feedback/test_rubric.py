@@ -9,8 +9,9 @@ import pytest
 from dress.data.rejects import Reject
 from dress.feedback.rubric import RUBRIC, messages, reply_schema
 from dress.types import ASPECTS, Dialogue, Sample, Turn
+from tests.data.coco_files import photograph
 
-JPEG = b"\xff\xd8\xff and more"
+JPEG = photograph(0)
 PICTURE = {
     "task": "existence",
     "captions": ["A man walks a dog."],

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from toys import ToyData, cut, make_module, make_rows, make_trainer
 
+from dress.chat.images import thumbnail
 from dress.data.rejects import Rejects
 from dress.files import read_lines
 from dress.types import TokenBatch
@@ -20,7 +21,7 @@ from lit_modules.callbacks import throughput as throughput_module
 from lit_modules.callbacks.condition_ratings import ConditionRatings
 from lit_modules.callbacks.data_figures import DataFigures
 from lit_modules.callbacks.sample_page import render_page
-from lit_modules.callbacks.sample_table import SampleTable, TablePrompt, thumbnail
+from lit_modules.callbacks.sample_table import MAX_SIDE, SampleTable, TablePrompt
 from lit_modules.callbacks.stop import Interrupted, StopSignals
 from lit_modules.callbacks.throughput import Throughput, count_tokens
 
@@ -121,7 +122,7 @@ class Page(html.parser.HTMLParser):
 
 
 def test_thumbnails_are_small_jpegs():
-    image = Image.open(io.BytesIO(thumbnail(picture("red"))))
+    image = Image.open(io.BytesIO(thumbnail(picture("red"), MAX_SIDE)))
     assert image.format == "JPEG" and image.size == (192, 96)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from dress.data.sources.fields import Fields
 from dress.data.sources.photographs import data_root
 from dress.errors import InputError
+from dress.files import read_text
 from dress.fingerprint import content_hash
 
 
@@ -34,12 +35,11 @@ class ImageCaptions:
 
     @cached_property
     def _captions(self) -> Mapping[str, list[Any]]:
+        text = read_text(self._path, remedy="correct data.captions")
         try:
-            captions = json.loads(self._path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(
-                f"{self._path} cannot be read ({type(error).__name__}): correct data.captions."
-            ) from error
+            captions = json.loads(text)
+        except (ValueError, RecursionError):
+            captions = None
         if not isinstance(captions, dict) or not all(
             isinstance(c, list) for c in captions.values()
         ):

@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from dress.errors import InputError
+from dress.files import not_utf8
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield (line number, object) of every line that is not blank."""
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, data in enumerate(lines, start=1):
+            try:
+                line = data.decode("utf-8-sig")  # files put together have marks within
+            except UnicodeDecodeError:
+                raise not_utf8(path) from None
             if line.strip():
                 yield number, _parse(line, path, number)
 
 
-def _parse(line: bytes, path: Path, number: int) -> Mapping[str, Any]:
+def _parse(line: str, path: Path, number: int) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

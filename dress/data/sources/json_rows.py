@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from dress.errors import InputError
+from dress.files import not_utf8
 
-_CHARACTER = re.compile(r"\S")
+_CHARACTER = re.compile(r"[^\s\ufeff]")  # files put together have byte order marks within
 Row = tuple[int, Mapping[str, Any]]
 _READ = 2**20  # characters at a time
 _LONGEST = 2**24  # characters of a row; a file may be of any length
@@ -87,6 +88,6 @@ class _Text:
         try:
             read = self.file.read(_READ)
         except UnicodeDecodeError:
-            raise InputError(f"{self.path} is not UTF-8: fetch the file again.") from None
+            raise not_utf8(self.path) from None
         self.text, self.place = self.text[self.place :] + read, 0
         return bool(read)

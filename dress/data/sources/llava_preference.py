@@ -14,7 +14,7 @@ from dress.data.sources.facts_source import FactsSource
 from dress.data.sources.fields import Fields
 from dress.data.sources.row_source import Content
 from dress.data.sources.source import Part
-from dress.types import Dialogue
+from dress.records import Dialogue, whole_number
 
 
 class LlavaPreferenceSource(FactsSource):
@@ -55,6 +55,6 @@ def _output(fields: Fields, name: str) -> str:
 def _preferred(fields: Fields) -> int:
     """Return 0 or 1 for a preference of 1 or 2."""
     value = fields.row.get("preference")
-    if isinstance(value, bool) or str(value).strip() not in ("1", "2"):
+    if (number := whole_number(value)) not in (1, 2):
         raise fields.reject(f"preference is {value!r:.40}, not 1 or 2")
-    return int(value) - 1  # type: ignore[arg-type]
+    return number - 1

@@ -14,7 +14,7 @@ from dress.data.sources.facts_source import FactsSource
 from dress.data.sources.fields import Fields
 from dress.data.sources.row_source import Content
 from dress.data.sources.source import Part
-from dress.types import Dialogue
+from dress.records import Dialogue, whole_number
 
 ANSWERS = {1: None, 2: "A", 3: "B", 4: "C", 5: "D", 6: "no", 7: "yes"}  # by caption_type
 CHOICES = range(2, 6)
@@ -33,9 +33,9 @@ class LlavaPromptsSource(FactsSource):
     def read(self, part: Part, fields: Fields) -> Content:
         names = self.image_names(fields)
         first = conversation(fields, num_images=len(names))[0]
-        kind = fields.row.get("caption_type", 1)
-        if isinstance(kind, bool) or kind not in ANSWERS:
-            raise fields.reject(f"caption_type is {kind!r:.40}, not 1 to 7")
+        given = fields.row.get("caption_type", 1)
+        if (kind := whole_number(given)) not in ANSWERS:
+            raise fields.reject(f"caption_type is {given!r:.40}, not 1 to 7")
         bonus = fields.row.get("length_bonus", 1.0)
         if isinstance(bonus, bool) or not isinstance(bonus, int | float):
             raise fields.reject(f"length_bonus is {bonus!r:.40}, not a number")

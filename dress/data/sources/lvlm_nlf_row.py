@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dress.data.rejects import Reject
-from dress.types import RATINGS, Feedback, Judgement, Turn
+from dress.records import RATINGS, Feedback, Judgement, Turn, whole_number
 
 CRITIQUE_KEYS = ("critique NLF", "critique_NLF")  # as released; as others write it
 
@@ -61,10 +61,9 @@ class Row:
         return Judgement(rating=rating, critique=critique, refinement=refinement)
 
     def _rating(self, value: Any, field: str) -> int:
-        text = str(value).strip()
-        if isinstance(value, bool) or text not in {str(rating) for rating in RATINGS}:
+        if (rating := whole_number(value)) not in RATINGS:
             raise self._reject(f"{field} is {value!r:.40}, not a whole number from 1 to 4")
-        return int(text)
+        return rating
 
     def _text(self, record: Mapping[str, Any], name: str, field: str) -> str:
         value = record.get(name)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
+from dress.chat.images import decode_image
 from dress.data.rejects import Reject
 from dress.data.sources.source import Part, Source
 from dress.errors import InputError
@@ -18,10 +16,8 @@ from dress.files import is_unicode
 from dress.fingerprint import content_hash
 from dress.records import Sample
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
 _LONGEST_NAME = 255  # bytes: what file systems take
 _MAX_BYTES = 64 * 2**20
-_MAX_PIXELS = 50_000_000
 _HASH_WHOLE = 2**30  # bytes of photographs above which only names and sizes are hashed
 
 
@@ -82,27 +78,18 @@ def photograph_paths(folder: Path, names: Iterable[str]) -> list[Path]:
 
 def read_photograph(path: Path, *, key: str) -> bytes:
     """Read a JPEG, PNG or WebP file and decode it once; what does not decode is a Reject."""
-
-    def reject(reason: str, detail: str = "") -> Reject:
-        return Reject(reason, key=key, where=str(path), detail=detail)
-
-    if not path.is_file():
-        raise reject("missing image")
     try:
+        if not path.is_file():
+            raise Reject("missing image")
         if (size := path.stat().st_size) > _MAX_BYTES:
-            raise reject("image too large", f"{size} bytes")
+            raise Reject("image too large", detail=f"{size} bytes")
         data = path.read_bytes()
-        with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise reject("image too large", f"{image.width} x {image.height} pixels")
-            image.draft(None, (1, 1))  # JPEG: reads every byte, but decodes an eighth of the size
-            image.load()
-    except Reject:
-        raise
-    except UnidentifiedImageError:
-        raise reject("not a JPEG, PNG or WebP image") from None
-    except Exception as error:  # decoders raise nearly anything on damaged bytes
-        raise reject("unreadable image", f"{type(error).__name__}: {error}"[:120]) from None
+        decode_image(data, at_least=1)  # JPEG: reads every byte, but decodes an eighth of the size
+    except Reject as reject:
+        raise reject.at(where=str(path), key=key) from None
+    except OSError as error:
+        detail = error.strerror or type(error).__name__
+        raise Reject("unreadable image", key=key, where=str(path), detail=detail) from None
     return data
 
 

@@ -16,7 +16,7 @@ from dress.data.sources.fields import Fields
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
 from dress.errors import InputError
-from dress.types import RATINGS, Dialogue, Feedback, Judgement, Turn
+from dress.records import RATINGS, Dialogue, Feedback, Judgement, Turn, whole_number
 
 ASPECT_OF = {
     "Helpfulness": "helpfulness",
@@ -137,12 +137,12 @@ def _rated(fields: Fields, completion: Any, field: str) -> _Rated:
 
 
 def _rating(fields: Fields, value: Any, field: str) -> int | None:
+    if (rating := whole_number(value)) in THEIR_RATINGS:
+        return rating
     try:
-        number = math.nan if isinstance(value, bool) else float(value)
+        is_number = not isinstance(value, bool) and math.isfinite(float(value))
     except (TypeError, ValueError):
-        return None
-    if not math.isfinite(number):
-        return None
-    if number not in THEIR_RATINGS:
+        is_number = False
+    if is_number:
         raise fields.reject(f"{field}.Rating is {value!r:.40}, not a whole number from 1 to 5")
-    return int(number)
+    return None

@@ -16,7 +16,7 @@ from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.official import json_array, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
 from dress.evaluation.yes_no import defined, first_word, under, yes_no_labels
 from dress.records import Turn
 
@@ -91,7 +91,7 @@ class AmberBenchmark(PublicBenchmark):
         return truths
 
     def ignores(self, row: Mapping[str, Any]) -> bool:
-        return self._truths.get(str(row.get("id")), ("", ""))[0] == GENERATIVE
+        return self._truths.get(as_id(row.get("id")), ("", ""))[0] == GENERATIVE
 
     def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
         said = self._read(turns[-1].model or "")

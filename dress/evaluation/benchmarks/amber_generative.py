@@ -18,9 +18,9 @@ from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.benchmarks.amber import amber_json
 from dress.evaluation.nouns import Likeness, NounFinder
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
 from dress.evaluation.yes_no import defined
-from dress.files import read_json
+from dress.files import read_json, read_text, text_lines
 from dress.records import Turn
 
 GENERATIVE = "generative"
@@ -123,7 +123,7 @@ class AmberGenerativeBenchmark(PublicBenchmark):
 
     @cached_property
     def _safe(self) -> frozenset[str]:
-        return frozenset(self.path(self.safe_words).read_text(encoding="utf-8").split("\n"))
+        return frozenset(text_lines(read_text(self.path(self.safe_words))))
 
     @cached_property
     def _nouns(self) -> NounFinder:
@@ -140,7 +140,7 @@ class AmberGenerativeBenchmark(PublicBenchmark):
 
     def ignores(self, row: Mapping[str, Any]) -> bool:
         """Tell an answer to a question of the discriminative part."""
-        return self._objects.get(str(row.get("id")), {}) is None
+        return self._objects.get(as_id(row.get("id")), {}) is None
 
     def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
         return object_labels(

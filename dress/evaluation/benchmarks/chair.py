@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
-from dress.data.sources.coco_index import CocoImage, read_index
+from dress.data.overlap import image_key
+from dress.data.sources.coco_index import CocoImage, CocoIndex, read_index
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.chair_words import ChairVocabulary
 from dress.evaluation.official import released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered
 from dress.evaluation.yes_no import defined
-from dress.records import Turn
+from dress.records import Turn, whole_number
 
-_NUMBER = re.compile(r"(\d+)(?:\.\w+)?$")
 _CAPTION_METRICS = "Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR CIDEr SPICE ROUGE_L".split()
 
 
@@ -56,14 +56,13 @@ class ChairBenchmark(PublicBenchmark):
         return [self.captions, self.instances, self.synonyms]
 
     def examples(self) -> Iterator[Example]:
-        index = read_index(self.path(self.captions), self.path(self.instances))
-        for category in index.categories:
+        for category in self._index.categories:
             if category not in self._vocabulary.node_of:
                 raise InputError(
                     f"{self.path(self.instances)} has the category {category!r}, which "
                     f"{self.synonyms} lacks: give COCO's own categories."
                 )
-        for photograph in drawn(index.photographs, limit=self.limit, seed=self.seed):
+        for photograph in drawn(self._index.photographs, limit=self.limit, seed=self.seed):
             yield Example(
                 id=str(photograph.id),
                 cluster=str(photograph.id),
@@ -78,10 +77,13 @@ class ChairBenchmark(PublicBenchmark):
             )
 
     def key(self, row: Mapping[str, Any]) -> str | None:
-        """Read the number of the image, also from a file name such as COCO's."""
+        """Return the image's id; it may be named by its file, also as another year of COCO does."""
         value = next((row[name] for name in ("image_id", "image") if name in row), None)
-        number = _NUMBER.search(str(value)) if value is not None else None
-        return str(int(number[1])) if number else None
+        if value is None:
+            return None
+        name = self._names.get(PurePosixPath(str(value)).name, image_key(value))
+        number = whole_number(name)
+        return name if number is None else str(number)
 
     def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
         there = self._there(example)
@@ -110,6 +112,17 @@ class ChairBenchmark(PublicBenchmark):
         told = (self._vocabulary.objects(text) for text in example.annotations["captions"])
         annotated = (self._vocabulary.node_of[name] for name in example.annotations["objects"])
         return {*annotated, *(name for names in told for name in names)}
+
+    @cached_property
+    def _index(self) -> CocoIndex:
+        return read_index(self.path(self.captions), self.path(self.instances))
+
+    @cached_property
+    def _names(self) -> Mapping[str, str]:
+        """The id of each photograph by its file name and by the id itself."""
+        photographs = self._index.photographs
+        files = {PurePosixPath(p.file_name).name: str(p.id) for p in photographs}
+        return files | {str(p.id): str(p.id) for p in photographs}
 
     @cached_property
     def _vocabulary(self) -> ChairVocabulary:

@@ -18,6 +18,7 @@ from typing import Any
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.public import PublicBenchmark, Unanswered, unique
+from dress.files import read_text, text_lines
 from dress.records import Turn
 
 PERCEPTION = (
@@ -190,14 +191,10 @@ def read_answer(response: str) -> str | None:
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of every line: image, question, Yes or No, in results an answer."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8: fetch the released file again.") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(read_text(path)), start=1):
         if not line.strip():
             continue
-        cells = line.removesuffix("\r").split("\t", 3)
+        cells = line.split("\t", 3)
         if len(cells) < 3 or not cells[0] or cells[2].strip().lower() not in ("yes", "no"):
             raise InputError(
                 f"{path}, line {number}, is not image, question and Yes or No, with tabs between: "

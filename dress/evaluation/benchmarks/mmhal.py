@@ -18,7 +18,7 @@ from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.benchmarks.mmhal_prompt import PROMPT
 from dress.evaluation.judge import JudgeRequest, ask
 from dress.evaluation.official import json_array
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
 
 RATINGS = range(7)
 _HALLUCINATED_BELOW = 3
@@ -98,10 +98,10 @@ class MMHalBenchmark(PublicBenchmark):
         """Give eval_gpt_mmhal.py the released rows with the answers; it asks for all 96."""
         said = {a.example.id: a.response for a in answered}
         rows = (row for _, row in json_rows(self.path(self.file)))
-        kept = (dict(row) for row in rows if str(row["image_id"]) in said)
+        kept = (dict(row) for row in rows if as_id(row["image_id"]) in said)
         return {
             "mmhal.json": json_array(
-                row | {"model_answer": said[str(row["image_id"])]} for row in kept
+                row | {"model_answer": said[as_id(row["image_id"])]} for row in kept
             )
         }
 

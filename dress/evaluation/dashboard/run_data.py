@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from dress.artifact import HISTORY, Artifact
+from dress.chat.images import decode_image
 from dress.errors import InputError
 from dress.evaluation.dashboard.layout import by_turn
 from dress.evaluation.report.training import Curve, timed
@@ -74,7 +74,7 @@ class RunData:
         page = self.artifact.path / PAGE
         pictures = dict(_PICTURE.findall(page.read_text(encoding="utf-8")) if latest else [])
         return [
-            (Image.open(io.BytesIO(base64.b64decode(pictures[str(i)]))), latest[i])
+            (decode_image(base64.b64decode(pictures[str(i)])), latest[i])
             for i in sorted(latest)[:count]
             if str(i) in pictures
         ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import io
 from pathlib import Path
 
-from PIL import Image
+from dress.chat.images import thumbnail
+from dress.data.rejects import Reject
 
 MAX_SIDE = 224  # pixels
 
@@ -23,12 +23,7 @@ def picture(folder: Path, name: str) -> str | None:
 def picture_of(data: bytes) -> str | None:
     """Return an encoded image, made small, as a data URI; None if it cannot be decoded."""
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.draft("RGB", (2 * MAX_SIDE, 2 * MAX_SIDE))
-            image = opened.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        small = thumbnail(data, MAX_SIDE)
+    except Reject:
         return None
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}"
