@@ -20,12 +20,15 @@ from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
 from dress.errors import InputError
 from dress.files import read_json, write_json
+from dress.modeling.block_attention import mkl_products
 from dress.modeling.build import build_model, public_base, settings_of
 from dress.modeling.checkpoint import load_weights, save_weights, stored_parts
 from dress.modeling.lvlm import LVLM
 from dress.modeling.tokenizer import load_tokenizer
+from dress.modeling.vision import VisionTower, open_clip_tower, recorded_tower
 
 WEIGHTS, TOKENIZER, PREPROCESS = "weights", "tokenizer", "preprocess.json"
+TOLERANCE = 1e-3  # of features, by their length; another activation makes three times as much
 
 
 def load(path: str | os.PathLike[str]) -> Assistant:
@@ -38,15 +41,30 @@ def load(path: str | os.PathLike[str]) -> Assistant:
 
 def load_artifact(artifact: Artifact) -> Assistant:
     tokenizer = artifact_tokenizer(artifact)
+    spec = artifact_spec(artifact)
+    stored = stored_parts(artifact.path / WEIGHTS)
+    model = build_model(spec, tokenizer=tokenizer, stored=stored)
+    restore(model, artifact, spec=spec)
+    model.requires_grad_(False).eval()
+    return assemble(artifact.config, model=model, tokenizer=tokenizer)
+
+
+def artifact_spec(artifact: Artifact) -> dict[str, Any]:
+    """Return what `build_model` needs, completed where the artifact is an older one."""
     spec = artifact.config.get("model")
     if not isinstance(spec, Mapping) or not isinstance(spec.get("max_length"), int):
         raise InputError(f"{artifact.path / CONFIG} describes no model: give another artifact.")
-    stored = stored_parts(artifact.path / WEIGHTS)
-    model = build_model(spec, tokenizer=tokenizer, stored=stored)
+    vision = settings_of(spec, "vision", open_clip_tower, "name", "pretrained", "random_init")
+    return {**spec, "vision": recorded_tower(vision)}
+
+
+def restore(model: LVLM, artifact: Artifact, *, spec: Mapping[str, Any]) -> None:
+    """Give a model that was built from `spec` the weights of an artifact, adapters merged.
+
+    Raises InputError where its tower then sees something else than in its training.
+    """
     load_weights(model, artifact.path / WEIGHTS, base=public_base(spec), merge_adapters=True)
-    model.requires_grad_(False).eval()
-    check_preprocess(artifact.path / PREPROCESS, model)
-    return assemble(artifact.config, model=model, tokenizer=tokenizer)
+    check_tower(artifact.path / PREPROCESS, model.vision)
 
 
 def assemble(
@@ -57,7 +75,7 @@ def assemble(
     template = settings_of(config, "template", ChatTemplate)
     processor = Processor(
         tokenizer=tokenizer,
-        template=ChatTemplate(**template),
+        template=ChatTemplate(**({"begin": ""} | template)),  # a config names what there is
         preprocess=model.vision.preprocess,
         num_image_tokens=model.vision.num_tokens,
         max_length=config["model"]["max_length"],
@@ -78,7 +96,7 @@ def save(assistant: Assistant, directory: Path, *, spec: Mapping[str, Any]) -> N
     """Write what `load` needs besides the artifact's config.yaml."""
     save_weights(assistant.model, directory / WEIGHTS, base=public_base(spec))
     assistant.processor.tokenizer.save_pretrained(directory / TOKENIZER)
-    write_json(directory / PREPROCESS, {"probe": probe(assistant.model)})
+    write_json(directory / PREPROCESS, probe(assistant.model.vision))
 
 
 def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
@@ -90,20 +108,46 @@ def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
     return load_tokenizer(str(artifact.path / TOKENIZER))
 
 
-def probe(model: LVLM) -> list[float]:
-    """What the tower's preprocessing makes of a fixed picture, coarsely: its visible identity."""
+@torch.no_grad()
+def probe(vision: VisionTower) -> dict[str, list[float]]:
+    """What a tower makes of a fixed picture, its visible identity.
+
+    `probe` are the normalised pixels, coarsely; `features` 64 numbers of its output.
+    """
     ramp = np.add.outer(np.arange(60) * 3, np.arange(80)).astype(np.uint8)
     picture = Image.fromarray(np.stack([ramp, ramp[::-1], 255 - ramp], axis=-1))
-    pixels = model.vision.preprocess(picture).to(model.device)
-    pooled = torch.nn.functional.adaptive_avg_pool2d(model.vision.normalized(pixels[None]), 4)
-    return [round(value, 4) for value in pooled.flatten().tolist()]
+    pixels = vision.preprocess(picture)[None].to(next(vision.parameters()).device)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(vision.normalized(pixels), 4)
+    was_training = vision.training
+    with mkl_products(), torch.backends.cudnn.flags(enabled=False):  # in full float32
+        features = vision.eval()(pixels).flatten()
+    vision.train(was_training)
+    chosen = torch.linspace(0, len(features) - 1, 64).long()
+    return {
+        "probe": [round(value, 4) for value in pooled.flatten().tolist()],
+        "features": features[chosen.to(features.device)].tolist(),
+    }
 
 
-def check_preprocess(path: Path, model: LVLM) -> None:
-    """Refuse a model whose images would be prepared otherwise than in its training."""
-    saved, here = read_json(path).get("probe", []), probe(model)
-    if len(saved) != len(here) or not np.allclose(saved, here, atol=0.02):
+def check_tower(path: Path, vision: VisionTower) -> None:
+    """Refuse a tower that would see otherwise than in its training."""
+    saved, here = read_json(path), probe(vision)
+    pixels, features = saved.get("probe", []), saved.get("features")
+    if len(pixels) != len(here["probe"]) or not np.allclose(pixels, here["probe"], atol=0.02):
         raise InputError(
             f"{path}: images are prepared otherwise here (mean, std, size or resizing differ): "
             "install the open_clip version that the artifact was trained with."
         )
+    # an older artifact has no features
+    if features is not None and not _agree(features, here["features"]):
+        raise InputError(
+            f"{path}: the vision tower gives other features here (weights, activation or layer "
+            "differ): install the open_clip version that the artifact was trained with."
+        )
+
+
+def _agree(saved: list[float], here: list[float]) -> bool:
+    if len(saved) != len(here):
+        return False
+    apart, length = np.linalg.norm(np.subtract(saved, here)), np.linalg.norm(saved)
+    return bool(apart <= TOLERANCE * length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -18,10 +19,15 @@ from dress.data.rejects import Reject
 from dress.errors import InputError
 from dress.types import Encoded, Turn
 
+UNREADABLE = "\ufffd"  # what bytes that are no text decode to
+
+logger = logging.getLogger(__name__)
+
 
 class Processor:
     """Join a tokenizer, a template and a tower's preprocessing.
 
+    A sequence begins as the tokenizer begins a text, unless `template.begin` says otherwise.
     An image becomes `num_image_tokens` placeholder ids; sequences longer than `max_length` tokens
     lose whole turns, oldest first. `decode_at_least` is `decode_image`'s `at_least`.
     """
@@ -38,9 +44,17 @@ class Processor:
         decode_at_least: int | None = None,
     ) -> None:
         _check_tokenizer(tokenizer, template)
-        specials = {str(token) for token in tokenizer.get_added_vocab()}
+        added = tokenizer.added_tokens_decoder
+        specials = {token.content for token in added.values() if token.special}
+        specials |= set(tokenizer.all_special_tokens)
         self.tokenizer = tokenizer
         self.template = replace(template, reserved=(*template.reserved, *sorted(specials)))
+        self.byte_like = {  # a byte-level tokenizer decodes an added token such as õ to a byte
+            number: token.content
+            for number, token in added.items()
+            if not token.special and UNREADABLE in _decoded(tokenizer, [number])
+        }
+        self.begin = _begin(tokenizer, template)
         self.preprocess = preprocess
         self.num_image_tokens = num_image_tokens
         self.max_length = max_length
@@ -83,10 +97,11 @@ class Processor:
         tokens = self.tokenizer(
             rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        ids = np.array(tokens["input_ids"], dtype=np.int64)
+        ids = np.array([*self.begin, *tokens["input_ids"]], dtype=np.int64)
         is_image = ids == self.image_token_id
         assert is_image.sum() == len(images), "escaping lets no text hold an image token"
-        loss_mask = _overlaps(np.array(tokens["offset_mapping"]), rendered)
+        overlaps = _overlaps(np.array(tokens["offset_mapping"]), rendered)
+        loss_mask = np.concatenate([np.zeros(len(self.begin), dtype=bool), overlaps])
         repeats = np.where(is_image, self.num_image_tokens, 1)
         return Encoded(np.repeat(ids, repeats), np.repeat(loss_mask, repeats), tuple(images))
 
@@ -116,11 +131,16 @@ class Processor:
         return self.template.unescape(self._text(tokens, skip_special_tokens=True).strip())
 
     def _text(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
-        text = self.tokenizer.decode(
-            ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        text = _decoded(self.tokenizer, ids, skip_special_tokens=skip_special_tokens)
+        if UNREADABLE not in text:
+            return text
+        runs = ((word, list(run)) for word, run in groupby(ids, key=self.byte_like.get))
+        return "".join(
+            word * len(run)
+            if word
+            else _decoded(self.tokenizer, run, skip_special_tokens=skip_special_tokens)
+            for word, run in runs
         )
-        assert isinstance(text, str)
-        return text
 
     def paint(self, encoded: Encoded) -> str:
         """Show a sequence on one line for the eye: [supervised parts], images as <image*count>."""
@@ -134,6 +154,44 @@ class Processor:
             text = f"<{name}*{len(ids)}>" if is_image else self._text(ids)
             painted.append(f"[{text}]" if is_supervised else text)
         return "".join(painted).replace("\n", "\\n")
+
+
+def begin_text(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return what the tokenizer itself puts before a text: <s> for Llama, nothing for GPT-2."""
+    text = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a")["input_ids"]
+    start = next((n for n in range(len(whole)) if whole[n : n + len(text)] == text), 0)
+    return "".join(tokenizer.convert_ids_to_tokens(whole[:start]))
+
+
+def _begin(tokenizer: PreTrainedTokenizerFast, template: ChatTemplate) -> list[int]:
+    """Return the ids before the template's string; log where the tokenizer would begin otherwise.
+
+    With "auto" a template whose `system` begins with the tokenizer's own token gets no second one.
+    """
+    own, begin = begin_text(tokenizer), template.begin
+    if begin == "auto":
+        begin = "" if template.system.startswith(own) else own
+    opening, wanted = begin + template.system, own or tokenizer.bos_token
+    if wanted and opening.startswith(wanted) != bool(own):
+        logger.warning(
+            "template: a sequence begins with %r, but the tokenizer %s puts %r before a text "
+            "(template.begin=auto does so too)",
+            opening[:20],
+            tokenizer.name_or_path,
+            own,
+        )
+    return tokenizer(begin, add_special_tokens=False)["input_ids"]
+
+
+def _decoded(
+    tokenizer: PreTrainedTokenizerFast, ids: list[int], *, skip_special_tokens: bool = False
+) -> str:
+    text = tokenizer.decode(
+        ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+    )
+    assert isinstance(text, str)
+    return text
 
 
 def _overlaps(offsets: Int[np.ndarray, "seq 2"], rendered: Rendered) -> Bool[np.ndarray, " seq"]:
@@ -160,3 +218,10 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, template: ChatTemplate)
             f"template.end {template.end!r} does not hold the tokenizer's end token "
             f"{tokenizer.eos_token!r}, so that a trained model would never stop: make them agree."
         )
+    for token in (template.image_token, tokenizer.eos_token):
+        ids = tokenizer(f"a{token}", add_special_tokens=False)["input_ids"]
+        if ids[-1] != tokenizer.convert_tokens_to_ids(token):
+            raise InputError(
+                f"tokenizer {tokenizer.name_or_path!r} does not see {token!r} behind other text: "
+                "set `normalized` to false for it in its tokenizer.json."
+            )

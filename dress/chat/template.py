@@ -36,12 +36,14 @@ class Rendered:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatTemplate:
-    """Literal pieces of a chat format; a begin-of-text token, where wanted, is part of `system`.
+    """Literal pieces of a chat format.
 
-    `response_prefix` is the space between the model's marker and its answer: it belongs to the
-    supervised span, because tokenizers merge it with the first word.
+    `begin` stands before everything and outside of the string: "auto" is what the tokenizer itself
+    puts before a text. `response_prefix` is the space between the model's marker and its answer: it
+    belongs to the supervised span, because tokenizers merge it with the first word.
     """
 
+    begin: str = "auto"
     system: str = ""
     user: str = "USER: "
     image: str = "<image>\n"
@@ -58,16 +60,16 @@ class ChatTemplate:
         for marker in self.markers:
             if len(marker) < 2 or "\\" in marker:
                 raise InputError(
-                    f"template marker {marker!r} cannot be escaped: use two or more characters "
-                    "and no backslash."
+                    f"the template's marker or special token {marker!r} cannot be escaped in other "
+                    "texts: it needs two or more characters and no backslash."
                 )
 
     @cached_property
     def markers(self) -> tuple[str, ...]:
         """What no foreign text may contain, longest first."""
         pieces = (self.user, self.condition, self.model, self.end, self.image_token)
-        stripped = {piece.strip() for piece in (*pieces, *self.reserved)} - {""}
-        return tuple(sorted(stripped, key=lambda marker: (-len(marker), marker)))
+        markers = ({piece.strip() for piece in pieces} | set(self.reserved)) - {""}
+        return tuple(sorted(markers, key=lambda marker: (-len(marker), marker)))
 
     def escape(self, text: str) -> str:
         r"""Put one more backslash behind the first character of every marker: USER: -> U\SER:.

@@ -27,9 +27,8 @@ from dress.jobs.monitoring import callbacks
 from dress.jobs.policy import policy_module, reward_scorer
 from dress.jobs.reference import reference_log_probs
 from dress.jobs.tracking import tracking
-from dress.loading import WEIGHTS, artifact_tokenizer, assemble, save
-from dress.modeling.build import build_model, public_base
-from dress.modeling.checkpoint import load_weights
+from dress.loading import artifact_tokenizer, assemble, restore, save
+from dress.modeling.build import build_model
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.modeling.tree_attention import attends_in_blocks
@@ -137,7 +136,7 @@ def starting_point(job: Job, config: Mapping[str, Any], *, init: Artifact | None
         return assemble(config, model=model, tokenizer=tokenizer)
     tokenizer = artifact_tokenizer(init)
     model = build_model(spec, tokenizer=tokenizer)
-    load_weights(model, init.path / WEIGHTS, base=public_base(spec), merge_adapters=True)
+    restore(model, init, spec=spec)
     return assemble(config, model=model, tokenizer=tokenizer)
 
 

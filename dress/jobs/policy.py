@@ -15,9 +15,8 @@ from dress.feedback.experience import ExperienceMaker
 from dress.feedback.reward_scorer import RewardScorer
 from dress.feedback.truth import true_score
 from dress.jobs.job import Job
-from dress.loading import WEIGHTS, artifact_tokenizer, assemble, load_artifact
-from dress.modeling.build import build_model, public_base
-from dress.modeling.checkpoint import load_weights
+from dress.loading import artifact_spec, artifact_tokenizer, assemble, load_artifact, restore
+from dress.modeling.build import build_model
 from dress.modeling.reference import Reference
 from dress.modeling.trainable import set_trainable
 from dress.objectives.policy import PolicyObjective
@@ -36,7 +35,7 @@ def reward_scorer(job: Job, reward: Artifact) -> RewardScorer:
 
 def value_model(reward: Artifact, policy: Assistant) -> Assistant:
     """Build a model with the reward model's weights and a head of zeros, ready to train."""
-    spec = reward.config["model"]
+    spec = artifact_spec(reward)
     tokenizer = artifact_tokenizer(reward)
     if tokenizer.get_vocab() != policy.processor.tokenizer.get_vocab():
         raise InputError(
@@ -44,7 +43,7 @@ def value_model(reward: Artifact, policy: Assistant) -> Assistant:
             "made of it: give a reward model from the same stage 1."
         )
     model = build_model(spec, tokenizer=tokenizer)
-    load_weights(model, reward.path / WEIGHTS, base=public_base(spec), merge_adapters=True)
+    restore(model, reward, spec=spec)
     assert model.scalar_head is not None
     with torch.no_grad():
         for parameter in model.scalar_head.parameters():

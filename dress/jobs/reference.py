@@ -16,6 +16,7 @@ from dress.jobs.backend import device
 from dress.jobs.data_sets import cache
 from dress.jobs.job import Job
 from dress.jobs.progress import Bar
+from dress.jobs.resolved import resolved_model, resolved_template
 from dress.modeling.lvlm import LVLM
 from dress.modeling.reference_log_probs import ReferenceLogProbs
 from dress.objectives.functional import target_log_probs
@@ -46,10 +47,10 @@ def reference_log_probs(
 
 def _nodes(job: Job, init: Artifact | None) -> dict[str, object]:
     """Name what decides the reference and how its texts become tokens."""
-    model = {k: v for k, v in job.node("model").items() if k != "trainable"}
+    model = {k: v for k, v in resolved_model(job).items() if k != "trainable"}
     return {
         "model": model,
-        "template": job.node("template"),
+        "template": resolved_template(job),
         "encoder": job.node("datamodule")["encoder"],
         "precision": job.cfg.trainer.precision,
         "seed": None if init else job.cfg.seed,  # of random weights

@@ -15,6 +15,7 @@ from dress.jobs.checks import world_size
 from dress.jobs.data_sets import open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
+from dress.jobs.resolved import recorded_model, resolved_model, resolved_template
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted
 
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
@@ -103,14 +104,20 @@ def reward_artifact(job: Job) -> Artifact | None:
 
 
 def check_inherited(config: Mapping[str, Any], init: Artifact) -> None:
-    for node in ("vision", "projector", "language"):
-        if init.config["model"][node] != config["model"][node]:
-            raise InputError(
-                f"model.{node} differs from that of {init.path}: give the same model, or "
-                "init_from=random."
-            )
-    if init.config["template"] != config["template"]:
-        raise InputError(f"template differs from that of {init.path}: give the same template.")
+    here, there = config["model"], recorded_model(init.config)
+    nodes = [
+        (f"model.{part}", here[part], there[part]) for part in ("vision", "projector", "language")
+    ]
+    for node, given, inherited in (
+        *nodes,
+        ("template", config["template"], init.config["template"]),
+    ):
+        for key in sorted(given.keys() | inherited.keys()):
+            if given.get(key) != inherited.get(key):
+                raise InputError(
+                    f"{node}.{key} is {given.get(key)!r}, but {inherited.get(key)!r} in "
+                    f"{init.path}: give the same {node}, or init_from=random."
+                )
 
 
 def fingerprinted(job: Job) -> dict[str, Any]:
@@ -125,13 +132,13 @@ def fingerprinted(job: Job) -> dict[str, Any]:
         datamodule["mixture"] = weights
     else:
         datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}
-    model = job.node("model")
+    model = resolved_model(job)
     if job.cfg.stage not in model["trainable"]:
         raise InputError(
             f"model.trainable has no {job.cfg.stage}: list the parts that train in this stage."
         )
-    nodes = ("seed", "stage", "template", "optimizer")
-    return {name: job.node(name) for name in nodes} | {
+    return {name: job.node(name) for name in ("seed", "stage", "optimizer")} | {
+        "template": resolved_template(job),
         # the same numbers, computed at another time
         "objective": {k: v for k, v in job.node("objective").items() if k != "reference"},
         # what trains in other stages is no matter of this one

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import open_clip
@@ -18,10 +18,11 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
-from dress.chat.images import as_rgb
 from dress.errors import InputError
+from dress.modeling.preprocess import Interpolation, Resize, to_square
 
 LIST_NAMES = "python -c 'import open_clip; print(open_clip.list_models())'"
+RESIZE: Mapping[str, Resize] = {"shortest": "crop", "squash": "squash"}  # by open_clip's names
 
 
 class VisionTower(nn.Module):
@@ -29,7 +30,9 @@ class VisionTower(nn.Module):
 
     Layer -1 is the tower's output, after its final norm; earlier layers are raw hidden states
     (-2 is LLaVA's choice). Whatever that layer does not need is dropped from `visual`.
-    `draft` asks for JPEGs decoded at a fraction of their size that is no smaller than the square.
+    `resize` and `interpolation` are the rule by which a picture becomes the tower's square (see
+    `to_square`; padding has the colour of `mean`). `draft` asks for JPEGs decoded at a fraction of
+    their size of which no side is smaller than the square.
     Pixels arrive as bytes, a quarter of what floats take on their way, and are normalised here.
     """
 
@@ -41,22 +44,30 @@ class VisionTower(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         layer: int = -1,
+        resize: Resize = "squash",
+        interpolation: Interpolation = "bicubic",
         draft: bool = False,
     ) -> None:
         super().__init__()
         self.normalize = layer == -1 and getattr(visual, "attn_pool", None) is None
         self.visual = _prune(visual, layer=layer, keep_norm=self.normalize)
         self.image_size, self.draft = image_size, draft
+        self.resize = _choice("resize", resize, get_args(Resize))
+        self.interpolation = _choice("interpolation", interpolation, get_args(Interpolation))
         self.mean, self.std = tuple(mean), tuple(std)
         self.num_tokens, self.dim = self._measure()
 
     def preprocess(self, image: Image.Image) -> UInt8[Tensor, "height width 3"]:
-        """Resize to the tower's square; deterministic, no augmentation."""
-        size = (self.image_size, self.image_size)
-        image = as_rgb(image)
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(image))
+        """Make a picture the tower's square by its own rule; bytes, not yet normalised."""
+        red, green, blue = (int(mean * 255) for mean in self.mean)
+        square = to_square(
+            image,
+            self.image_size,
+            resize=self.resize,
+            interpolation=self.interpolation,
+            fill=(red, green, blue),
+        )
+        return torch.from_numpy(np.array(square))
 
     def normalized(
         self, pixels: UInt8[Tensor, "image height width 3"]
@@ -98,37 +109,94 @@ def open_clip_tower(
     image_size: int | None = None,
     layer: int = -1,
     random_init: bool = False,
+    resize: Resize | None = None,
+    interpolation: Interpolation | None = None,
+    quick_gelu: bool | None = None,
     draft: bool = False,
 ) -> VisionTower:
     """Build a tower from open_clip's registry, or from an own `config` (a vision_cfg) at random.
 
-    With `random_init` nothing is downloaded; `pretrained` then only gives the pixel statistics.
+    `resize`, `interpolation` and `quick_gelu` (the activation) are by default those with which the
+    weights were trained. With `random_init` nothing is downloaded; `pretrained` then gives these
+    and the pixel statistics alone.
     """
     if (name is None) == (config is None):
         raise InputError(
             "model.vision: give `name` (an open_clip model) or `config` (its shape), not both."
         )
-    if config is not None:
-        visual = _random_visual(model_config={"vision_cfg": dict(config)}, image_size=image_size)
-    else:
-        assert name is not None
+    if name is not None:
         _check_name(name, pretrained=pretrained, random_init=random_init)
-        if random_init:
-            model_config = open_clip.get_model_config(name)
-            visual = _random_visual(model_config=model_config, image_size=image_size)
-        else:
-            assert pretrained is not None
-            visual = _pretrained_visual(name, pretrained=pretrained, image_size=image_size)
+    tag = _tag(name, pretrained)
+    own = trained_with(name, pretrained)
+    quick_gelu = own["quick_gelu"] if quick_gelu is None else quick_gelu
+    if random_init or name is None:
+        shape = {"vision_cfg": dict(config)} if config else open_clip.get_model_config(name)
+        visual = _random_visual(shape, image_size=image_size, quick_gelu=quick_gelu)
+    else:
+        assert pretrained is not None
+        visual = _pretrained_visual(
+            name, pretrained=pretrained, image_size=image_size, quick_gelu=quick_gelu
+        )
     if not isinstance(visual, VisionTransformer | TimmModel):
         raise InputError(f"model.vision.name: {name} yields no patch tokens; choose a ViT.")
-    mean, std = _pixel_statistics(name, pretrained=pretrained)
+    if quick_gelu and isinstance(visual, TimmModel):
+        raise InputError(f"model.vision.quick_gelu: {name} has an activation of its own; leave it.")
     return VisionTower(
-        visual, image_size=_square(visual), mean=mean, std=std, layer=layer, draft=draft
+        visual,
+        image_size=_square(visual),
+        mean=tag.get("mean") or open_clip.OPENAI_DATASET_MEAN,
+        std=tag.get("std") or open_clip.OPENAI_DATASET_STD,
+        layer=layer,
+        resize=resize or own["resize"],
+        interpolation=interpolation or own["interpolation"],
+        draft=draft,
     )
 
 
-def _random_visual(*, model_config: Mapping[str, Any], image_size: int | None) -> nn.Module:
-    vision = dict(model_config["vision_cfg"])
+def resolved_tower(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in what the settings of a named tower leave to its weights."""
+    name, pretrained = settings["name"], settings["pretrained"]
+    if name is None:
+        return dict(settings)
+    _check_name(name, pretrained=pretrained, random_init=settings["random_init"])
+    own = trained_with(name, pretrained)
+    return {**settings, **{key: v for key, v in own.items() if settings.get(key) is None}}
+
+
+def recorded_tower(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete what an artifact says of its tower.
+
+    Where it lacks these keys it is older than they are: pictures were squashed, and random weights
+    had the activation of the bare name.
+    """
+    older: dict[str, Any] = {"resize": "squash", "interpolation": "bicubic"}
+    if settings["random_init"]:
+        older["quick_gelu"] = trained_with(settings["name"], None)["quick_gelu"]
+    return resolved_tower(older | dict(settings))
+
+
+def trained_with(name: str | None, pretrained: str | None) -> dict[str, Any]:
+    """Return the preprocessing and activation of an open_clip name and tag, by its own table.
+
+    Weights from a file have open_clip's defaults; a tower without a name squashes.
+    """
+    tag = _tag(name, pretrained)
+    shape = open_clip.get_model_config(name) or {} if name else {}
+    return {
+        "resize": RESIZE[tag.get("resize_mode", "shortest")] if name else "squash",
+        "interpolation": tag.get("interpolation", "bicubic"),
+        "quick_gelu": bool(shape.get("quick_gelu") or tag.get("quick_gelu")),
+    }
+
+
+def _tag(name: str | None, pretrained: str | None) -> Mapping[str, Any]:
+    return open_clip.get_pretrained_cfg(name, pretrained) if name and pretrained else {}
+
+
+def _random_visual(
+    shape: Mapping[str, Any], *, image_size: int | None, quick_gelu: bool
+) -> nn.Module:
+    vision = dict(shape["vision_cfg"])
     known = {field.name for field in fields(CLIPVisionCfg)}
     if unknown := sorted(set(vision) - known):
         raise InputError(
@@ -138,24 +206,26 @@ def _random_visual(*, model_config: Mapping[str, Any], image_size: int | None) -
     if image_size is not None and not is_timm:
         vision["image_size"] = image_size
     visual = _build_vision_tower(
-        embed_dim=model_config.get("embed_dim", vision.get("width", 1)),
+        embed_dim=shape.get("embed_dim", vision.get("width", 1)),
         vision_cfg=CLIPVisionCfg(**vision | {"timm_model_pretrained": False}),
-        quick_gelu=model_config.get("quick_gelu", False),
+        quick_gelu=quick_gelu,
     )
     if image_size is not None and is_timm:
         visual.set_input_size(image_size)
     return visual
 
 
-def _pretrained_visual(name: str, *, pretrained: str, image_size: int | None) -> nn.Module:
+def _pretrained_visual(
+    name: str, *, pretrained: str, image_size: int | None, quick_gelu: bool
+) -> nn.Module:
     # open_clip alone knows all checkpoint formats, so its text tower exists for a moment here.
-    statistics = open_clip.get_pretrained_cfg(name, pretrained)
     try:
         model = open_clip.create_model(
             name,
             pretrained=pretrained,
             force_image_size=image_size,
-            force_quick_gelu=statistics.get("quick_gelu", False),
+            force_quick_gelu=quick_gelu,
+            quick_gelu=quick_gelu,  # this one can switch it off too, but open_clip warns of it
             require_pretrained=True,
         )
     except (OSError, RuntimeError) as error:
@@ -185,13 +255,10 @@ def _check_name(name: str, *, pretrained: str | None, random_init: bool) -> None
         )
 
 
-def _pixel_statistics(
-    name: str | None, *, pretrained: str | None
-) -> tuple[Sequence[float], Sequence[float]]:
-    statistics = open_clip.get_pretrained_cfg(name, pretrained) if name and pretrained else {}
-    mean = statistics.get("mean") or open_clip.OPENAI_DATASET_MEAN
-    std = statistics.get("std") or open_clip.OPENAI_DATASET_STD
-    return mean, std
+def _choice(key: str, value: Any, choices: Sequence[str]) -> Any:
+    if value not in choices:
+        raise InputError(f"model.vision.{key} is {value!r}: choose {', '.join(choices)}.")
+    return value
 
 
 def _prune(

@@ -107,10 +107,12 @@ def texts_of(samples: Sequence[Sample]) -> list[str]:
     ]
 
 
-def model_config(language: Mapping[str, Any] = LLAMA) -> dict[str, Any]:
+def model_config(
+    language: Mapping[str, Any] = LLAMA, vision: Mapping[str, Any] = VISION
+) -> dict[str, Any]:
     """What a model's artifact says of it."""
     spec = {
-        "vision": VISION,
+        "vision": dict(vision),
         "projector": {"kind": "linear"},
         "language": {
             "name": None,
@@ -127,10 +129,14 @@ def model_config(language: Mapping[str, Any] = LLAMA) -> dict[str, Any]:
 
 
 def make_assistant(
-    samples: Sequence[Sample], *, language: Mapping[str, Any] = LLAMA, seed: int = 0
+    samples: Sequence[Sample],
+    *,
+    language: Mapping[str, Any] = LLAMA,
+    vision: Mapping[str, Any] = VISION,
+    seed: int = 0,
 ) -> Assistant:
     torch.manual_seed(seed)
-    config = model_config(language)
+    config = model_config(language, vision)
     tokenizer = train_tokenizer(texts_of(samples), vocab_size=400)
     model = build_model(config["model"], tokenizer=tokenizer)
     return assemble(config, model=model, tokenizer=tokenizer)

@@ -3,6 +3,7 @@ import open_clip
 import pytest
 import torch
 from modeling_helpers import VISION, random_pixels, tiny_vision
+from open_clip.transformer import QuickGELU
 from PIL import Image
 
 from dress.errors import InputError
@@ -95,6 +96,25 @@ def test_pretrained_tag_gives_the_pixel_statistics() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tag", "given", "expected"),
+    [
+        ("openai", None, True),
+        ("openai", False, False),
+        ("laion2b_s34b_b79k", None, False),
+        ("laion2b_s34b_b79k", True, True),
+        (None, None, False),
+    ],
+)
+def test_the_activation_is_that_of_the_weights(
+    tag: str | None, given: bool | None, expected: bool
+) -> None:
+    with torch.device("meta"):
+        tower = open_clip_tower(name="ViT-B-32", pretrained=tag, random_init=True, quick_gelu=given)
+    kinds = {type(block.mlp.gelu) for block in tower.visual.transformer.resblocks}
+    assert kinds == {QuickGELU if expected else torch.nn.GELU}
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"name": "ViT-B-33", "random_init": True}, "close: ViT-B-32.*list_models"),
@@ -103,11 +123,15 @@ def test_pretrained_tag_gives_the_pixel_statistics() -> None:
         ({"config": VISION | {"widht": 3}}, "unknown key 'widht'"),
         ({"config": VISION, "layer": 7}, "layer: 7 is outside"),
         ({}, "give `name`"),
+        (
+            {"name": "EVA02-E-14", "random_init": True, "quick_gelu": True},
+            "quick_gelu: EVA02-E-14 has an activation of its own",
+        ),
         ({"name": "ViT-B-32", "config": {"width": 64}}, "not both"),
     ],
 )
 def test_mistakes_are_input_errors(arguments: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message), torch.device("meta"):
         open_clip_tower(**arguments)
 
 

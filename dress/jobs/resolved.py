@@ -1,0 +1,49 @@
+"""What a job leaves to the tower's weights and to the tokenizer, looked up before it is named.
+
+Fingerprints and artifacts hold what was found, so that another version of a library changes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from dress.jobs.job import Job
+
+
+def resolved_model(job: Job) -> dict[str, Any]:
+    """Return the node `model`, a named tower with its preprocessing and activation."""
+    model = job.node("model")
+    if not model["vision"]["name"]:
+        return model
+    from dress.modeling.vision import resolved_tower  # imports torch
+
+    return model | {"vision": resolved_tower(model["vision"])}
+
+
+def recorded_model(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the node `model` of an artifact's config.yaml, completed where it is an older one."""
+    model = config["model"]
+    if not model["vision"]["name"]:
+        return model
+    from dress.modeling.vision import recorded_tower  # imports torch
+
+    return model | {"vision": recorded_tower(model["vision"])}
+
+
+def resolved_template(job: Job) -> dict[str, Any]:
+    """Return the node `template` with the text of its begin token, no key where there is none."""
+    template, name = job.node("template"), job.cfg.model.tokenizer.name
+    begin = template.pop("begin", "auto")
+    if begin == "auto":
+        begin = _begin_of(name) if name else ""
+    return template | ({"begin": begin} if begin else {})
+
+
+@cache
+def _begin_of(name: str) -> str:
+    from dress.chat.processor import begin_text  # imports torch
+    from dress.modeling.tokenizer import load_tokenizer
+
+    return begin_text(load_tokenizer(name))
