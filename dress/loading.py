@@ -20,10 +20,10 @@ from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
 from dress.errors import InputError
 from dress.files import read_json, write_json
-from dress.modeling.block_attention import mkl_products
 from dress.modeling.build import build_model, public_base, settings_of
 from dress.modeling.checkpoint import load_weights, save_weights, stored_parts
 from dress.modeling.lvlm import LVLM
+from dress.modeling.precision import full_precision
 from dress.modeling.tokenizer import load_tokenizer
 from dress.modeling.vision import VisionTower, open_clip_tower, recorded_tower
 
@@ -119,7 +119,7 @@ def probe(vision: VisionTower) -> dict[str, list[float]]:
     pixels = vision.preprocess(picture)[None].to(next(vision.parameters()).device)
     pooled = torch.nn.functional.adaptive_avg_pool2d(vision.normalized(pixels), 4)
     was_training = vision.training
-    with mkl_products(), torch.backends.cudnn.flags(enabled=False):  # in full float32
+    with full_precision(), torch.backends.cudnn.flags(enabled=False):  # in full float32
         features = vision.eval()(pixels).flatten()
     vision.train(was_training)
     chosen = torch.linspace(0, len(features) - 1, 64).long()
