@@ -156,22 +156,23 @@ class Processor:
         return "".join(painted).replace("\n", "\\n")
 
 
-def begin_text(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Return what the tokenizer itself puts before a text: <s> for Llama, nothing for GPT-2."""
+def begin_text(tokenizer: PreTrainedTokenizerFast, *, system: str = "") -> str:
+    """Return what the tokenizer itself puts before a text: <s> for Llama, nothing for GPT-2.
+
+    It is nothing as well where the text's beginning, `system`, brings that along.
+    """
     text = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
     start = next((n for n in range(len(whole)) if whole[n : n + len(text)] == text), 0)
-    return "".join(tokenizer.convert_ids_to_tokens(whole[:start]))
+    own = "".join(tokenizer.convert_ids_to_tokens(whole[:start]))
+    return "" if system.startswith(own) else own
 
 
 def _begin(tokenizer: PreTrainedTokenizerFast, template: ChatTemplate) -> list[int]:
-    """Return the ids before the template's string; log where the tokenizer would begin otherwise.
-
-    With "auto" a template whose `system` begins with the tokenizer's own token gets no second one.
-    """
+    """Return the ids before the template's string; log where the tokenizer has others."""
     own, begin = begin_text(tokenizer), template.begin
     if begin == "auto":
-        begin = "" if template.system.startswith(own) else own
+        begin = begin_text(tokenizer, system=template.system)
     opening, wanted = begin + template.system, own or tokenizer.bos_token
     if wanted and opening.startswith(wanted) != bool(own):
         logger.warning(

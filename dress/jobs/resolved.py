@@ -37,13 +37,13 @@ def resolved_template(job: Job) -> dict[str, Any]:
     template, name = job.node("template"), job.cfg.model.tokenizer.name
     begin = template.pop("begin", "auto")
     if begin == "auto":
-        begin = _begin_of(name) if name else ""
+        begin = _begin_of(name, template["system"]) if name else ""
     return template | ({"begin": begin} if begin else {})
 
 
 @cache
-def _begin_of(name: str) -> str:
+def _begin_of(name: str, system: str) -> str:
     from dress.chat.processor import begin_text  # imports torch
     from dress.modeling.tokenizer import load_tokenizer
 
-    return begin_text(load_tokenizer(name))
+    return begin_text(load_tokenizer(name), system=system)

@@ -179,6 +179,7 @@ def test_what_was_found_is_recorded(tmp_path: Path) -> None:
     assert resolved_template(job(f"{named}/llama"))["begin"] == "<s>"
     assert "begin" not in resolved_template(job(f"{named}/gpt2"))
     assert "begin" not in resolved_template(job(f"{named}/llama", "template.begin=''"))
+    assert "begin" not in resolved_template(job(f"{named}/llama", "template.system='<s>Hi. '"))
     assert resolved_template(job("template.begin='<s>'"))["begin"] == "<s>"
     world = job("experiment=dress_stage2")
     recorded = fingerprinted(world)
