@@ -95,6 +95,7 @@ def check_all(*overrides: str) -> None:
         (["data.sizes={captions: 60, promts: 60}"], "did you mean data.sizes.prompts?"),
         (["model.language.lora={r: 4, alpa: 8}"], "did you mean model.language.lora.alpha?"),
         (["+model.language.config.hiden_size=8"], "did you mean model.language.config.hidden_size"),
+        (["+model.vision.config.layer=8"], "model.vision.layer or model.vision.config.layers?"),
         (["+model.language.vocab_size=8"], "nothing reads model.language.vocab_size"),
         (["+model.projector.depth=3"], "nothing that was chosen reads model.projector.depth"),
         (["+optimizer.amsgrad=true"], "nothing reads optimizer.amsgrad"),  # Muon has none
@@ -104,6 +105,7 @@ def check_all(*overrides: str) -> None:
             "is not set yet: give +model.language.config.num_key_value_heads=<value>.",
         ),
         (["experiment=llava_rlhf_ppo", "objective=dpo"], "choose objective=grpo or objective=ppo."),
+        (["~trainer.max_steps"], "trainer.max_steps was removed and is read"),
         (["seed=0,1"], "seed=0,1 gives several values: add -m to run each of them"),
         (["+seed=1"], "seed is set already: leave out the +."),
         (["+model=tiny"], "is chosen already: leave out the +."),

@@ -21,6 +21,7 @@ from dress.targets import OURS
 
 CONSTRUCTORS = {  # of nodes that name none themselves
     "model.vision": "dress.modeling.vision.open_clip_tower",
+    "model.vision.config": "open_clip.CLIPVisionCfg",
     "model.language": "dress.modeling.language.causal_lm",
     "model.language.lora": "dress.modeling.language.add_lora",
     "template": "dress.chat.template.ChatTemplate",
@@ -53,11 +54,17 @@ def check_keys(cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
         if option and group != "experiment" and (CONF / group.partition("@")[0]).is_dir()
     }
     declared = compose("run", [f"{group}={option}" for group, option in options.items()])
-    set_here, set_there = (OmegaConf.to_container(c, resolve=False) for c in (cfg, declared))
-    interpolated = set(re.findall(r"\$\{([\w.]+)\}", yaml.safe_dump(set_here)))
-    for key in sorted(dict(leaves(set_here)).keys() - dict(leaves(set_there)).keys()):
-        if not (key in interpolated or is_read(cfg, key)):
+    raw, raw_declared = (OmegaConf.to_container(c, resolve=False) for c in (cfg, declared))
+    here, there = dict(leaves(raw)).keys(), dict(leaves(raw_declared)).keys()
+    interpolated = set(re.findall(r"\$\{([\w.]+)\}", yaml.safe_dump(raw)))
+    for key in sorted(here - there - interpolated):
+        if not is_read(cfg, key):
             raise InputError(unread(key))
+    for key in sorted(there - here):
+        node = key.rpartition(".")[0]
+        kept = OmegaConf.is_dict(OmegaConf.select(cfg, node)) if node else False
+        if kept and _constructor(cfg, node) is None:  # one has a default, perhaps
+            raise InputError(f"{key} was removed and is read: leave out ~{key}.")
 
 
 def typed(overrides: Sequence[str]) -> dict[str, Any]:
@@ -88,14 +95,19 @@ def _names(cfg: DictConfig, node: str) -> Collection[str] | None:
     if node == "model.language.config":
         shape_keys: Any = get_object("dress.modeling.language.shape_keys")
         return shape_keys(OmegaConf.select(cfg, f"{node}.model_type"))
-    target = OmegaConf.select(cfg, f"{node}._target_") or CONSTRUCTORS.get(node)
-    if node == "model.projector":
-        target = f"dress.modeling.projector.{cfg.model.projector.kind}_projector"
-    if target is None:
+    if (constructor := _constructor(cfg, node)) is None:
         return READ_BY_JOBS.get(node)
-    # foreign code is refused elsewhere, and not imported here
-    takes = signature(get_object(target)).parameters if OURS.fullmatch(target) else ()
-    return set(takes) - GIVEN_BY_JOBS
+    return set(signature(get_object(constructor)).parameters) - GIVEN_BY_JOBS
+
+
+def _constructor(cfg: DictConfig, node: str) -> str | None:
+    """Name what a node is the keywords of; foreign code is refused elsewhere and not imported."""
+    named = OmegaConf.select(cfg, f"{node}._target_")
+    if named and OURS.fullmatch(named):
+        return str(named)
+    if node == "model.projector":
+        return f"dress.modeling.projector.{cfg.model.projector.kind}_projector"
+    return CONSTRUCTORS.get(node)
 
 
 def composition_sentence(error: Exception) -> str:
