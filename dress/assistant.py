@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
-from dress.chat.condition import Condition
+from dress.chat.condition import AUTO, Condition, chosen_target
 from dress.chat.images import decode_image, png
 from dress.chat.processor import Processor
 from dress.data.collate import stacked_images
@@ -57,16 +57,20 @@ class Assistant:
         image: str | Path | bytes | Image.Image,
         question: str,
         *,
-        condition: str = "best",
+        condition: str = AUTO,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> str:
-        """Answer one question about one image under a target such as best, none, 1 or 4/1/4."""
+        """Answer one question about one image under a target such as best, none, 1 or 4/1/4.
+
+        `auto` is best where the model has learned from conditions, else none.
+        """
+        target = chosen_target(condition, learned=self.condition.learned)
         prompt = Prompt(
             images=(read_image(image),),
             turns=(Turn(user=question),),
-            condition=self.condition.target(condition),
+            condition=self.condition.target(target),
         )
         ((response,),) = self.generate(
             [prompt], max_new_tokens=max_new_tokens, temperature=temperature, seed=seed

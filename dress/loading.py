@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from dress.artifact import Artifact
 from dress.artifact_files import CONFIG
 from dress.assistant import Assistant
-from dress.chat.condition import Condition
+from dress.chat.condition import Condition, has_learned
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
 from dress.errors import InputError
@@ -32,7 +32,7 @@ TOLERANCE = 1e-3  # of features, by their length; another activation makes three
 
 
 def load(path: str | os.PathLike[str]) -> Assistant:
-    """Load a model artifact for use: `load(path).respond(image, question, condition="best")`.
+    """Load a model artifact for use: `load(path).respond(image, question)`.
 
     Raises InputError where the path is not a finished model artifact.
     """
@@ -88,6 +88,7 @@ def assemble(
             form=condition["form"],
             dropout=condition["dropout"],
             aspect_dropout=condition.get("aspect_dropout", 0.0),
+            learned=has_learned(config),
         ),
     )
 

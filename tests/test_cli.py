@@ -95,9 +95,9 @@ def test_help_shows_the_choices() -> None:
 @pytest.mark.parametrize("group", ["experiment", "model/vision"])
 def test_a_wrong_name_shows_the_choices(tmp_path: Path, group: str) -> None:
     code, _, errors = run(f"{group}=nope", f"paths.artifacts={tmp_path}")
-    assert code == 1 and "Traceback" not in errors
-    for path in (ROOT / "conf" / group).glob("*.yaml"):
-        assert f"\t{path.stem}\n" in errors
+    options = ", ".join(sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml")))
+    assert errors == f"error: {group} has no option 'nope': choose one of {options}.\n"
+    assert code == 1
 
 
 @pytest.mark.parametrize("arguments", [["seed=0"], ["-m", "seed=0,1"]])
@@ -148,6 +148,10 @@ def job(folder: Path, *overrides: str) -> Job:
         ("experiment=dress_stage2 generation.contrast=bad", "condition.target is 'bad'"),
         ("experiment=dress_stage2 rounds=0", "rounds is 0"),
         ("job=evaluate artifact=x condition=score", "condition cannot be given with job=evaluate"),
+        (
+            "experiment=dress_stage0 objective=critique",
+            "the objective needs records with feedback",
+        ),
     ],
 )
 @pytest.mark.usefixtures("configurations")
@@ -163,10 +167,12 @@ def test_a_mistake_is_one_sentence_before_anything_is_built(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("model.vision.name=nope model.vision.config=null", "open_clip has no model 'nope'"),
+        (
+            "model.vision.name=nope model.vision.config=null model.vision.random_init=true",
+            "open_clip has no model 'nope'",
+        ),
         ("model.language.config.model_type=nope", "transformers has no 'nope'"),
         ("model.projector.kind=nope", "model.projector.kind is 'nope'"),
-        ("objective=critique", "the objective needs records with feedback"),
     ],
 )
 @pytest.mark.usefixtures("configurations")

@@ -159,6 +159,13 @@ def test_what_a_change_makes_anew(
     assert {name for name in CHAIN if before[name] != after[name]} == changed
 
 
+def test_a_model_that_saw_no_conditions_is_sampled_under_none(chain: Any) -> None:
+    under = {
+        t: chain(f"feedback.targets=[{t}]")["dress_feedback"] for t in ("auto", "none", "best")
+    }
+    assert under["auto"] == under["none"] != under["best"]  # by stage 1
+
+
 def test_names_are_folders_that_need_no_quoting(chain: Any) -> None:
     for name in chain("condition.dropout=0.25").values():
         assert not set(name) & set("=, /")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dress.errors import InputError
 from dress.records import ASPECTS, RATINGS, Feedback, Judgement
 
 Form = Literal["none", "score", "critique", "both"]
+AUTO = "auto"
+
+logger = logging.getLogger(__name__)
 
 BANK: Mapping[str, Mapping[int, str]] = {
     "helpfulness": {
@@ -34,11 +38,37 @@ BANK: Mapping[str, Mapping[int, str]] = {
 """One sentence per aspect and rating that fits any image: what a model is asked for at test."""
 
 
+def has_learned(config: Mapping[str, Any]) -> bool:
+    """Tell from a model's config.yaml whether it was trained on responses behind their feedback."""
+    objective, condition = config.get("objective"), config.get("condition")
+    if isinstance(objective, Mapping) and objective.get("requires", "feedback") != "feedback":
+        return False
+    shown = condition if isinstance(condition, Mapping) else {}
+    return shown.get("form") != "none" and shown.get("dropout") != 1
+
+
+def chosen_target(name: str | int, *, learned: bool) -> str:
+    """Return what `auto` stands for, or the target that was named.
+
+    A model that has learned from no conditions is only disturbed by one: that is warned of.
+    """
+    if str(name) == AUTO:
+        return "best" if learned else "none"
+    if not learned and str(name) != "none":
+        logger.warning(
+            "warning: condition %s is asked of a model that was trained without conditions: give "
+            "none, or leave it out",
+            name,
+        )
+    return str(name)
+
+
 class Condition:
     """Render feedback in one form, and drop it now and then so that plain prompts stay trained.
 
     Single aspects are dropped as well, so that the effect of each is learned by itself: at test
-    they are asked for in combinations that no response had.
+    they are asked for in combinations that no response had. `learned` says whether the model was
+    trained so.
     """
 
     def __init__(
@@ -47,6 +77,7 @@ class Condition:
         form: Form = "both",
         dropout: float = 0.1,
         aspect_dropout: float = 0.0,
+        learned: bool = True,
         bank: Mapping[str, Mapping[int, str]] = BANK,
     ) -> None:
         if form not in get_args(Form):
@@ -56,7 +87,7 @@ class Condition:
         for name, share in (("dropout", dropout), ("aspect_dropout", aspect_dropout)):
             if not 0 <= share <= 1:
                 raise InputError(f"condition.{name} is {share}: choose a share from 0 to 1.")
-        self.form, self.bank = form, bank
+        self.form, self.learned, self.bank = form, learned, bank
         self.dropout, self.aspect_dropout = dropout, aspect_dropout
 
     def text(self, feedback: Feedback | None) -> str:
@@ -84,16 +115,21 @@ class Condition:
         return self.text(Feedback(kept))
 
     def target(self, name: str | int) -> str:
-        """Write the bank's sentences for a level: none, best, worst, 1 to 4, or e.g. 4/1/4."""
+        """Write the bank's sentences for a level: none, best, worst, 1 to 4, or e.g. 4/1/4.
+
+        `auto` is best where the model has learned from conditions, else none.
+        """
         name = str(name)
+        if name == AUTO:
+            name = chosen_target(name, learned=self.learned)
         if name == "none":
             return ""
         levels = {"best": "4/4/4", "worst": "1/1/1"} | {str(r): f"{r}/{r}/{r}" for r in RATINGS}
         ratings = levels.get(name, name).split("/")
         if len(ratings) != len(ASPECTS) or not set(ratings) <= {str(r) for r in RATINGS}:
             raise InputError(
-                f"condition.target is {name!r}: choose none, best, worst, 1, 2, 3, 4 or three "
-                f"ratings {'/'.join(ASPECTS)} such as 4/1/4."
+                f"condition.target is {name!r}: choose auto, none, best, worst, 1, 2, 3, 4 or "
+                f"three ratings {'/'.join(ASPECTS)} such as 4/1/4."
             )
         judgements = {
             aspect: Judgement(rating=int(rating), critique=self.bank[aspect][int(rating)])

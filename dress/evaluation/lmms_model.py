@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dress.assistant import Prompt, read_image
+from dress.chat.condition import AUTO, chosen_target
 from dress.errors import InputError
 from dress.fingerprint import canonical_json
 from dress.loading import load
@@ -41,7 +42,7 @@ class DressModel(lmms):
     def __init__(
         self,
         artifact: str,
-        condition: str = "best",
+        condition: str = AUTO,
         batch_size: int | str = 16,
         max_batch_size: int | None = None,
         device: str | None = None,
@@ -54,7 +55,8 @@ class DressModel(lmms):
         self.assistant = load(artifact)
         self.assistant.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # a score such as 1 arrives as a number
-        self.condition = self.assistant.condition.target(str(condition))
+        target = chosen_target(condition, learned=self.assistant.condition.learned)
+        self.condition = self.assistant.condition.target(target)
         self.batch_size = min(int(batch_size), int(max_batch_size or batch_size))
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:

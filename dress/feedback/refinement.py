@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from dress.assistant import Assistant, Prompt
+from dress.chat.condition import AUTO
 from dress.data.rejects import Reject
 from dress.errors import InputError
 from dress.feedback.annotator import Annotator, annotate_groups
@@ -56,7 +57,7 @@ class RefinementRollout:
 
     `max_turns` counts responses. After each, the reference closes `close_share` of the dialogues
     that are not perfect, so that it stands at any turn, and after the last all of them. For a
-    revision `candidates` are drawn under the best condition and the best-rated is kept.
+    revision `candidates` are drawn under the best condition (`auto`) and the best-rated is kept.
     `false_share` of all dialogues hear false feedback on a first response that is perfect.
     """
 
@@ -143,7 +144,7 @@ class RefinementRollout:
     def _revise(self, threads: Sequence[Thread], *, seed: int) -> None:
         users = [thread.feedback.refinement for thread in threads]
         prompts = [
-            self._prompt(thread, user, "best") for thread, user in zip(threads, users, strict=True)
+            self._prompt(thread, user, AUTO) for thread, user in zip(threads, users, strict=True)
         ]
         self._respond(threads, prompts, candidates=self.candidates, seed=seed)
 

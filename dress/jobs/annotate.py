@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 
 from dress.artifact import Artifact
+from dress.chat.condition import chosen_target, has_learned
 from dress.data.lvlm_nlf_writer import FOLDER, LvlmNlfWriter
 from dress.data.rejects import Reject, Rejects
 from dress.data.split import SPLITS
@@ -43,6 +44,10 @@ def run(job: Job) -> Artifact:
         return _merged(job, feedback["parts"])
     sampled = feedback["responses"] == "sampled"
     parents = _sampling_parents(job) if sampled else {"candidates": job.parent("candidates")}
+    if sampled:
+        learned = has_learned(parents["model"].config)
+        feedback["targets"] = [chosen_target(t, learned=learned) for t in feedback["targets"]]
+    targets = feedback["targets"]
     judging = {k: v for k, v in job.node("annotator").items() if k not in SAME_REPLIES}
     nodes = {"annotator": judging, "seed": job.cfg.seed}
     if feedback["turns"] == 1:
@@ -56,9 +61,9 @@ def run(job: Job) -> Artifact:
                 stored = chain.from_iterable(c for _, c in _chunks(job, parents["candidates"]))
                 groups = _judged(annotator, stored)
             elif feedback["turns"] == 1:
-                groups = _judged(annotator, _responses(job, parents, figures))
+                groups = _judged(annotator, _responses(job, parents, targets, figures))
             else:
-                groups = _rollouts(job, parents, annotator, figures)
+                groups = _rollouts(job, parents, targets, annotator, figures)
             building.write_metrics(_write(job, building.path, groups) | figures)
             if isinstance(annotator, BatchAnnotator):
                 building.write_metrics(annotator.metrics())
@@ -138,7 +143,7 @@ def _judged(annotator: Annotator, groups: Iterable[Sample | Reject]) -> Iterator
 
 
 def _responses(
-    job: Job, parents: Mapping[str, Artifact], figures: dict[str, float]
+    job: Job, parents: Mapping[str, Artifact], targets: Sequence[str], figures: dict[str, float]
 ) -> Iterator[Sample | Reject]:
     """Sample single responses to every prompt; `figures` receives how many tokens that took."""
     from dress.feedback.rollout import Sampling, sample_responses  # transformers: seconds
@@ -148,7 +153,7 @@ def _responses(
         yield from sample_responses(
             assistant,
             chunk,
-            targets=settings.targets,
+            targets=targets,
             num_samples=settings.samples,
             sampling=Sampling(**_sampling(job)),
             seed=seed,
@@ -158,7 +163,11 @@ def _responses(
 
 
 def _rollouts(
-    job: Job, parents: Mapping[str, Artifact], annotator: Annotator, figures: dict[str, float]
+    job: Job,
+    parents: Mapping[str, Artifact],
+    targets: Sequence[str],
+    annotator: Annotator,
+    figures: dict[str, float],
 ) -> Iterator[Sample | Reject]:
     """Roll out dialogues; `figures` receives what became of them."""
     from dress.feedback.refinement import RefinementRollout
@@ -169,7 +178,7 @@ def _rollouts(
         rollout = rollout or RefinementRollout(
             assistant=assistant,
             annotator=annotator,
-            targets=settings.targets,
+            targets=targets,
             samples=settings.samples,
             max_turns=settings.turns,
             candidates=settings.candidates,

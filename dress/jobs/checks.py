@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
+from dress.jobs.contradictions import check_together
 from dress.jobs.data_sets import check_locations
 from dress.targets import foreign_target
 
@@ -131,6 +132,7 @@ def check(cfg: DictConfig) -> None:
     check_mixture(cfg)
     check_locations(cfg)
     check_targets(cfg)
+    check_together(cfg)
 
 
 def check_given(cfg: DictConfig) -> None:
@@ -205,9 +207,12 @@ def check_targets(cfg: DictConfig) -> None:
     """Refuse a wrong target now, not when a model is there to be asked."""
     from dress.chat.condition import Condition
 
+    if not OmegaConf.is_list(cfg.feedback.targets):
+        raise InputError(f"feedback.targets is {cfg.feedback.targets!r}: give a list, [best,none].")
     for target in (
         cfg.condition.target,
         cfg.generation.contrast,
+        *cfg.feedback.targets,
         *(entry.target for entry in cfg.compare),
     ):
         Condition(form=cfg.condition.form).target(str(target))

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 
 from dress.artifact import Artifact, Building
+from dress.chat.condition import chosen_target, has_learned
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Benchmark, Interaction, Judged
 from dress.evaluation.judge import Judge
@@ -34,8 +35,8 @@ def run(job: Job) -> Artifact:
     elif job.cfg.artifact:
         job.refuse_model_overrides("only condition.target, benchmark.* and generation.* can")
         artifact = open_model(job.cfg.artifact)
-        title = str(job.cfg.condition.target)
-        evaluation = evaluate_artifact(job, artifact, target=title)
+        evaluation = evaluate_artifact(job, artifact, target=job.cfg.condition.target)
+        title = evaluation.config["target"]
     else:
         raise InputError(
             "artifact is not set: give the model to evaluate, artifact=<directory>, or "
@@ -83,9 +84,10 @@ def evaluate_responses(job: Job, path: Path) -> Artifact:
 
 
 def evaluate_artifact(
-    job: Job, artifact: Artifact, *, target: str, on: str = "benchmark"
+    job: Job, artifact: Artifact, *, target: str | int, on: str = "benchmark"
 ) -> Artifact:
     """Return the evaluation of a model under a target on a benchmark node, made now or found."""
+    target = chosen_target(target, learned=has_learned(artifact.config))
     benchmark: Benchmark = instantiate(job.cfg[on], _convert_="all")
     judge = _judge(job, benchmark)
     inputs: dict[str, str] = {}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import lightning as L
-from hydra.utils import get_class, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from transformers import PreTrainedTokenizerFast
@@ -157,15 +157,8 @@ def build_datamodule(
     scorer: RewardScorer | None = None,
 ) -> ShardDataModule:
     node = job.cfg.datamodule
-    encoder_class: Any = get_class(node.encoder._target_)
-    needed, given = job.cfg.objective.requires, encoder_class.requires
-    if needed != given:
-        raise InputError(
-            f"the objective needs records with {needed}, the datamodule gives {given}: choose a "
-            "datamodule that fits (instructions, feedback, preferences or prompts)."
-        )
     extra: dict[str, Any] = {"processor": assistant.processor}
-    if needed == "feedback":
+    if job.cfg.objective.requires == "feedback":
         extra |= {"condition": assistant.condition, "seed": job.cfg.seed}
     if scorer is not None:
         extra |= {"room": job.cfg.objective.rollouts.max_new_tokens, "judged": scorer.check}

@@ -13,6 +13,7 @@ from hydra.utils import get_class, instantiate
 
 from dress.artifact import Building
 from dress.assistant import Assistant, Prompt
+from dress.chat.condition import chosen_target
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
@@ -31,7 +32,7 @@ RATED_CONDITIONS = ("best", "none", "worst")
 
 def sample_table(job: Job, building: Building, assistant: Assistant, data: ShardSet) -> SampleTable:
     """Ask the first validation prompts under the target condition, validation after validation."""
-    target = str(job.cfg.condition.target) if job.cfg.objective.requires == "feedback" else "none"
+    target = chosen_target(job.cfg.condition.target, learned=assistant.condition.learned)
     critique = assistant.condition.target(target)
     rows = int(job.cfg.callbacks.table_rows)
     prompts = [

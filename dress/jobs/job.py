@@ -24,6 +24,8 @@ from dress.artifact import (
 )
 from dress.errors import InputError
 from dress.jobs.checks import check, check_processes, world_size
+from dress.jobs.contradictions import check_typed
+from dress.jobs.keys import typed
 
 FORWARDED_GROUPS = {
     "model",
@@ -71,6 +73,7 @@ class Job:
         resolve(self.cfg)
         if not self.is_parent:
             check_processes(self.cfg)
+            check_typed(self.cfg, typed(self.overrides))
         return import_module(f"dress.jobs.{self.cfg.job.name}").run(self)
 
     def parent(self, role: str, *extra: str) -> Artifact:

@@ -11,7 +11,6 @@ from dress.artifact import Artifact, Parent
 from dress.data.shard_set import ShardSet
 from dress.data.stores.store import below
 from dress.data.stream import GroupStream, Step, StepStream
-from dress.errors import InputError
 from dress.jobs.backend import device
 from dress.jobs.data_sets import cache
 from dress.jobs.job import Job
@@ -27,11 +26,6 @@ def reference_log_probs(
     job: Job, model: LVLM, datamodule: ShardDataModule, *, init: Artifact | None, data: ShardSet
 ) -> ReferenceLogProbs:
     """Open what an earlier run has computed with this model on these data, or compute it now."""
-    if job.cfg.trainer.devices > 1 or job.cfg.datamodule.mixture:
-        raise InputError(
-            "objective.reference=cached is for one device and one data set: give "
-            "objective.reference=step."
-        )
     parents: dict[str, Parent] = {"data": data}
     if init:
         parents["init"] = init

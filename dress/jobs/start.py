@@ -15,28 +15,35 @@ from typing import Any, NoReturn
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dress.errors import InputError
-from dress.jobs.checks import check_processes, world_size
+from dress.jobs.checks import check_code, check_processes, world_size
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
+from dress.jobs.keys import COMPOSITION_ERRORS, check_keys, composition_sentence
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 
 SPINS = "6000"  # pauses of a waiting thread before it sleeps, some tenths of a millisecond
+FULL_ERROR = "HYDRA_FULL_ERROR"
+TRACED = os.environ.get(FULL_ERROR) == "1"  # the user wants tracebacks
 
 
 def start(cfg: DictConfig) -> None:
     quieten()
     wait_briefly()
-    job = Job(cfg=cfg, overrides=list(HydraConfig.get().overrides.task))
+    hydra = HydraConfig.get()
+    typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    job = Job(cfg=cfg, overrides=typed)
     try:
         if world_size() > 1 and os.environ.get("RANK", "0") != "0":
             return _follow(job)
         print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)
+        check_code(cfg)
+        check_keys(cfg, hydra.runtime.choices)
         artifact = job.perform()
     except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1" or (sentence := sentence_of(error)) is None:
+        if TRACED or (sentence := sentence_of(error)) is None:
             raise
         _fail(sentence)
     if artifact is not None:
@@ -53,10 +60,15 @@ def _follow(job: Job) -> None:
 
 @contextmanager
 def ending_cleanly() -> Iterator[None]:
-    """End with one line and code 130 where the block is interrupted."""
+    """End with one line: code 1 at a command that does not compose, 130 at an interruption."""
+    os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print in several lines
     try:
         with interruptible(INTERRUPTED):
             yield
+    except COMPOSITION_ERRORS as error:
+        if TRACED:
+            raise
+        _fail(composition_sentence(error))
     except Interrupted as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(stopped.exit_code)
@@ -96,11 +108,14 @@ def sentence_of(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, InputError) or type(error).__name__ == "Reject":
             return str(error)
+        if isinstance(error, COMPOSITION_ERRORS):  # of a parent
+            return composition_sentence(error)
         if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
             why = " ".join(str(error).split())
             return f"the trainer cannot run so ({why}): change trainer.accelerator or .devices."
         if isinstance(error, OmegaConfBaseException):
-            return " ".join(str(error).split("\n")[:1])
+            where = error.full_key or "what was typed"
+            return f"{str(error).partition(chr(10))[0]}: correct {where}."
         # a keyword that the constructor does not know, or lacks
         if wrapped and isinstance(error, TypeError):
             return f"{wrapped}".replace("\n", " ")

@@ -133,10 +133,6 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     else:
         datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}
     model = resolved_model(job)
-    if job.cfg.stage not in model["trainable"]:
-        raise InputError(
-            f"model.trainable has no {job.cfg.stage}: list the parts that train in this stage."
-        )
     return {name: job.node(name) for name in ("seed", "stage", "optimizer")} | {
         "template": resolved_template(job),
         # the same numbers, computed at another time

@@ -130,6 +130,15 @@ def _shape(
         return shape
     keys = dict(config)
     model_type = keys.pop("model_type", None)
+    if unknown := sorted(set(keys) - shape_keys(model_type)):
+        raise InputError(f"model.language.config: {model_type} has no key {unknown[0]!r}.")
+    if vocab_size is not None:
+        keys["vocab_size"] = max(keys.get("vocab_size", 0), vocab_size)
+    return AutoConfig.for_model(model_type, **keys)
+
+
+def shape_keys(model_type: Any) -> set[str]:
+    """Name what the configuration of a type of language model holds."""
     if model_type not in CONFIG_MAPPING:
         close = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING.keys()), n=5)
         raise InputError(
@@ -137,12 +146,7 @@ def _shape(
             f"close: {', '.join(close) or 'none'}."
         )
     default = AutoConfig.for_model(model_type)
-    known = {*default.to_dict(), *default.attribute_map}
-    if unknown := sorted(set(keys) - known):
-        raise InputError(f"model.language.config: {model_type} has no key {unknown[0]!r}.")
-    if vocab_size is not None:
-        keys["vocab_size"] = max(keys.get("vocab_size", 0), vocab_size)
-    return AutoConfig.for_model(model_type, **keys)
+    return {"model_type", *default.to_dict(), *default.attribute_map}
 
 
 def _hub_config(name: str | None) -> PretrainedConfig:

@@ -10,8 +10,8 @@ from torch import nn
 from dress.errors import InputError
 from dress.modeling.language import LanguageModel, token_embedding
 from dress.modeling.lvlm import LVLM
+from dress.modeling.specification import PARTS
 
-PARTS = ("vision", "projector", "language", "lora")
 SCALAR_HEAD = "scalar_head"
 
 

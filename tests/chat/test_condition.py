@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dress.chat.condition import BANK, Condition
+from dress.assistant import Assistant, Prompt
+from dress.chat.condition import BANK, Condition, has_learned
 from dress.errors import InputError
 from dress.types import ASPECTS, RATINGS, Feedback, Judgement
 
@@ -82,6 +84,55 @@ def test_targets() -> None:
 def test_unknown_target_lists_the_choices(name: str) -> None:
     with pytest.raises(InputError, match="best, worst"):
         Condition().target(name)
+
+
+@pytest.mark.parametrize(
+    ("requires", "condition", "learned"),
+    [
+        ("feedback", {"form": "both", "dropout": 0.1}, True),
+        ("feedback", {"form": "none", "dropout": 0.1}, False),
+        ("feedback", {"form": "both", "dropout": 1.0}, False),  # every response without
+        ("dialogues", {"form": "both", "dropout": 0.1}, False),  # stages 0 and 1
+        ("preferences", {"form": "both", "dropout": 0.1}, False),
+    ],
+)
+def test_a_models_config_says_whether_it_saw_conditions(
+    requires: str, condition: dict[str, Any], learned: bool
+) -> None:
+    assert has_learned({"objective": {"requires": requires}, "condition": condition}) is learned
+
+
+@pytest.mark.parametrize(
+    ("learned", "asked", "text", "warned"),
+    [
+        (True, {}, "helpfulness 4 honesty 4 harmlessness 4", False),
+        (True, {"condition": "worst"}, "helpfulness 1 honesty 1 harmlessness 1", False),
+        (False, {}, "", False),
+        (False, {"condition": "none"}, "", False),
+        (False, {"condition": "best"}, "helpfulness 4 honesty 4 harmlessness 4", True),
+    ],
+)
+def test_what_a_model_is_asked_under(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    learned: bool,
+    asked: dict[str, str],
+    text: str,
+    warned: bool,
+) -> None:
+    prompts: list[Prompt] = []
+
+    def generate(self: Assistant, given: list[Prompt], **settings: Any) -> list[list[str]]:
+        prompts.extend(given)
+        return [["Yes."]]
+
+    monkeypatch.setattr(Assistant, "generate", generate)
+    unused: Any = None
+    condition = Condition(form="score", learned=learned)
+    assistant = Assistant(model=unused, processor=unused, condition=condition)
+    assert assistant.respond(b"picture", "What?", **asked) == "Yes."
+    assert [prompt.condition for prompt in prompts] == [text]
+    assert ("trained without conditions" in caplog.text) == warned
 
 
 def test_wrong_settings_are_named() -> None:

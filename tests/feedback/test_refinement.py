@@ -89,6 +89,14 @@ def test_a_faulty_response_hears_its_refinement_and_the_best_revision_is_kept() 
     }
 
 
+def test_a_model_that_saw_no_conditions_revises_under_none() -> None:
+    run = rollout(lambda prompt: [WRONG] if len(prompt.turns) == 1 else [RIGHT] * 3)
+    run.assistant.condition = Condition(form="both", learned=False)
+    list(run([sample("a")], seed=0))
+    asked = run.assistant.asked  # type: ignore[attr-defined]
+    assert [prompt.condition for prompt in asked] == ["", ""]
+
+
 def test_what_is_never_repaired_ends_with_the_reference() -> None:
     run = rollout(lambda prompt: [WRONG] * 3)
     with_reference, without = run([sample("a"), sample("b", reference=False)], seed=0)

@@ -77,9 +77,22 @@ def test_a_model_is_scored_as_its_saved_responses_are(trained: tuple[Path, Artif
         again = evaluate(folder, *options, f"responses={made.path / 'responses.jsonl'}")
         assert made.metrics == again.metrics and made.path != again.path
         for row in read_rows(made.path / "responses.jsonl"):
-            assert (made.path / row["image"]).is_file() and row["condition"] == "best"
+            assert (made.path / row["image"]).is_file() and row["condition"] == "none"
     assert made.metrics["pope/responses"] == 20 and not half_written(folder)
     assert made.lineage["inputs"].keys() == {"pope_random.json", "images"}
+
+
+def test_a_condition_that_was_never_learned_is_warned_of(
+    trained: tuple[Path, Artifact], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, model = trained
+    command = (*POPE, f"artifact={model.path}")
+    plain = evaluate(folder, *command)
+    assert evaluate(folder, *command, "condition.target=none").path == plain.path
+    assert "conditions" not in caplog.text
+    asked = evaluate(folder, *command, "condition.target=best")
+    assert "condition best is asked of a model that was trained without conditions" in caplog.text
+    assert asked.path != plain.path and asked.config["target"] == "best"
 
 
 def test_a_killed_generation_goes_on(

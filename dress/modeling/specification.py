@@ -1,0 +1,60 @@
+"""What a model's specification cannot ask for at once. Plain data: nothing is imported or built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dress.errors import InputError
+
+PARTS = ("vision", "projector", "language", "lora")
+A_LORA = "model.language.lora='{r: 16, alpha: 32, dropout: 0.0, target_modules: all-linear}'"
+
+
+def check_trainable(spec: Mapping[str, Any], stage: str) -> None:
+    """Raise InputError where a stage trains what is not there, or an adapter serves nothing.
+
+    An adapter may rest in a stage that a later one follows in which it trains.
+    """
+    trainable, key = spec["trainable"], f"model.trainable.{stage}"
+    if stage not in trainable:
+        raise InputError(
+            f"model.trainable has no {stage}: list the parts that train in this stage."
+        )
+    parts = trainable[stage]
+    if not isinstance(parts, list) or not set(parts) <= set(PARTS):
+        raise InputError(f"{key} is {parts!r}: give a list of some of {', '.join(PARTS)}.")
+    if spec["language"].get("lora") is None:
+        if "lora" in parts:
+            raise InputError(
+                f"{key} trains lora and there is none: give {A_LORA}, or leave it out."
+            )
+        return
+    if {"language", "lora"} <= set(parts):
+        raise InputError(f"{key} trains lora and its base, language: leave one of them out.")
+    stages = list(trainable)
+    if not any("lora" in trainable[later] for later in stages[stages.index(stage) :]):
+        raise InputError(
+            f"model.language.lora is set, and neither {stage} nor a later stage trains it: give "
+            f"{key} with lora in place of language, or model.language.lora=null."
+        )
+
+
+def check_tokenizer(spec: Mapping[str, Any]) -> None:
+    """Raise InputError where released weights would meet a tokenizer trained from the data."""
+    language = spec["language"]
+    if language["name"] and not language["random_init"] and not spec["tokenizer"]["name"]:
+        raise InputError(
+            f"model.tokenizer.name is null and the weights of {language['name']} know the tokens "
+            f"of their own tokenizer alone: give model.tokenizer.name={language['name']}."
+        )
+
+
+def not_from_random(spec: Mapping[str, Any], parts: Sequence[str]) -> str | None:
+    """Name the first of the trained parts that does not train whole from random weights."""
+    released = {
+        "vision": bool(spec["vision"]["pretrained"]) and not spec["vision"]["random_init"],
+        "language": not spec["language"]["random_init"],
+        "lora": True,
+    }
+    return next((part for part in parts if released.get(part)), None)
