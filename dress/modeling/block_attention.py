@@ -202,7 +202,8 @@ def _attend(
     now = _plans[-1]
     with torch.autocast(query.device.type, enabled=False):
         output = BlockAttention.apply(*flat, now.last if module in now.last_modules else now.blocks)
-    return output.view(heads, rows, length, -1).permute(1, 2, 0, 3).to(half), None
+    by_token = output.view(heads, rows, length, -1).permute(1, 2, 0, 3)
+    return by_token.to(half).contiguous(), None
 
 
 AttentionInterface.register(NAME, _attend)

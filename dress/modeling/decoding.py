@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from dress.errors import InputError
 from dress.modeling.block_attention import mkl_products
@@ -139,7 +139,7 @@ class _Forward:
         own = language.get_base_model() if isinstance(language, PeftModel) else language
         accepted = inspect.signature(own.forward).parameters
         name = next((name for name in CACHE_NAMES if name in accepted), None)
-        if name is None or not any(isinstance(x, DynamicLayer) for x in self.cache.layers):
+        if name is None:
             raise InputError(
                 f"model.language: a {language.config.model_type} keeps no keys and values, which "
                 "generation needs here; choose another language model."

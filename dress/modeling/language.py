@@ -118,9 +118,8 @@ def decoder_of(language: LanguageModel) -> nn.Module:
     """Return the part that holds the embedding and the layers, but not the head."""
     own: Any = language.get_base_model() if isinstance(language, PeftModel) else language
     embedding, named = token_embedding(own), own.get_decoder()
-    if named is not own and embedding in set(named.modules()):
-        return named
-    return next(child for child in own.children() if embedding in set(child.modules()))
+    parts = own.children() if named is own else (named, *own.children())
+    return next(part for part in parts if any(m is embedding for m in part.modules()))
 
 
 def lora_settings(language: PeftModel) -> dict[str, Any]:
@@ -177,7 +176,7 @@ def _set_vocabulary(keys: dict[str, Any], *, section: str | None, vocab_size: in
 
 
 @contextlib.contextmanager
-def _refusals_named(model_type: str) -> Iterator[None]:
+def _refusals_named(source: str) -> Iterator[None]:
     """Say in a sentence what transformers refuses to build, whatever it raises."""
     try:
         yield
@@ -186,8 +185,8 @@ def _refusals_named(model_type: str) -> Iterator[None]:
     except Exception as error:
         told = " ".join(str(error).split())
         raise InputError(
-            f"model.language.config: transformers builds no causal LM {model_type!r} of it "
-            f"({type(error).__name__}: {told:.200}); change the key, or choose another model."
+            f"model.language: transformers builds no causal LM of {source!r} "
+            f"({type(error).__name__}: {told:.200}); change the setting, or choose another model."
         ) from error
 
 
@@ -202,12 +201,13 @@ def _hub_config(name: str | None) -> PretrainedConfig:
 
 def _pretrained(name: str | None, *, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
     name = str(_hub_config(name).name_or_path)
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, attn_implementation=attention, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise _cannot_load(name, error) from error
+    with _refusals_named(name):
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            )
+        except OSError as error:
+            raise _cannot_load(name, error) from error
 
 
 def _cannot_load(name: str, error: Exception) -> InputError:

@@ -15,9 +15,9 @@ from dress.errors import InputError
 from dress.modeling.decoding import Said, decode, greedy, products_for_decoding, sampler
 from dress.modeling.head import Read, fits, output_head, read_in_pieces
 from dress.modeling.language import LanguageModel, token_embedding
-from dress.modeling.running import Layout, Ways, run_language
 from dress.modeling.self_check import ways_of
 from dress.modeling.tokenizer import IMAGE_TOKEN
+from dress.modeling.tree_attention import Ways, run_language
 from dress.modeling.vision import VisionTower
 from dress.types import EncodedImagesBatch, TokenBatch
 
@@ -25,9 +25,9 @@ from dress.types import EncodedImagesBatch, TokenBatch
 class LVLM(nn.Module):
     """Splice projected image features into a causal LM.
 
-    `ways` says how the LM may be run (running.py). `differs` names the parts whose weights are no
-    longer those of their public checkpoint, `merged_adapters` the LoRA already inside the LM; see
-    checkpoint.py.
+    `ways` says how the LM may be run (tree_attention.py). `differs` names the parts whose weights
+    are no longer those of their public checkpoint, `merged_adapters` the LoRA already inside the
+    LM; see checkpoint.py.
     `scalar_head` makes it a reward or value model: one number from the state of a token.
     `gpu_kernels` allows gpu_attention.py on a GPU, where trees else meet a dense mask.
     """
@@ -119,9 +119,16 @@ class LVLM(nn.Module):
         """
         patches = batch.patches if isinstance(batch, EncodedImagesBatch) else None
         embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels, patches=patches)
-        bounds = batch.chain_bounds if self.gpu_kernels else None
-        layout = Layout(batch.subtree_end, batch.position_ids, bounds)
-        return run_language(self.language, embeds, layout, nodes, ways=self.ways, head=head)
+        return run_language(
+            self.language,
+            embeds,
+            nodes,
+            subtree_end=batch.subtree_end,
+            position_ids=batch.position_ids,
+            chain_bounds=batch.chain_bounds if self.gpu_kernels else None,
+            ways=self.ways,
+            head=head,
+        )
 
     def embed(
         self,

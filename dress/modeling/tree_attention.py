@@ -1,10 +1,11 @@
-"""How a language model attends on token trees."""
+"""How a language model runs on token trees, or on padded rows, and whether a given one can."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,13 +13,70 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from dress.modeling.alone import Alone, padded_rows, sequences_alone, told, tree_rows, undisturbed
 from dress.modeling.block_attention import attending_in_blocks, plan
 from dress.modeling.gpu_attention import attending_by_kernel
-from dress.modeling.language import LanguageModel, text_config
+from dress.modeling.head import gathered_head, logits_of
+from dress.modeling.language import LanguageModel, text_config, token_embedding
+from dress.modeling.last_layer import only_at
+from dress.modeling.layer_kinds import unshared_kind
 
 # of configurations, nested ones too: what attention does beside a softmax of masked scores
 DROPS = re.compile(r"att(entio)?n.*drop|^dropout_att")
 CAPS = re.compile(r"att(entio)?n.*soft_?cap")
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What a language model permits; self_check.py finds it out when the model is built.
+
+    `trees`: rows may be token trees; else each must be one sequence with its padding behind it.
+    `trimmed`: the last layer may compute only what is read. `headless`: the head may be left out,
+    and run by itself on some of the states.
+    """
+
+    trees: bool = True
+    trimmed: bool = True
+    headless: bool = True
+
+
+def run_language(
+    language: LanguageModel,
+    embeds: Float[Tensor, "row seq dim"],
+    nodes: Int[Tensor, " node"],
+    *,
+    subtree_end: Int[Tensor, "row seq"],
+    position_ids: Int[Tensor, "row seq"],
+    ways: Ways,
+    chain_bounds: Int[Tensor, " bound"] | None = None,
+    head: bool = True,
+) -> tuple[Float[Tensor, "node vocab"], Float[Tensor, "node dim"]]:
+    """Return the logits and the last states at `nodes` (flat row * seq indices) of one pass.
+
+    The rest as in TokenBatch. Without `head` there are no logits; without `chain_bounds` no kernel
+    of gpu_attention.py is used.
+    """
+    with contextlib.ExitStack() as stack:
+        inputs: dict[str, Any] = {}
+        if ways.trees:
+            inputs["position_ids"] = position_ids
+            inputs["attention_mask"] = stack.enter_context(
+                attending_on_trees(
+                    subtree_end,
+                    nodes,
+                    language=language,
+                    dtype=embeds.dtype,
+                    chain_bounds=chain_bounds,
+                    trimmed=ways.trimmed,
+                )
+            )
+        else:  # padding is behind all that is read, where no token sees it
+            check_one_sequence_each(subtree_end)
+        if ways.trimmed:
+            stack.enter_context(only_at(language, nodes))
+        states = stack.enter_context(gathered_head(language, nodes, runs=head))
+        output = language(inputs_embeds=embeds, use_cache=False, **inputs)
+    return output.logits.squeeze(0), states[0].squeeze(0)
 
 
 def tree_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row 1 seq seq"]:
@@ -99,3 +157,51 @@ def tree_attention(
         return mask
     blocked = torch.finfo(dtype).min
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, blocked)
+
+
+def tree_supported(language: LanguageModel) -> tuple[bool, str]:
+    """Say whether rows may be token trees, and why not.
+
+    Known by the kinds of its layers first; then a prefix with two branches must have the logits of
+    both sequences alone. InputError where these cannot be computed.
+    """
+    if kind := unshared_kind(language):
+        return False, kind
+    if token_embedding(language).weight.is_meta:
+        return True, "not compared: the weights are on the meta device"
+    with undisturbed(language):
+        reason = failure(language, sequences_alone(language), Ways(trimmed=False))
+    return not reason, reason
+
+
+def failure(language: LanguageModel, alone: Alone, ways: Ways, *, head: bool = True) -> str:
+    """Say how a way of running the model fails to give the logits of sequences alone, if it does.
+
+    A last pass, in training mode and with embeddings that are no token's, as those of images are,
+    shows what raises an error there only. Call it inside `undisturbed`.
+    """
+    rows = tree_rows(alone.ids) if ways.trees else padded_rows(alone.ids)
+    embeds = token_embedding(language)(rows.ids)
+    of_image = torch.cat([embeds[:, :1], embeds[:, 1:5].flip(-1), embeds[:, 5:]], dim=1)
+
+    def logits(embeds: Float[Tensor, "row seq dim"]) -> Float[Tensor, "read vocab"]:
+        found, states = run_language(
+            language,
+            embeds,
+            rows.nodes,
+            subtree_end=rows.subtree_end,
+            position_ids=rows.position_ids,
+            ways=ways,
+            head=head,
+        )
+        return found if head else logits_of(language, states)
+
+    try:
+        found = logits(embeds)
+        language.train()
+        logits(of_image)
+    except Exception as raised:
+        return told(raised)
+    finally:
+        language.eval()
+    return alone.differ(found)

@@ -9,90 +9,36 @@ from typing import Any
 from transformers import AutoConfig
 
 WIDTH, HEADS = 32, 4
-REACH = (
-    r"(?<!max_)window(?!_layers)|attention_chunk_size|^local_attention|index_topk|index_block_size"
-)
+REACH = r"(?<!max_)window(?!_layers)|attention_chunk_size|^local_attention|index_(topk|block_size)"
 # the first pattern that fits a whole key gives its value; keys of other names keep theirs
-RULES: tuple[tuple[str, Any], ...] = tuple(
-    (pattern, value)
-    for value, patterns in (
-        (0.0, (r".*(dropout|pdrop|drop_rate|layerdrop|jitter_noise).*", r"dropout_att")),
-        (False, (r"use_mambapy|use_mamba_kernels|output_router_logits",)),
-        (0, (r"pad_token_id", r"first_k_dense_replace|num_dense_layers|moe_layer_start_index")),
-        (
-            WIDTH,
-            (
-                r"hidden_size|d_model|n_embd|dim|emb_dim|embed_dim|embedding_(size|dim)",
-                r"word_embed_proj_dim|(input|output)_embedding_size|hidden_dim|lru_width",
-                r"attention_hidden_size|ple_embed_dim|dim_model_base",
-            ),
-        ),
-        (
-            2,
-            (
-                r"(num_)?(hidden_)?layers|n_layers?|(num_)?(encoder|decoder)_layers|num_blocks",
-                r"num_layers_per_stack|n_(input|output)_layers",
-                r"n_recurrent_layers",
-            ),
-        ),
-        (
-            HEADS,
-            (
-                r"n_heads?|(num_)?(encoder_|decoder_)?attention_heads|num_heads",
-                r"swa_num_attention_heads|linear_num_(value_)?heads",
-            ),
-        ),
-        (
-            2,
-            (
-                r"num_key_value_heads|num_kv_heads|swa_num_key_value_heads|linear_num_key_heads",
-                r"num_query_groups|global_num_key_value_heads|num_global_key_value_heads",
-            ),
-        ),
-        (
-            8,
-            (
-                r"head_dim|swa_head_dim|swa_v_head_dim|v_head_dim|qk_(nope|rope)_head_dim|rotary_dim",
-                r"kv_channels|dim_head|d_head|global_head_dim|linear_(key_|value_)?head_dim",
-                r"attention_head_(dim|size)",
-            ),
-        ),
-        (16, (r"qk_head_dim|(q|kv|o)_lora_rank|(index|mamba|loop|laurel|adapter|gated).*rank")),
-        (
-            48,
-            (
-                r".*intermediate_size.*|(encoder_|decoder_)?ffn_dim|d_inner|dff|dim_ff|feed_forward_size",
-                r"(expert_)?ffn_hidden_size|n_inner",
-            ),
-        ),
-        (4, (r".*num_(local_|routed_)?experts|n_routed_experts|moe_num_experts")),
-        (2, (r"num_experts_per_tok(en)?|moe_top_?k|moe_k|top_?k_experts")),
-        (
-            1,
-            (
-                r"n_group|topk_group|num_expert_group|n_shared_experts|num_shared_experts|moe_num_shared_experts"
-            ),
-        ),
-        (
-            2,
-            (
-                r".*_layer_period|full_attention_interval|.*sliding_window_pattern|layer_group_size",
-                r"global_attn_every_n_layers",
-            ),
-        ),
-        (1, (r".*_layer_offset",)),
-        (
-            128,
-            (
-                r"max_position_embeddings|n_positions|n_ctx|max_(target_|source_)?positions|max_seq_len",
-                r"context_length|model_max_length",
-            ),
-        ),
-    )
-    for pattern in ((patterns,) if isinstance(patterns, str) else patterns)
-)
-
-
+RULES = {
+    r".*(dropout|pdrop|drop_rate|layerdrop|jitter_noise).*": 0.0,
+    r"use_mambapy|use_mamba_kernels|output_router_logits": False,
+    r"pad_token_id|first_k_dense_replace|num_dense_layers|moe_layer_start_index": 0,
+    r".*(image|audio|video)_token_(id|index)": 7,
+    r"hidden_size|d_model|n_embd|dim|(emb|embed|hidden)_dim|embedding_(size|dim)": WIDTH,
+    r"word_embed_proj_dim|(input|output)_embedding_size|lru_width|dim_model_base": WIDTH,
+    r"adapter_(in|out)_dim|adapter_input_size|attention_hidden_size|ple_embed_dim": WIDTH,
+    r"(num_)?(hidden_|encoder_|decoder_)?layers|n_layers?|num_blocks|num_layers_per_stack": 2,
+    r"n_(input|output|recurrent)_layers": 2,
+    r"n_heads?|(num_)?(encoder_|decoder_|swa_num_)?attention_heads|num_heads": HEADS,
+    r"linear_num_(value_)?heads": HEADS,
+    r"(swa_|global_)?num_(global_)?key_value_heads|num_kv_heads|linear_num_key_heads": 2,
+    r"num_query_groups": 2,
+    r"(swa_|swa_v_|v_|qk_nope_|qk_rope_|global_|linear_|linear_key_|linear_value_)?head_dim": 8,
+    r"rotary_dim|kv_channels|dim_head|d_head|attention_head_(dim|size)": 8,
+    r"qk_head_dim|(q|kv|o)_lora_rank|(index|mamba|loop|laurel|adapter|gated).*rank": 16,
+    r".*intermediate_size.*|(encoder_|decoder_)?ffn_dim|(expert_)?ffn_hidden_size": 48,
+    r"d_inner|dff|dim_ff|feed_forward_size|n_inner": 48,
+    r".*num_(local_|routed_)?experts|n_routed_experts": 4,
+    r"num_experts_per_tok(en)?|moe_top_?k|moe_k|top_?k_experts": 2,
+    r"n_group|topk_group|num_expert_group|n_shared_experts|(moe_)?num_shared_experts": 1,
+    r".*_layer_period|full_attention_interval|.*sliding_window_pattern|layer_group_size": 2,
+    r"global_attn_every_n_layers": 2,
+    r".*_layer_offset": 1,
+    r"max_position_embeddings|n_positions|n_ctx|max_(target_|source_)?positions": 128,
+    r"max_seq_len|context_length|model_max_length": 128,
+}
 MAMBA2 = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
 GEMMA = {"vocab_size_per_layer_input": 300, "hidden_size_per_layer_input": 8}
 TWO_KINDS = ["sliding_attention", "full_attention"] * 2
@@ -122,9 +68,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [8, 16]},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "dots3_note_text": {"num_key_value_heads": 4},
+    "falcon_h1": MAMBA2 | {"mamba_d_ssm": 64},
     "gemma3n_text": GEMMA3N,
     "gemma4_text": GEMMA4,
-    "granitemoehybrid": MAMBA2,
+    "granitemoehybrid": MAMBA2 | {"layer_types": ["linear_attention", "full_attention"]},
     "hunyuan_v1_dense": {"head_dim": 8},
     "hunyuan_v1_moe": {"head_dim": 8},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
@@ -142,7 +89,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "indexer_compress_ratio": 4,
     },
     "zamba": ZAMBA,
-    "zamba2": ZAMBA,
+    "zamba2": ZAMBA | {"mamba_headdim": 16, "mamba_d_state": 8, "n_mamba_heads": 4},
     "zaya": {"num_experts_per_tok": 1},
 }
 
@@ -157,12 +104,12 @@ def _shrunk(config: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and "model_type" in value:
-            kept = {k: v for k, v in value.items() if k != "per_layer_config"}
+            kept = {k: v for k, v in value.items() if k not in ("per_layer_config", "vocab_size")}
             found[key] = {**kept, **_shrunk(kept)}
         elif key in ("is_decoder", "causal"):
             found[key] = True
         elif isinstance(value, int | float):
-            rule = next((v for pattern, v in RULES if re.fullmatch(pattern, key)), value)
+            rule = next((v for pattern, v in RULES.items() if re.fullmatch(pattern, key)), value)
             if rule != value and value is not False:
                 found[key] = rule
     if config.get("num_key_value_heads") == config.get("num_attention_heads"):

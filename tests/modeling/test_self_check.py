@@ -14,37 +14,22 @@ from small_shapes import small_shape
 from torch import Tensor, nn
 
 from dress.errors import InputError
-from dress.modeling import last_layer, self_check
+from dress.modeling import last_layer, tree_attention
 from dress.modeling.language import LanguageModel, causal_lm
 from dress.modeling.layer_kinds import unshared_kind
-from dress.modeling.running import Ways
 from dress.modeling.self_check import ways_of
+from dress.modeling.tree_attention import Ways
 
 SHIPPED = sorted((Path(__file__).parents[2] / "conf/model/language").glob("*.yaml"))
-FULL = {
-    "opt": {"word_embed_proj_dim": 32, "ffn_dim": 48, "dropout": 0.0, "init_std": 0.3},
-    "gpt_neox": {"intermediate_size": 48, "initializer_range": 0.3},
-    "qwen2": {"intermediate_size": 48, "initializer_range": 0.3, "num_key_value_heads": 2},
-    "gpt2": GPT2,
-    "llama": LLAMA,
-}
-SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 GEMMA2 = LLAMA | {"model_type": "gemma2", "head_dim": 8, "num_key_value_heads": 4}
 WINDOW = {"sliding_window": 8, "max_window_layers": 1, "num_key_value_heads": 4}
-
-
-@pytest.mark.parametrize("model_type", FULL)
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_full_attention_permits_everything(model_type: str, attention: str) -> None:
-    config = SHAPE | FULL[model_type] | {"model_type": model_type}
-    assert ways_of(tiny_lvlm(config, attention=attention).language) == Ways()
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_language_model_permits_everything(path: Path) -> None:
     """No default path may fall back: the type of each YAML, and the keys that are not sizes."""
     config = yaml.safe_load(path.read_text())["config"] or {"model_type": "llama"}
-    own = {key: value for key, value in config.items() if not isinstance(value, int)}
+    own = {key: value for key, value in config.items() if type(value) is not int}
     model = built(small_shape(config["model_type"]) | own)
     assert model.ways == Ways() and model.trees
 
@@ -101,7 +86,8 @@ def test_what_the_type_does_not_say_shows_in_the_logits(caplog: pytest.LogCaptur
     ("config", "message"),
     [
         (small_shape("bert") | {"is_decoder": False}, "bert lets a token see those behind it"),
-        (small_shape("mamba"), "a mamba keeps no keys and values"),
+        (small_shape("rwkv"), "a rwkv keeps no keys and values"),
+        (small_shape("mamba"), "mamba cannot answer token by token"),  # padding enters the state
         (small_shape("deepseek_v4"), "deepseek_v4 cannot"),  # experts chosen by the token's number
         (small_shape("gemma4_text"), "gemma4_text cannot be run"),  # images are no tokens
         (small_shape("bart"), "bart cannot answer token by token"),  # places counted with padding
@@ -115,6 +101,11 @@ def test_what_cannot_be_trained_right_is_refused(config: dict, message: str) -> 
 def test_a_reward_model_need_not_answer() -> None:
     language = causal_lm(config=small_shape("mamba"), vocab_size=60, random_init=True)
     assert not ways_of(language, generates=False).trees
+
+
+@pytest.mark.parametrize("model_type", ["jamba", "falcon_h1"])  # states beside keys and values
+def test_a_hybrid_answers_and_is_padded(model_type: str) -> None:
+    assert built(small_shape(model_type)).ways == Ways(trees=False)
 
 
 def test_a_wrong_mask_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +122,7 @@ def test_a_last_layer_that_mixes_tokens_runs_everywhere(monkeypatch: pytest.Monk
 def test_a_head_that_runs_otherwise_by_itself(
     wrong: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(self_check, "logits_of", wrong)
+    monkeypatch.setattr(tree_attention, "logits_of", wrong)
     assert ways_of(tiny_lvlm().language) == Ways(headless=False)
     assert "llama cannot run its head by itself" in caplog.text
 
