@@ -8,7 +8,7 @@ the keys that one of its tokens sees. Measured in docs/performance.md.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
 from dress.modeling.language import LanguageModel, attending_as
+from dress.modeling.last_layer import last_layer
 from dress.modeling.precision import full_precision
 
 NAME = "dress_tree_blocks"
@@ -42,7 +43,7 @@ class Plan:
 
     blocks: Sequence[Block]
     last: Sequence[Block]
-    last_layer: int
+    last_modules: frozenset[nn.Module]
 
 
 def plan(
@@ -51,12 +52,15 @@ def plan(
     *,
     language: LanguageModel,
     dtype: torch.dtype,
+    trimmed: bool = True,
 ) -> Plan:
+    """Cut the attention of a forward pass; unless `trimmed` all layers attend everywhere."""
     blocks = tree_blocks(subtree_end, dtype=dtype)
     read = np.zeros(subtree_end.numel(), dtype=bool)
     read[nodes.numpy()] = True
     last = [block for block in blocks if read[block.queries].any()]
-    return Plan(blocks, last, language.config.num_hidden_layers - 1)
+    layer = last_layer(language) if trimmed else None
+    return Plan(blocks, last, frozenset(layer.modules() if layer else ()))
 
 
 def tree_blocks(
@@ -96,10 +100,10 @@ class BlockAttention(torch.autograd.Function):
         ctx: Any,
         query: Float[Tensor, "head seq dim"],
         key: Float[Tensor, "head seq dim"],
-        value: Float[Tensor, "head seq dim"],
+        value: Float[Tensor, "head seq value_dim"],
         blocks: Sequence[Block],
-    ) -> Float[Tensor, "head seq dim"]:
-        output, weights = torch.zeros_like(query), []
+    ) -> Float[Tensor, "head seq value_dim"]:
+        output, weights = value.new_zeros(value.shape), []
         with full_precision():
             for block in blocks:
                 keys = _take(key, block.keys).transpose(1, 2)
@@ -155,19 +159,28 @@ def attending_in_blocks(language: LanguageModel, plan: Plan) -> Iterator[None]:
         _plans.pop()
 
 
+def refuse_others(options: Mapping[str, Tensor | float | bool | None]) -> None:
+    """Raise NotImplementedError where a layer asks for more than a softmax of masked scores."""
+    for name, value in options.items():
+        if isinstance(value, Tensor) or value:
+            raise NotImplementedError(f"attention with {name}")
+
+
 def _attend(
     module: nn.Module,
     query: Float[Tensor, "row head seq dim"],
     key: Float[Tensor, "row kv_head seq dim"],
-    value: Float[Tensor, "row kv_head seq dim"],
+    value: Float[Tensor, "row kv_head seq value_dim"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    **unused: Tensor | float | bool | None,
-) -> tuple[Float[Tensor, "row seq head dim"], None]:
+    position_ids: Tensor | None = None,
+    **options: Tensor | float | bool | None,
+) -> tuple[Float[Tensor, "row seq head value_dim"], None]:
     """What transformers calls in place of its own attention; the mask is that of the blocks.
 
     Half precision, of the weights or by autocast, is left for float32 and taken up again.
     """
+    refuse_others(options)
     exact = torch.promote_types(value.dtype, torch.float32)
     half = value.dtype
     query, key, value = (tensor.to(exact) for tensor in (query, key, value))
@@ -177,10 +190,10 @@ def _attend(
         key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
     flat = (tensor.transpose(0, 1).flatten(1, 2) for tensor in (scaled, key, value))
     now = _plans[-1]
-    is_last = getattr(module, "layer_idx", None) == now.last_layer
     with torch.autocast(query.device.type, enabled=False):
-        output = BlockAttention.apply(*flat, now.last if is_last else now.blocks)
-    return output.view(heads, rows, length, dim).permute(1, 2, 0, 3).to(half), None
+        output = BlockAttention.apply(*flat, now.last if module in now.last_modules else now.blocks)
+    by_token = output.view(heads, rows, length, -1).permute(1, 2, 0, 3)
+    return by_token.to(half).contiguous(), None
 
 
 AttentionInterface.register(NAME, _attend)

@@ -17,15 +17,16 @@ from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from dress.errors import InputError
 from dress.modeling.guidance import ContrastGuidance
-from dress.modeling.kv_cache import growing_cache
+from dress.modeling.kv_cache import GrowingLayer, growing_cache
 from dress.modeling.language import LanguageModel
 from dress.modeling.precision import full_precision
 
 CACHE_NAMES = ("cache", "past_key_values")  # from transformers 5.24 on, and before
+KEYS_AND_VALUES = (GrowingLayer, DynamicSlidingWindowLayer)  # layers that hold nothing else
 ENDED_SHARE = 0.25  # of the rows: from here on it pays to copy those that go on
 
 Choose = Callable[[Float[Tensor, "live vocab"], Int[Tensor, " live"]], Int[Tensor, " live"]]
@@ -130,7 +131,7 @@ def products_for_decoding(device: torch.device) -> AbstractContextManager[None]:
 class _Forward:
     """Run the LM on what the cache does not hold yet; return the logits of the last token.
 
-    `by_rows`: rows of the cache can be repeated and selected, which a recurrent layer's cannot.
+    `by_rows`: rows of the cache can be repeated and selected, which those of a state cannot.
     """
 
     def __init__(self, language: LanguageModel) -> None:
@@ -138,13 +139,13 @@ class _Forward:
         own = language.get_base_model() if isinstance(language, PeftModel) else language
         accepted = inspect.signature(own.forward).parameters
         name = next((name for name in CACHE_NAMES if name in accepted), None)
-        if name is None or not any(isinstance(x, DynamicLayer) for x in self.cache.layers):
+        if name is None:
             raise InputError(
                 f"model.language: a {language.config.model_type} keeps no keys and values, which "
                 "generation needs here; choose another language model."
             )
         self.holding = {name: self.cache}
-        self.by_rows = all(hasattr(layer, "batch_select_indices") for layer in self.cache.layers)
+        self.by_rows = all(type(layer) in KEYS_AND_VALUES for layer in self.cache.layers)
         self.positions = "position_ids" in accepted
         self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 

@@ -19,6 +19,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface
 from transformers.integrations.flex_attention import flex_attention_forward
 
+from dress.modeling.block_attention import refuse_others
 from dress.modeling.language import LanguageModel, attending_as
 
 TREES, CHAINS = "dress_flex_trees", "dress_flash_chains"
@@ -113,9 +114,11 @@ def _attend_on_chains(
     value: Float[Tensor, "row kv_head seq dim"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    **unused: Tensor | float | bool | None,
+    position_ids: Tensor | None = None,
+    **options: Tensor | float | bool | None,
 ) -> tuple[Float[Tensor, "row seq head dim"], None]:
     """What transformers calls in place of its own attention: all rows are one after the other."""
+    refuse_others(options)
     rows, _, length, _ = query.shape
     flat = (t.transpose(1, 2).flatten(0, 1).to(value.dtype) for t in (query, key, value))
     output = varlen_kernel()(

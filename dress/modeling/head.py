@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from dress.modeling.language import LanguageModel
+from dress.modeling.language import LanguageModel, decoder_of
 
 LOGITS = 2**24  # at a time; 64 MiB in float32
 
@@ -29,13 +28,12 @@ Read = Callable[
 ]
 
 
-@dataclass
 class _Decoded(BaseModelOutputWithPast):
-    """What any LM looks for in the output of its decoder."""
+    """What an LM takes for the output of its decoder; whatever else it looks for is None."""
 
-    cross_attentions: None = None
-    router_logits: None = None
-    state: None = None
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 def output_head(language: LanguageModel) -> nn.Linear:
@@ -106,7 +104,7 @@ def logits_of(
 ) -> Float[Tensor, "node vocab"]:
     """Run the head, and what the LM does to its logits, on states that the head would see."""
     own: Any = language.get_base_model() if isinstance(language, PeftModel) else language
-    decoder, given = own.get_decoder(), states[None]
+    decoder, given = decoder_of(language), states[None]
     handle = output_head(language).register_forward_pre_hook(lambda _, inputs: (given,))
     decoder.forward = lambda *_, **__: _Decoded(last_hidden_state=given)
     try:

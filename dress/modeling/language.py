@@ -47,15 +47,16 @@ def causal_lm(
         raise InputError(f"model.language.dtype: {dtype!r} is not one of {sorted(DTYPES)}.")
     if attention not in ATTENTIONS:
         raise InputError(f"model.language.attention: {attention!r} is not one of {ATTENTIONS}.")
-    if attention == "auto":
-        attention = "sdpa"
+    # asked for None, transformers takes sdpa, or eager for a class that has no sdpa
+    chosen = None if attention == "auto" else attention
     if random_init:
         shape = _shape(name=name, config=config, vocab_size=vocab_size)
-        language = AutoModelForCausalLM.from_config(
-            shape, dtype=DTYPES[dtype], attn_implementation=attention, trust_remote_code=False
-        )
+        with _refusals_named(shape.model_type):
+            language = AutoModelForCausalLM.from_config(
+                shape, dtype=DTYPES[dtype], attn_implementation=chosen, trust_remote_code=False
+            )
     else:
-        language = _pretrained(name, dtype=DTYPES[dtype], attention=attention)
+        language = _pretrained(name, dtype=DTYPES[dtype], attention=chosen)
     language.generation_config = GenerationConfig()
     if vocab_size is not None and vocab_size > token_embedding(language).num_embeddings:
         _grow_vocabulary(language, vocab_size)
@@ -95,7 +96,7 @@ def add_lora(
 @contextlib.contextmanager
 def attending_as(language: LanguageModel, implementation: str) -> Iterator[None]:
     """Let the LM attend by a registered implementation, whatever it was built with."""
-    config = language.config
+    config = text_config(language)
     built_with = config._attn_implementation
     config._attn_implementation = implementation
     try:
@@ -104,8 +105,21 @@ def attending_as(language: LanguageModel, implementation: str) -> Iterator[None]
         config._attn_implementation = built_with
 
 
+def text_config(language: LanguageModel) -> PretrainedConfig:
+    """Return the configuration of the LM itself, which one for several modalities nests."""
+    return language.config.get_text_config()
+
+
 def token_embedding(language: LanguageModel) -> nn.Embedding:
     return cast(nn.Embedding, language.get_input_embeddings())
+
+
+def decoder_of(language: LanguageModel) -> nn.Module:
+    """Return the part that holds the embedding and the layers, but not the head."""
+    own: Any = language.get_base_model() if isinstance(language, PeftModel) else language
+    embedding, named = token_embedding(own), own.get_decoder()
+    parts = own.children() if named is own else (named, *own.children())
+    return next(part for part in parts if any(m is embedding for m in part.modules()))
 
 
 def lora_settings(language: PeftModel) -> dict[str, Any]:
@@ -126,15 +140,19 @@ def _shape(
 ) -> PretrainedConfig:
     if config is None:
         shape = _hub_config(name)
-        shape.vocab_size = max(shape.vocab_size, vocab_size or 0)
+        with _refusals_named(shape.model_type):
+            text = shape.get_text_config()
+            text.vocab_size = max(text.vocab_size, vocab_size or 0)
         return shape
     keys = dict(config)
     model_type = keys.pop("model_type", None)
     if unknown := sorted(set(keys) - shape_keys(model_type)):
         raise InputError(f"model.language.config: {model_type} has no key {unknown[0]!r}.")
-    if vocab_size is not None:
-        keys["vocab_size"] = max(keys.get("vocab_size", 0), vocab_size)
-    return AutoConfig.for_model(model_type, **keys)
+    with _refusals_named(model_type):
+        if vocab_size is not None:
+            section = _text_section(AutoConfig.for_model(model_type))
+            _set_vocabulary(keys, section=section, vocab_size=vocab_size)
+        return AutoConfig.for_model(model_type, **keys)
 
 
 def shape_keys(model_type: Any) -> set[str]:
@@ -145,8 +163,37 @@ def shape_keys(model_type: Any) -> set[str]:
             f"model.language.config.model_type: transformers has no {model_type!r}; "
             f"close: {', '.join(close) or 'none'}."
         )
-    default = AutoConfig.for_model(model_type)
+    with _refusals_named(model_type):
+        default = AutoConfig.for_model(model_type)
     return {"model_type", *default.to_dict(), *default.attribute_map}
+
+
+def _text_section(config: PretrainedConfig) -> str | None:
+    """Name the key under which the configuration of the LM itself is nested, if it is."""
+    text = config.get_text_config()
+    return next((key for key in config.sub_configs if getattr(config, key) is text), None)
+
+
+def _set_vocabulary(keys: dict[str, Any], *, section: str | None, vocab_size: int) -> None:
+    text = keys if section is None else dict(keys.get(section) or {})
+    text["vocab_size"] = max(text.get("vocab_size", 0), vocab_size)
+    if section is not None:
+        keys[section] = text
+
+
+@contextlib.contextmanager
+def _refusals_named(source: str) -> Iterator[None]:
+    """Say in a sentence what transformers refuses to build, whatever it raises."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        told = " ".join(str(error).split())
+        raise InputError(
+            f"model.language: transformers builds no causal LM of {source!r} "
+            f"({type(error).__name__}: {told:.200}); change the setting, or choose another model."
+        ) from error
 
 
 def _hub_config(name: str | None) -> PretrainedConfig:
@@ -158,14 +205,15 @@ def _hub_config(name: str | None) -> PretrainedConfig:
         raise _cannot_load(name, error) from error
 
 
-def _pretrained(name: str | None, *, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+def _pretrained(name: str | None, *, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
     name = str(_hub_config(name).name_or_path)
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, attn_implementation=attention, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise _cannot_load(name, error) from error
+    with _refusals_named(name):
+        try:
+            return AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            )
+        except OSError as error:
+            raise _cannot_load(name, error) from error
 
 
 def _cannot_load(name: str, error: Exception) -> InputError:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dress.modeling.language import LanguageModel
+from dress.modeling.language import LanguageModel, decoder_of, text_config
 
 TOKENWISE = ("self_attn.q_proj", "self_attn.o_proj", "mlp")  # where a layer has them
 
@@ -36,20 +36,26 @@ def only_at(language: LanguageModel, nodes: Int[Tensor, " node"]) -> Iterator[No
 def tokenwise_parts(language: LanguageModel) -> list[nn.Module]:
     """Return the parts of the last layer by the names that Llama and its kin give them.
 
-    None of a mixture of experts, whose layers may return more than one output for each token.
+    Whether each really maps every token by itself is tried at build (self_check.py).
     """
-    config = language.config.to_dict()
-    if any("expert" in name and value for name, value in config.items()):
-        return []
-    number = language.config.num_hidden_layers
-    stacks = [m for m in language.modules() if isinstance(m, nn.ModuleList) and len(m) == number]
-    if len(stacks) != 1:
-        return []
-    parts = []
+    layer, parts = last_layer(language), []
     for name in TOKENWISE:
         with contextlib.suppress(AttributeError):
-            parts.append(attrgetter(name)(stacks[0][-1]))
+            parts.append(attrgetter(name)(layer))
     return parts
+
+
+def last_layer(language: LanguageModel) -> nn.Module | None:
+    """Return the last of the LM's layers, or None where `layers_of` finds none."""
+    layers = layers_of(language)
+    return layers[-1] if layers is not None else None
+
+
+def layers_of(language: LanguageModel) -> nn.ModuleList | None:
+    """Return the LM's layers, or None where they cannot be told from other modules."""
+    number, modules = text_config(language).num_hidden_layers, decoder_of(language).modules()
+    stacks = [m for m in modules if isinstance(m, nn.ModuleList) and len(m) == number]
+    return stacks[0] if len(stacks) == 1 else None
 
 
 class _AtNodes:

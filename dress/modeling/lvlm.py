@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,23 +13,21 @@ from transformers import PreTrainedTokenizerBase
 
 from dress.errors import InputError
 from dress.modeling.decoding import Said, decode, greedy, products_for_decoding, sampler
-from dress.modeling.head import Read, fits, gathered_head, read_in_pieces
+from dress.modeling.head import Read, fits, output_head, read_in_pieces
 from dress.modeling.language import LanguageModel, token_embedding
-from dress.modeling.last_layer import only_at
+from dress.modeling.self_check import ways_of
 from dress.modeling.tokenizer import IMAGE_TOKEN
-from dress.modeling.tree_attention import attending_on_trees, sequence_mask, tree_supported
+from dress.modeling.tree_attention import Ways, run_language
 from dress.modeling.vision import VisionTower
 from dress.types import EncodedImagesBatch, TokenBatch
-
-logger = logging.getLogger(__name__)
 
 
 class LVLM(nn.Module):
     """Splice projected image features into a causal LM.
 
-    `trees` says whether rows may be token trees; where the LM cannot run them each row must be one
-    sequence with its padding behind it. `differs` names the parts whose weights are no longer those
-    of their public checkpoint, `merged_adapters` the LoRA already inside the LM; see checkpoint.py.
+    `ways` says how the LM may be run (tree_attention.py). `differs` names the parts whose weights
+    are no longer those of their public checkpoint, `merged_adapters` the LoRA already inside the
+    LM; see checkpoint.py.
     `scalar_head` makes it a reward or value model: one number from the state of a token.
     `gpu_kernels` allows gpu_attention.py on a GPU, where trees else meet a dense mask.
     """
@@ -56,9 +53,14 @@ class LVLM(nn.Module):
         self.pad_token_id = pad_token_id
         self.eos_token_id = eos_token_id
         self.gpu_kernels = gpu_kernels
-        self.trees = True
+        self.ways = Ways()
         self.differs: set[str] = set()
         self.merged_adapters: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
+
+    @property
+    def trees(self) -> bool:
+        """Whether rows may be token trees; else each is one sequence with padding behind it."""
+        return self.ways.trees
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +82,7 @@ class LVLM(nn.Module):
         With `reads` return what each of them says of the targets instead: where the vocabulary is
         large the logits are then never held all at once (head.py).
         """
-        whole = not reads or fits(self.language, batch.logit_node)
+        whole = not reads or not self.ways.headless or fits(self.language, batch.logit_node)
         logits, states = self._run(batch, batch.logit_node, head=whole)
         if not reads:
             return logits
@@ -104,7 +106,7 @@ class LVLM(nn.Module):
 
     def _scalars(self, batch: TokenBatch, nodes: Int[Tensor, " node"]) -> Float[Tensor, " node"]:
         assert self.scalar_head is not None, "the model was built without a scalar head"
-        _, states = self._run(batch, nodes, head=False)
+        _, states = self._run(batch, nodes, head=not self.ways.headless)
         with torch.autocast(states.device.type, enabled=False):
             return self.scalar_head(states.to(self.scalar_head.weight.dtype)).squeeze(-1)
 
@@ -117,25 +119,16 @@ class LVLM(nn.Module):
         """
         patches = batch.patches if isinstance(batch, EncodedImagesBatch) else None
         embeds = self.embed(batch.input_ids, batch.image_slot, batch.pixels, patches=patches)
-        with contextlib.ExitStack() as stack:
-            inputs: dict[str, Any] = {}
-            if self.trees:
-                inputs["position_ids"] = batch.position_ids
-                inputs["attention_mask"] = stack.enter_context(
-                    attending_on_trees(
-                        batch.subtree_end,
-                        nodes,
-                        language=self.language,
-                        dtype=embeds.dtype,
-                        chain_bounds=batch.chain_bounds if self.gpu_kernels else None,
-                    )
-                )
-            else:
-                inputs["attention_mask"] = sequence_mask(batch.subtree_end).long()
-            stack.enter_context(only_at(self.language, nodes))
-            states = stack.enter_context(gathered_head(self.language, nodes, runs=head))
-            output = self.language(inputs_embeds=embeds, use_cache=False, **inputs)
-        return output.logits.squeeze(0), states[0].squeeze(0)
+        return run_language(
+            self.language,
+            embeds,
+            nodes,
+            subtree_end=batch.subtree_end,
+            position_ids=batch.position_ids,
+            chain_bounds=batch.chain_bounds if self.gpu_kernels else None,
+            ways=self.ways,
+            head=head,
+        )
 
     def embed(
         self,
@@ -240,7 +233,10 @@ def build_lvlm(
     scalar_head: bool = False,
     gpu_kernels: bool = True,
 ) -> LVLM:
-    """Join the parts and find out whether the language model can run token trees."""
+    """Join the parts and find out how the language model can be run.
+
+    InputError where it cannot at all, or where the tokenizer does not fit.
+    """
     vocabulary = tokenizer.get_vocab()
     if IMAGE_TOKEN not in vocabulary:
         raise InputError(f"tokenizer: it lacks the token {IMAGE_TOKEN}; add it when loading.")
@@ -250,6 +246,7 @@ def build_lvlm(
             f"model.language.vocab_size: the tokenizer has {len(tokenizer)} tokens, the language "
             f"model {embedding.num_embeddings}; give vocab_size={len(tokenizer)}."
         )
+    ways = ways_of(language, generates=not scalar_head)
     model = LVLM(
         vision=vision,
         projector=projector(vision.dim, embedding.embedding_dim),
@@ -257,13 +254,10 @@ def build_lvlm(
         image_token_id=vocabulary[IMAGE_TOKEN],
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        scalar_head=new_scalar_head(embedding.embedding_dim) if scalar_head else None,
+        scalar_head=new_scalar_head(output_head(language).in_features) if scalar_head else None,
         gpu_kernels=gpu_kernels,
     )
-    model.trees, reason = tree_supported(language)
-    if not model.trees:
-        name = language.config.name_or_path or language.config.model_type
-        logger.warning("%s cannot run token trees (%s): rows are padded instead", name, reason)
+    model.ways = ways
     return model
 
 

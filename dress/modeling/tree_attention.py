@@ -1,9 +1,11 @@
-"""How a language model attends on token trees, and whether a given one can."""
+"""How a language model runs on token trees, or on padded rows, and whether a given one can."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,15 +13,70 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
+from dress.modeling.alone import Alone, padded_rows, sequences_alone, told, tree_rows, undisturbed
 from dress.modeling.block_attention import attending_in_blocks, plan
 from dress.modeling.gpu_attention import attending_by_kernel
-from dress.modeling.language import LanguageModel, token_embedding
-from dress.modeling.precision import full_precision
+from dress.modeling.head import gathered_head, logits_of
+from dress.modeling.language import LanguageModel, text_config, token_embedding
+from dress.modeling.last_layer import only_at
+from dress.modeling.layer_kinds import unshared_kind
 
-# Largest tree-against-plain difference of a logit, relative to the largest logit.
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-TOLERANCE_HALF = 5e-2
-DROPOUT_KEYS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+# of configurations, nested ones too: what attention does beside a softmax of masked scores
+DROPS = re.compile(r"att(entio)?n.*drop|^dropout_att")
+CAPS = re.compile(r"att(entio)?n.*soft_?cap")
+
+
+@dataclass(frozen=True)
+class Ways:
+    """What a language model permits; self_check.py finds it out when the model is built.
+
+    `trees`: rows may be token trees; else each must be one sequence with its padding behind it.
+    `trimmed`: the last layer may compute only what is read. `headless`: the head may be left out,
+    and run by itself on some of the states.
+    """
+
+    trees: bool = True
+    trimmed: bool = True
+    headless: bool = True
+
+
+def run_language(
+    language: LanguageModel,
+    embeds: Float[Tensor, "row seq dim"],
+    nodes: Int[Tensor, " node"],
+    *,
+    subtree_end: Int[Tensor, "row seq"],
+    position_ids: Int[Tensor, "row seq"],
+    ways: Ways,
+    chain_bounds: Int[Tensor, " bound"] | None = None,
+    head: bool = True,
+) -> tuple[Float[Tensor, "node vocab"], Float[Tensor, "node dim"]]:
+    """Return the logits and the last states at `nodes` (flat row * seq indices) of one pass.
+
+    The rest as in TokenBatch. Without `head` there are no logits; without `chain_bounds` no kernel
+    of gpu_attention.py is used.
+    """
+    with contextlib.ExitStack() as stack:
+        inputs: dict[str, Any] = {}
+        if ways.trees:
+            inputs["position_ids"] = position_ids
+            inputs["attention_mask"] = stack.enter_context(
+                attending_on_trees(
+                    subtree_end,
+                    nodes,
+                    language=language,
+                    dtype=embeds.dtype,
+                    chain_bounds=chain_bounds,
+                    trimmed=ways.trimmed,
+                )
+            )
+        else:  # padding is behind all that is read, where no token sees it
+            check_one_sequence_each(subtree_end)
+        if ways.trimmed:
+            stack.enter_context(only_at(language, nodes))
+        states = stack.enter_context(gathered_head(language, nodes, runs=head))
+        output = language(inputs_embeds=embeds, use_cache=False, **inputs)
+    return output.logits.squeeze(0), states[0].squeeze(0)
 
 
 def tree_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row 1 seq seq"]:
@@ -29,13 +86,12 @@ def tree_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row 1 seq se
     return (causal & (index[None, :, None] < subtree_end[:, None, :]))[:, None]
 
 
-def sequence_mask(subtree_end: Int[Tensor, "row seq"]) -> Bool[Tensor, "row seq"]:
-    """Tell the tokens of rows that hold one sequence each from the padding behind them."""
+def check_one_sequence_each(subtree_end: Int[Tensor, "row seq"]) -> None:
+    """Assert that each row holds one sequence and behind it at most padding."""
     index = torch.arange(subtree_end.shape[1], device=subtree_end.device)
     end = subtree_end[:, :1]
     expected = torch.where(index < end, end, index + 1)
     assert torch.equal(expected, subtree_end), "this language model takes one sequence per row"
-    return index < end
 
 
 @contextlib.contextmanager
@@ -46,14 +102,17 @@ def attending_on_trees(
     language: LanguageModel,
     dtype: torch.dtype,
     chain_bounds: Int[Tensor, " bound"] | None = None,
+    trimmed: bool = True,
 ) -> Iterator[Tensor | BlockMask]:
     """Yield the attention mask for one forward pass that is read at `nodes` (flat indices).
+
+    Unless `trimmed`, the last layer attends elsewhere too.
 
     Block by block on a CPU, by gpu_attention.py on a GPU if there are `chain_bounds` (TokenBatch),
     else dense.
     """
     if attends_in_blocks(language, subtree_end.device):
-        found = plan(subtree_end, nodes, language=language, dtype=dtype)
+        found = plan(subtree_end, nodes, language=language, dtype=dtype, trimmed=trimmed)
         with attending_in_blocks(language, found):
             yield torch.zeros(1, 1, 1, 1, dtype=dtype)  # of four axes, so that no other is made
     elif chain_bounds is not None and attends_by_kernel(language, subtree_end.device, dtype):
@@ -75,9 +134,18 @@ def attends_by_kernel(language: LanguageModel, device: torch.device, dtype: torc
 
 def attends_plainly(language: LanguageModel) -> bool:
     """Whether attention has neither dropout nor soft-capped scores."""
-    config = language.config.to_dict()
-    drops = any(config.get(key) for key in DROPOUT_KEYS)
-    return not drops and not config.get("attn_logit_softcapping")
+    return not any(
+        value and (DROPS.search(str(key)) or CAPS.search(str(key)))
+        for key, value in _entries(text_config(language).to_dict())
+    )
+
+
+def _entries(config: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _entries(value)
+        else:
+            yield key, value
 
 
 def tree_attention(
@@ -85,69 +153,55 @@ def tree_attention(
 ) -> Bool[Tensor, "row 1 seq seq"] | Float[Tensor, "row 1 seq seq"]:
     """Give the mask in the form that the LM's attention takes: boolean, or added to the scores."""
     mask = tree_mask(subtree_end)
-    if language.config._attn_implementation == "sdpa":
+    if text_config(language)._attn_implementation == "sdpa":
         return mask
     blocked = torch.finfo(dtype).min
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, blocked)
 
 
 def tree_supported(language: LanguageModel) -> tuple[bool, str]:
-    """Compare the logits of a prefix with two branches with those of both sequences alone.
+    """Say whether rows may be token trees, and why not.
 
-    A window would show only in sequences longer than itself, so it is read from the configuration.
-    Products are at full precision here, so that the verdict is about the model, not the host.
+    Known by the kinds of its layers first; then a prefix with two branches must have the logits of
+    both sequences alone. InputError where these cannot be computed.
     """
-    if reason := _window(language.config.to_dict()):
-        return False, reason
-    if language.config._attn_implementation not in ("eager", "sdpa"):
-        return False, f"attention {language.config._attn_implementation} takes no mask"
-    weight = token_embedding(language).weight
-    if weight.is_meta:
+    if kind := unshared_kind(language):
+        return False, kind
+    if token_embedding(language).weight.is_meta:
         return True, "not compared: the weights are on the meta device"
-    was_training = language.training
-    language.eval()
+    with undisturbed(language):
+        reason = failure(language, sequences_alone(language), Ways(trimmed=False))
+    return not reason, reason
+
+
+def failure(language: LanguageModel, alone: Alone, ways: Ways, *, head: bool = True) -> str:
+    """Say how a way of running the model fails to give the logits of sequences alone, if it does.
+
+    A last pass, in training mode and with embeddings that are no token's, as those of images are,
+    shows what raises an error there only. Call it inside `undisturbed`.
+    """
+    rows = tree_rows(alone.ids) if ways.trees else padded_rows(alone.ids)
+    embeds = token_embedding(language)(rows.ids)
+    of_image = torch.cat([embeds[:, :1], embeds[:, 1:5].flip(-1), embeds[:, 5:]], dim=1)
+
+    def logits(embeds: Float[Tensor, "row seq dim"]) -> Float[Tensor, "read vocab"]:
+        found, states = run_language(
+            language,
+            embeds,
+            rows.nodes,
+            subtree_end=rows.subtree_end,
+            position_ids=rows.position_ids,
+            ways=ways,
+            head=head,
+        )
+        return found if head else logits_of(language, states)
+
     try:
-        error = _tree_error(language)
-    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError):
-        return False, "it accepts no 4-D mask with position ids"
+        found = logits(embeds)
+        language.train()
+        logits(of_image)
+    except Exception as raised:
+        return told(raised)
     finally:
-        language.train(was_training)
-    allowed = TOLERANCE.get(weight.dtype, TOLERANCE_HALF)
-    verdict = f"tree and plain logits differ by {error:.1e} of the largest, allowed {allowed:.0e}"
-    return error <= allowed, verdict
-
-
-def _window(config: Mapping[str, Any]) -> str:
-    """Name what limits the reach of some layer's attention, if anything does."""
-    if layer_types := config.get("layer_types"):
-        other = sorted(set(layer_types) - {"full_attention"})
-        return f"it has {other[0]} layers" if other else ""
-    if config.get("use_sliding_window") is False:
-        return ""
-    windows = [key for key, value in config.items() if "window" in key and value]
-    return f"{windows[0]}={config[windows[0]]}" if windows else ""
-
-
-@full_precision()
-@torch.no_grad()
-def _tree_error(language: LanguageModel, prefix: int = 9, branch: int = 7) -> float:
-    embedding = token_embedding(language)
-    device = embedding.weight.device
-    fork, end = prefix + branch, prefix + 2 * branch
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(embedding.num_embeddings, (1, end), generator=generator).to(device)
-    index = torch.arange(end, device=device)
-    in_first = (index >= prefix) & (index < fork)
-    embeds = embedding(ids)
-    ends = torch.where(in_first, fork, end)[None]
-    with attending_on_trees(ends, index, language=language, dtype=embeds.dtype) as mask:
-        tree = language(
-            inputs_embeds=embeds,
-            attention_mask=mask,
-            position_ids=(index - branch * (index >= fork))[None],
-            use_cache=False,
-        ).logits[0]
-    both = torch.cat([ids[:, :fork], torch.cat([ids[:, :prefix], ids[:, fork:]], dim=1)])
-    plain = language(input_ids=both, use_cache=False).logits
-    expected = torch.cat([plain[0], plain[1, prefix:]])
-    return ((tree - expected).abs().max() / expected.abs().max()).item()
+        language.eval()
+    return alone.differ(found)

@@ -78,7 +78,7 @@ def test_the_last_layer_leaves_out_blocks_that_nothing_reads() -> None:
     language = tiny_lvlm().language
     ends = ends_of((40, 20, 20), padding=0)
     found = plan(ends, torch.tensor([45, 50]), language=language, dtype=torch.float32)
-    assert found.last_layer == 1
+    assert found.last_modules == set(language.model.layers[1].modules())
     read = [range(b.queries.start, b.queries.stop) for b in found.last]
     assert read and all(45 in r or 50 in r for r in read)
     assert len(found.last) < len(found.blocks) or len(found.blocks) == 1

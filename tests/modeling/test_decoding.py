@@ -95,7 +95,7 @@ def test_a_prompt_is_read_once_and_rows_that_ended_leave() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        {"model_type": "mamba", "hidden_size": 32, "num_hidden_layers": 1, "state_size": 4},
+        {"model_type": "rwkv", "hidden_size": 32, "num_hidden_layers": 2},
         {"model_type": "openai-gpt", "n_embd": 32, "n_layer": 1, "n_head": 2},
     ],
 )

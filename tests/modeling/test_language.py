@@ -3,10 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 from modeling_helpers import GPT2, LLAMA, LORA
+from small_shapes import small_shape
 from transformers import AutoModelForCausalLM
 
 from dress.errors import InputError
-from dress.modeling.language import add_lora, causal_lm, lora_settings
+from dress.modeling.language import add_lora, causal_lm, lora_settings, text_config
+from dress.modeling.last_layer import layers_of
 
 
 def test_vocabulary_of_a_random_model() -> None:
@@ -39,6 +41,28 @@ def test_dtype_and_attention() -> None:
     language = causal_lm(config=LLAMA, random_init=True, dtype="bfloat16", attention="eager")
     assert next(language.parameters()).dtype == torch.bfloat16
     assert language.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "attention"), [("llama", "sdpa"), ("gemma2", "eager"), ("gpt_oss", "eager")]
+)
+def test_automatic_attention_is_what_the_class_has(model_type: str, attention: str) -> None:
+    language = causal_lm(config=small_shape(model_type), vocab_size=40, random_init=True)
+    assert language.config._attn_implementation == attention
+
+
+def test_the_language_model_of_a_wrapper(tmp_path: Path) -> None:
+    """Gemma 3's configuration nests that of its LM."""
+    shape = small_shape("gemma3")
+    language = causal_lm(config=shape, vocab_size=300, random_init=True)
+    assert language.get_input_embeddings().num_embeddings == 300
+    depth = len(shape["text_config"]["layer_types"])
+    assert text_config(language).num_hidden_layers == depth
+    layers = layers_of(language)
+    assert layers is not None and len(layers) == depth
+    language.config.save_pretrained(tmp_path)
+    again = causal_lm(name=str(tmp_path), vocab_size=310, random_init=True)
+    assert again.get_input_embeddings().num_embeddings == 310
 
 
 def test_vicuna_shape_on_the_meta_device() -> None:
@@ -78,6 +102,15 @@ def test_lora_adds_the_only_trainable_weights() -> None:
         ({"config": LLAMA | {"hiden_size": 3}, "random_init": True}, "no key 'hiden_size'"),
         ({"config": LLAMA, "random_init": True, "dtype": "float8"}, "dtype: 'float8'"),
         ({"config": LLAMA, "random_init": True, "attention": "flash"}, "attention: 'flash'"),
+        (
+            {"config": LLAMA | {"num_attention_heads": 5}, "random_init": True},
+            "no causal LM of 'llama' .*hidden size",
+        ),
+        (
+            {"config": small_shape("bloom"), "random_init": True, "attention": "sdpa"},
+            "no causal LM of 'bloom' .*BloomForCausalLM does not support",
+        ),
+        ({"config": small_shape("musicgen"), "random_init": True}, "no causal LM of 'musicgen'"),
         (
             {"config": LLAMA, "random_init": True, "lora": LORA | {"target_modules": ["c_attn"]}},
             "c_attn.*q_proj",

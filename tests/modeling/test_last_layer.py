@@ -15,7 +15,10 @@ MIXTRAL = LLAMA | EXPERTS | {"model_type": "mixtral"}
 QWEN3 = LLAMA | {"model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 8}
 
 
-@pytest.mark.parametrize("config", [GPT2, LLAMA, QWEN3], ids=["gpt2", "llama", "qwen3"])
+CONFIGS = {"gpt2": GPT2, "llama": LLAMA, "qwen3": QWEN3}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("nodes", [[3, 5, 6, 13], [0, 2, 2, 0, 0], []], ids=str)
 def test_the_same_logits_and_gradients(config: dict, lora: dict | None, nodes: list[int]) -> None:
@@ -44,7 +47,7 @@ def test_the_same_logits_and_gradients(config: dict, lora: dict | None, nodes: l
 def test_what_is_trimmed() -> None:
     assert len(tokenwise_parts(tiny_lvlm(LLAMA).language)) == 3
     assert len(tokenwise_parts(tiny_lvlm(GPT2).language)) == 1  # q, k and v are one layer there
-    assert tokenwise_parts(tiny_lvlm(MIXTRAL).language) == []
+    assert len(tokenwise_parts(tiny_lvlm(MIXTRAL).language)) == 3
 
 
 def test_hooks_do_not_stay() -> None:

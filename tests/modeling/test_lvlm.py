@@ -23,6 +23,7 @@ from dress.modeling.language import causal_lm
 from dress.modeling.lvlm import build_lvlm
 from dress.modeling.projector import linear_projector
 from dress.modeling.tokenizer import train_tokenizer
+from dress.modeling.tree_attention import Ways
 from dress.modeling.vision import open_clip_tower
 from dress.types import EncodedImagesBatch
 
@@ -186,7 +187,7 @@ def test_half_precision_language_model_takes_float_features() -> None:
 def test_padded_rows_where_trees_are_refused() -> None:
     config = LLAMA | {"model_type": "mistral", "sliding_window": 4, "num_key_value_heads": 4}
     model = tiny_lvlm(config).double()
-    model.trees = False
+    model.ways = Ways(trees=False)
     rows = [[sequence] for sequence in SEQUENCES]
     loss = tree_loss(model, tree_batch(rows, pixels=PIXELS, supervised_from=7))
     expected = plain_loss(model, SEQUENCES, PIXELS, supervised_from=7)
