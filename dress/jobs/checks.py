@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
 from dress.jobs.data_sets import check_locations
+from dress.jobs.wandb_mode import wandb_mode
 from dress.targets import foreign_target
 
 CHOICES: dict[str, Sequence[str]] = {
     "parents": ("build", "require"),
     "feedback.responses": ("sampled", "captions"),
-    "logger.mode": ("auto", "online", "offline"),
+    "logger.mode": ("auto", "online", "offline", "disabled"),
     "trainer.accelerator": ("cpu", "gpu", "auto"),
     "annotator.detail": ("hint", "reveal"),
     "objective.reference": ("step", "cached"),
@@ -131,6 +132,7 @@ def check(cfg: DictConfig) -> None:
     check_mixture(cfg)
     check_locations(cfg)
     check_targets(cfg)
+    wandb_mode(cfg.logger)
 
 
 def check_given(cfg: DictConfig) -> None:
