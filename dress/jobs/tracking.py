@@ -17,7 +17,7 @@ from dress.errors import InputError
 from dress.evaluation.dashboard.layout import TURNS, by_turn
 from dress.files import write_text
 from dress.jobs.job import Job
-from dress.jobs.wandb_mode import wandb_mode
+from dress.jobs.wandb_mode import Mode, wandb_mode
 from lit_modules.logger import JsonLinesLogger
 
 RUN_ID = "run_id"
@@ -98,7 +98,7 @@ def wandb_run(
     identity: str,
     name: str,
     project: str | None,
-    mode: str,
+    mode: Mode,
     config: Mapping[str, Any],
 ) -> Iterator[Any]:
     """Yield a W&B run whose files are in `directory/wandb`, for `wandb sync` where offline.
@@ -124,8 +124,12 @@ def wandb_run(
         )
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
-        with run:  # ends as failed where an exception passes
+        try:  # W&B's own context manager prints a traceback whenever an exception passes
             yield run
+        except BaseException:
+            run.finish(exit_code=1)
+            raise
+        run.finish()
     for log in (directory / "wandb").glob("*/logs/*"):
         if log.is_symlink():  # to the log of W&B's process, which more than one run shares
             log.unlink()

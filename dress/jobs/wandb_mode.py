@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from omegaconf import DictConfig
 
 from dress.errors import InputError
 
-_MODES = {mode: mode for mode in ("online", "offline", "shared", "disabled")}
-_MODES |= {"dryrun": "offline", "run": "online"}  # W&B's older words
+Mode = Literal["online", "offline", "shared", "disabled"]
+_MODES: dict[str, Mode] = {
+    "online": "online",
+    "offline": "offline",
+    "shared": "shared",
+    "disabled": "disabled",
+    "run": "online",  # W&B's older words
+    "dryrun": "offline",
+}
 _TRUE = ("1", "true", "yes", "on")
 
 
-def wandb_mode(logger: DictConfig) -> str:
-    """Return `online`, `offline`, `shared` or `disabled`.
+def wandb_mode(logger: DictConfig) -> Mode:
+    """Say how W&B runs in a job with this node `logger`.
 
     Raises InputError where WANDB_MODE decides and is no mode of W&B's.
     """
     if not logger.wandb:
         return "disabled"
     if logger.mode != "auto":
-        return str(logger.mode)
+        return _MODES[logger.mode]
     if os.environ.get("WANDB_DISABLED", "").lower() in _TRUE:
         return "disabled"
     if not (said := os.environ.get("WANDB_MODE")):
