@@ -20,7 +20,14 @@ from filelock import FileLock, Timeout
 
 from dress.artifact_files import CONFIG, LINEAGE, MARKER, read_artifact, read_metrics
 from dress.errors import InputError
-from dress.files import read_json, remove_unfinished, replace_durably, write_json, write_text
+from dress.files import (
+    from_home,
+    read_json,
+    remove_unfinished,
+    replace_durably,
+    write_json,
+    write_text,
+)
 from dress.fingerprint import artifact_name, content_hash, fingerprint
 from dress.version import code_version
 
@@ -39,7 +46,6 @@ __all__ = [
     "ArtifactStore",
     "Building",
     "artifact_name",
-    "code_version",
     "content_hash",
     "fingerprint",
 ]
@@ -79,7 +85,7 @@ class Artifact:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Artifact:
         """Read an artifact; InputError if it is missing, unfinished, truncated or another thing."""
-        path = Path(path)
+        path = Path(from_home(path))
         if not (path / MARKER).is_file():
             raise InputError(_why_no_artifact(path))
         config, lineage = read_artifact(path)
@@ -177,8 +183,8 @@ class ArtifactStore:
         """Yield a folder to fill and publish it when the block ends without an error.
 
         `keep_partial` leaves the folder of a failed build for the next attempt to resume, provided
-        that there is something to resume from in its scratch folder. In a
-        distributed run only one process may call this: the others would wait for it for ever.
+        that its scratch folder holds something to resume from. In a distributed run only one
+        process may call this: the others would wait for it for ever.
         """
         lineage = {
             "name": name,
@@ -289,10 +295,6 @@ def _is_unchecked(file: Path) -> bool:
 
 def _warn_of_other_code(lineage: Mapping[str, Any]) -> None:
     made_by = lineage.get("code_version", "an unknown version")
-    if made_by != code_version():
-        logger.warning(
-            "%s was made by code %s, this is %s (fresh=true builds it again)",
-            lineage.get("name"),
-            made_by,
-            code_version(),
-        )
+    if made_by != (own := code_version()):
+        text = "%s was made by code %s, this is %s (fresh=true builds it again)"
+        logger.warning(text, lineage.get("name"), made_by, own)

@@ -1,15 +1,58 @@
-"""Files that a crash leaves whole: atomic and durable writing, JSON lines; and how text is read."""
+"""Files that a crash or a full disk leaves whole: atomic, durable writing; how text is read."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from dress.errors import InputError
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, a quota, the size that a file may have
+_RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers report them
+
+
+def no_space(error: BaseException) -> OSError | None:
+    """Return an error as what the system said of a full disk; None where it is another one."""
+    if isinstance(error, OSError):
+        return error if error.errno in FULL else None
+    number = int(match[1]) if (match := _RUST.search(str(error))) else 0
+    return OSError(number, os.strerror(number)) if number in FULL else None
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Raise OSError with the name of `path` where the disk is full, whatever the writer raises."""
+    try:
+        yield
+    except Exception as raised:
+        error: BaseException | None = None if isinstance(raised, InputError) else raised
+        while error is not None:  # torch wraps the system's error
+            if (full := no_space(error)) is not None:
+                named = full.filename2 or full.filename or os.fspath(path)
+                raise OSError(full.errno, full.strerror, named) from raised
+            error = error.__cause__ or error.__context__
+        raise
+
+
+@contextmanager
+def replacing(final: Path) -> Iterator[Path]:
+    """Yield a path beside `final` to write to, and rename it over `final`; an error leaves none."""
+    # not the process id: those of several machines are the same
+    temporary = final.with_name(f".{final.name}.{uuid4().hex}.tmp")
+    try:
+        with naming(final):
+            yield temporary
+            replace_durably(temporary, final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def replace_durably(temporary: str | os.PathLike[str], final: str | os.PathLike[str]) -> None:
@@ -37,11 +80,18 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
+def from_home(path: str | os.PathLike[str]) -> str:
+    """Put the home folder in the place of a leading `~`; InputError where none is known."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~/"):
+        raise InputError(f"{path} begins with ~, but no home folder is known: give the whole path.")
+    return expanded
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    replace_durably(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_text(path: Path, *, remedy: str = "fetch the file again") -> str:
@@ -73,8 +123,8 @@ def is_unicode(text: str) -> bool:
 
 
 def remove_unfinished(directory: Path) -> None:
-    """Remove what killed writers of small files left in a directory that nobody else writes to."""
-    for path in directory.glob(".*.tmp"):
+    """Remove what killed writers left in and below a directory that nobody else writes to."""
+    for path in list(directory.rglob(".*.tmp")):
         path.unlink()
 
 
@@ -85,7 +135,7 @@ def write_json(path: Path, value: Any) -> None:
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
     """Append one JSON line, first closing a line that a crash cut short."""
     line = json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n"
-    with path.open("ab+") as stream:
+    with naming(path), path.open("ab+") as stream:
         if stream.tell():
             stream.seek(-1, os.SEEK_END)
             line = line if stream.read(1) == b"\n" else "\n" + line
@@ -95,7 +145,8 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole file of JSON lines."""
     lines = (json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with naming(path):
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

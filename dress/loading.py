@@ -19,7 +19,7 @@ from dress.chat.condition import Condition, has_learned
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
 from dress.errors import InputError
-from dress.files import read_json, write_json
+from dress.files import naming, read_json, write_json
 from dress.modeling.build import build_model, public_base, settings_of
 from dress.modeling.checkpoint import load_weights, save_weights, stored_parts
 from dress.modeling.lvlm import LVLM
@@ -96,7 +96,8 @@ def assemble(
 def save(assistant: Assistant, directory: Path, *, spec: Mapping[str, Any]) -> None:
     """Write what `load` needs besides the artifact's config.yaml."""
     save_weights(assistant.model, directory / WEIGHTS, base=public_base(spec))
-    assistant.processor.tokenizer.save_pretrained(directory / TOKENIZER)
+    with naming(directory / TOKENIZER):
+        assistant.processor.tokenizer.save_pretrained(directory / TOKENIZER)
     write_json(directory / PREPROCESS, probe(assistant.model.vision))
 
 

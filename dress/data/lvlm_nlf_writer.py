@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from dress.data.shards import group_key, image_suffix
+from dress.files import naming
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 
 FOLDER = "lvlm_nlf"
@@ -41,9 +42,14 @@ class LvlmNlfWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        with naming(self.directory):
+            self._open.close()
 
     def add(self, sample: Sample) -> None:
+        with naming(self.directory):
+            self._add(sample)
+
+    def _add(self, sample: Sample) -> None:
         if len(sample.images) != 1:
             return
         rows = [

@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ import numpy as np
 
 from dress.data.schema import SCHEMA_VERSION, to_json
 from dress.errors import InputError
+from dress.files import naming, replacing, write_text
 from dress.types import Sample
 
 INDEX_NAME = "index.json"
@@ -62,8 +64,9 @@ class ShardWriter:
         """Make durable what was written and return where it ends, as JSON."""
         if self._tar is not None:
             file = cast(BinaryIO, self._tar.fileobj)
-            file.flush()
-            os.fsync(file.fileno())
+            with naming(self._partial):
+                file.flush()
+                os.fsync(file.fileno())
         return {"shards": list(self._shards), "offsets": list(self._offsets) if self._tar else []}
 
     def _resume(self, state: Mapping[str, Any]) -> None:
@@ -99,7 +102,8 @@ class ShardWriter:
             self._close_shard()
             self._write_index()
         elif self._tar is not None:
-            cast(BinaryIO, self._tar.fileobj).close()
+            with suppress(OSError):  # a full disk, of which the error tells
+                cast(BinaryIO, self._tar.fileobj).close()
             if not self.resumable:
                 self._partial.unlink()
 
@@ -112,9 +116,10 @@ class ShardWriter:
         _check_sizes([text, *sample.images], sample.id)
         self._keys.add(key)
         tar = self._tar or self._open_shard()
-        self._add(tar, f"{key}.json", text)
-        for number, (suffix, image) in enumerate(zip(suffixes, sample.images, strict=True)):
-            self._add(tar, f"{key}.{number}.{suffix}" if number else f"{key}.{suffix}", image)
+        with naming(self._partial):
+            self._add(tar, f"{key}.json", text)
+            for number, (suffix, image) in enumerate(zip(suffixes, sample.images, strict=True)):
+                self._add(tar, f"{key}.{number}.{suffix}" if number else f"{key}.{suffix}", image)
         self._offsets.append(tar.offset)
         if len(self._offsets) > self.max_groups:
             self._close_shard()
@@ -146,13 +151,14 @@ class ShardWriter:
     def _close_shard(self) -> None:
         if self._tar is None:
             return
-        self._tar.close()
-        cast(BinaryIO, self._tar.fileobj).close()
+        with naming(self._partial), cast(BinaryIO, self._tar.fileobj):
+            self._tar.close()
         self._tar = None
         path = self.directory / self._file
         os.replace(self._partial, path)
         offsets = np.array(self._offsets, dtype=np.uint64)
-        replace_file(offsets_path(path), lambda file: np.save(file, offsets, allow_pickle=False))
+        with replacing(offsets_path(path)) as temporary, temporary.open("wb") as file:
+            np.save(file, offsets, allow_pickle=False)
         self._shards.append(
             {
                 "file": path.name,
@@ -168,7 +174,7 @@ class ShardWriter:
         groups = sum(shard["groups"] for shard in self._shards)
         index = {"schema": SCHEMA_VERSION, "groups": groups, "shards": self._shards}
         text = json.dumps(index, indent=1, sort_keys=True) + "\n"
-        replace_file(self.directory / INDEX_NAME, lambda file: file.write(text.encode()))
+        write_text(self.directory / INDEX_NAME, text)
 
 
 def _check_sizes(members: Sequence[bytes], sample_id: str) -> None:
@@ -212,11 +218,3 @@ def offsets_path(shard: Path) -> Path:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file so that it is either whole or absent."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as file:
-        write(file)
-    os.replace(partial, path)

@@ -14,7 +14,7 @@ from dress.data.rejects import Reject
 from dress.distributed import gather, place
 from dress.evaluation.benchmark import Answered, Benchmark, Example, Interaction
 from dress.evaluation.public import PublicBenchmark
-from dress.files import append_line, read_lines
+from dress.files import append_line, naming, read_lines
 from dress.records import Turn
 
 BATCHES = 8  # generated between two savings
@@ -155,8 +155,9 @@ def _saved(example: Example, turns: Sequence[Turn], directory: Path) -> Answered
     name = f"{IMAGES}/{digest}.jpg"
     if not (directory / name).exists():
         temporary = directory / f".{digest}.tmp"  # a kill leaves no half of an image
-        temporary.write_bytes(image)
-        temporary.replace(directory / name)
+        with naming(directory / name):
+            temporary.write_bytes(image)
+            temporary.replace(directory / name)
     return Answered(replace(example, images=()), tuple(turns), name)
 
 

@@ -7,11 +7,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from dress.data.rejects import Reject
 from dress.feedback.reply import fitted
-from dress.files import replace_durably
+from dress.files import write_text
 from dress.fingerprint import canonical_json
 
 
@@ -44,9 +43,7 @@ class ReplyCache:
             return
         path = self._path(self.directory, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{key}.{uuid4().hex}.tmp")  # process ids repeat on machines
-        temporary.write_text(json.dumps(reply, ensure_ascii=False) + "\n", encoding="utf-8")
-        replace_durably(temporary, path)
+        write_text(path, json.dumps(reply, ensure_ascii=False) + "\n")
 
     def _path(self, directory: Path, key: str) -> Path:
         return directory / key[:2] / f"{key}.json"

@@ -28,6 +28,7 @@ def answers(job: Job, building: Building, artifact: Artifact, *, on: str, target
         "work": "answer",
         "cfg": OmegaConf.to_container(job.cfg, resolve=True),
         "overrides": list(job.overrides),
+        "is_parent": job.is_parent,
         "building": str(building.path),
         "artifact": str(artifact.path),
         "on": on,

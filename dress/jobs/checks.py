@@ -13,12 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from dress.errors import InputError
 from dress.jobs.contradictions import check_together
 from dress.jobs.data_sets import check_locations
+from dress.jobs.wandb_mode import wandb_mode
 from dress.targets import foreign_target
 
 CHOICES: dict[str, Sequence[str]] = {
     "parents": ("build", "require"),
     "feedback.responses": ("sampled", "captions"),
-    "logger.mode": ("auto", "online", "offline"),
+    "logger.mode": ("auto", "online", "offline", "disabled"),
     "trainer.accelerator": ("cpu", "gpu", "auto"),
     "annotator.detail": ("hint", "reveal"),
     "objective.reference": ("step", "cached"),
@@ -133,6 +134,7 @@ def check(cfg: DictConfig) -> None:
     check_locations(cfg)
     check_targets(cfg)
     check_together(cfg)
+    wandb_mode(cfg.logger)
 
 
 def check_given(cfg: DictConfig) -> None:

@@ -110,7 +110,7 @@ def train(
     state.check()
     try:
         trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
-        figures = final_metrics(trainer)
+        figures = state.figures | final_metrics(trainer)
         batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         if not any(n.startswith("val/") for n in figures) or batches % trainer.val_check_interval:
             trainer.validate(module, datamodule, verbose=False)  # forgets those of training

@@ -23,6 +23,7 @@ from dress.artifact import (
     fingerprint,
 )
 from dress.errors import InputError
+from dress.files import from_home
 from dress.jobs.checks import check, check_processes, world_size
 from dress.jobs.contradictions import check_typed
 from dress.jobs.keys import typed
@@ -61,6 +62,9 @@ class Job:
     is_parent: bool = False
     # experiment and extra overrides -> artifact: parents of parents are often the same
     found: dict[str, Artifact] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        expand_home(self.cfg, OmegaConf.to_container(self.cfg, resolve=False))
 
     def run(self) -> Artifact:
         artifact = self.perform()
@@ -183,6 +187,15 @@ def resolve(cfg: DictConfig) -> None:
     """
     if cfg.trainer.matmul_precision == "auto":
         cfg.trainer.matmul_precision = "high" if cfg.trainer.accelerator == "gpu" else "highest"
+
+
+def expand_home(node: Any, plain: Any) -> None:
+    """Put the home folder in the place of each leading `~`; `plain` is the node as plain data."""
+    for key, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
+        if isinstance(value, dict | list):
+            expand_home(node[key], value)
+        elif isinstance(value, str) and value.startswith("~"):
+            node[key] = from_home(value)
 
 
 def open_model(path: str) -> Artifact:

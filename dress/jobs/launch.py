@@ -49,6 +49,7 @@ def fit_on_all_devices(
         "work": "fit",
         "cfg": OmegaConf.to_container(job.cfg, resolve=True),
         "overrides": list(job.overrides),
+        "is_parent": job.is_parent,
         "config": config,
         "building": str(building.path),
         "init": str(init.path) if init else None,

@@ -32,7 +32,9 @@ Result = tuple[dict[str, float], bool]
 
 def execute(order: Order) -> Result:
     """Do this process's share of the work and leave the group."""
-    job = Job(cfg=DictConfig(order["cfg"]), overrides=order["overrides"])
+    job = Job(
+        cfg=DictConfig(order["cfg"]), overrides=order["overrides"], is_parent=order["is_parent"]
+    )
     try:
         if order["work"] == "answer":
             from dress.jobs.answer import answer  # imports this module

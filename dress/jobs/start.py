@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dress.errors import InputError
+from dress.files import from_home, naming, no_space
 from dress.jobs.checks import check_code, check_processes, world_size
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 from dress.jobs.keys import COMPOSITION_ERRORS, check_keys, composition_sentence
@@ -27,6 +28,9 @@ from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 SPINS = "6000"  # pauses of a waiting thread before it sleeps, some tenths of a millisecond
 FULL_ERROR = "HYDRA_FULL_ERROR"
 TRACED = os.environ.get(FULL_ERROR) == "1"  # the user wants tracebacks
+ROOM = 2**16  # bytes that Hydra's own files need
+
+OmegaConf.register_new_resolver("from_home", from_home, replace=True)  # for Hydra's own folders
 
 
 def start(cfg: DictConfig) -> None:
@@ -85,15 +89,18 @@ class CheckWritable(Callback):
 
 
 def _check_writable(cfg: DictConfig) -> None:
-    root = Path(cfg.paths.artifacts)
     try:
+        root = Path(from_home(cfg.paths.artifacts))
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=root):
-            pass
+        with naming(root), tempfile.TemporaryFile(dir=root) as file:
+            file.write(bytes(ROOM))
+    except InputError as error:
+        _fail(str(error))
     except OSError as error:
         _fail(
-            f"cannot write to {root} ({error.strerror}): set paths.artifacts to a folder that you "
-            "may write to."
+            sentence_of(error)
+            or f"cannot write to {root} ({error.strerror}): set paths.artifacts to a folder that "
+            "you may write to."
         )
 
 
@@ -113,6 +120,12 @@ def sentence_of(error: BaseException | None) -> str | None:
         if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
             why = " ".join(str(error).split())
             return f"the trainer cannot run so ({why}): change trainer.accelerator or .devices."
+        if (full := no_space(error)) is not None:
+            file = full.filename2 or full.filename or "a file"
+            return (
+                f"{file} cannot be written ({full.strerror}): make room there and give the same "
+                "command again; it goes on from what was saved."
+            )
         if isinstance(error, OmegaConfBaseException):
             where = error.full_key or "what was typed"
             return f"{str(error).partition(chr(10))[0]}: correct {where}."
@@ -129,6 +142,7 @@ def quieten() -> None:
     Lightning sets its levels when it is imported, later than this; without handlers and
     propagation only its warnings are shown.
     """
+    logging.raiseExceptions = False  # a log on a full disk would print tracebacks
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     lightning = ("lightning", "lightning.pytorch", "lightning.fabric")
     web = ("httpx", "httpx2", "openai", "wandb", "fsspec", "s3fs", "botocore", "aiobotocore")

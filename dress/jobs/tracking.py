@@ -17,10 +17,20 @@ from dress.errors import InputError
 from dress.evaluation.dashboard.layout import TURNS, by_turn
 from dress.files import write_text
 from dress.jobs.job import Job
+from dress.jobs.wandb_mode import Mode, wandb_mode
 from lit_modules.logger import JsonLinesLogger
 
 RUN_ID = "run_id"
 STEP = "trainer/global_step"
+DEFAULTS: dict[str, Any] = {
+    "project": "dress",
+    "console": "off",
+    "symlink": False,  # links would point to where the artifact was built
+    "disable_git": True,
+    "disable_code": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+}
 
 
 @contextmanager
@@ -28,14 +38,14 @@ def tracking(job: Job, building: Building, config: Mapping[str, Any]) -> Iterato
     """Yield the loggers of one run and close them: each stage of a process is a run of its own."""
     with ExitStack() as stack:
         loggers: list[Logger] = [JsonLinesLogger(path=building.path / HISTORY)]
-        settings = job.cfg.logger
-        if settings.wandb and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        mode = wandb_mode(job.cfg.logger)
+        if mode != "disabled" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             run = wandb_run(
                 directory=building.path,
-                identity=_identity(building.path / "wandb" / RUN_ID),
-                name=building.path.name.removesuffix(".partial"),
-                project=settings.project,
-                offline=is_offline(settings.mode),
+                identity=_identity(building.path / "wandb" / RUN_ID, _own(job, "WANDB_RUN_ID")),
+                name=_own(job, "WANDB_NAME") or building.path.name.removesuffix(".partial"),
+                project=job.cfg.logger.project,
+                mode=mode,
                 config=config,
             )
             loggers.append(WandbLogger(experiment=stack.enter_context(run)))
@@ -48,15 +58,15 @@ def log_evaluations(job: Job, artifact: Artifact, metrics: Mapping[str, float]) 
     Those over turns of feedback are logged a second time, turn by turn, as curves.
     """
     identity = artifact.path / "wandb" / RUN_ID
-    settings = job.cfg.logger
-    if not settings.wandb or not identity.exists() or int(os.environ.get("RANK", "0")) > 0:
+    mode = wandb_mode(job.cfg.logger)
+    if mode == "disabled" or not identity.exists() or int(os.environ.get("RANK", "0")) > 0:
         return
     with wandb_run(
         directory=artifact.path,
         identity=identity.read_text(encoding="utf-8"),
-        name=artifact.name,
-        project=settings.project,
-        offline=is_offline(settings.mode),
+        name=_own(job, "WANDB_NAME") or artifact.name,
+        project=job.cfg.logger.project,
+        mode=mode,
         config=artifact.config,
     ) as run:
         run.log({**metrics, STEP: artifact.config["trainer"]["max_steps"]})
@@ -68,15 +78,16 @@ def log_evaluations(job: Job, artifact: Artifact, metrics: Mapping[str, float]) 
             run.log({**figures, TURNS: turn})
 
 
-def is_offline(mode: str) -> bool:
-    return mode == "offline" or (mode == "auto" and not os.environ.get("WANDB_API_KEY"))
+def _own(job: Job, variable: str) -> str | None:
+    """Return what names one run: that of the command, not those of its parents."""
+    return None if job.is_parent else os.environ.get(variable)
 
 
-def _identity(file: Path) -> str:
+def _identity(file: Path, given: str | None) -> str:
     """Return the id of a run, the same after an interruption: W&B then joins the parts."""
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
-        write_text(file, uuid.uuid4().hex[:12])
+        write_text(file, given or uuid.uuid4().hex[:12])
     return file.read_text(encoding="utf-8")
 
 
@@ -86,41 +97,39 @@ def wandb_run(
     directory: Path,
     identity: str,
     name: str,
-    project: str,
-    offline: bool,
+    project: str | None,
+    mode: Mode,
     config: Mapping[str, Any],
 ) -> Iterator[Any]:
     """Yield a W&B run whose files are in `directory/wandb`, for `wandb sync` where offline.
 
-    Images of tables are staged beside the artifact, because W&B notes where they are.
+    What W&B's own variables or settings file say counts before our defaults; id and mode are
+    decided here. Images of tables are staged beside the artifact, because W&B notes where they are.
     """
     shared = directory.parent.absolute() / "wandb"
-    environment = {"WANDB_DATA_DIR": shared, "WANDB_CACHE_DIR": shared / "cache"}
-    with _environment(environment), _asking_for_help():
+    environment = {"WANDB_DATA_DIR": str(shared), "WANDB_CACHE_DIR": str(shared / "cache")}
+    with _environment(environment | {"WANDB_SILENT": "true"}), _asking_for_help():
         import wandb
 
+        given = wandb.setup().settings.model_fields_set
+        defaults = DEFAULTS | {"root_dir": str(directory)}
         run = wandb.init(
-            dir=directory,
             id=identity,
             name=name,
             project=project,
             config=dict(config),
-            mode="offline" if offline else "online",
-            resume=None if offline else "allow",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                symlink=False,  # links would point to where the artifact was built
-                disable_git=True,
-                disable_code=True,
-                x_disable_machine_info=True,
-                x_save_requirements=False,
-            ),
+            mode=mode,
+            resume=None if mode == "offline" else "allow",
+            settings=wandb.Settings(**{k: v for k, v in defaults.items() if k not in given}),
         )
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
-        with run:  # ends as failed where an exception passes
+        try:  # W&B's own context manager prints a traceback whenever an exception passes
             yield run
+        except BaseException:
+            run.finish(exit_code=1)
+            raise
+        run.finish()
     for log in (directory / "wandb").glob("*/logs/*"):
         if log.is_symlink():  # to the log of W&B's process, which more than one run shares
             log.unlink()
@@ -132,21 +141,21 @@ def _asking_for_help() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not type(error).__module__.startswith("wandb."):
+        if not type(error).__module__.startswith(("wandb.", "pydantic")):
             raise
         raise InputError(
-            f"W&B failed ({' '.join(str(error).split())}): check WANDB_API_KEY, or give "
-            "logger.mode=offline or logger=local."
+            f"W&B failed ({' '.join(str(error).split())}): check WANDB_API_KEY and "
+            "W&B's other variables, or give logger.mode=offline or logger=local."
         ) from error
 
 
 @contextmanager
-def _environment(values: Mapping[str, Path]) -> Iterator[None]:
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set variables within the block; what the user has set stays."""
     # else W&B reports its errors over the network, offline or not; it looks when it is imported
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     added = [name for name in values if name not in os.environ]
-    os.environ.update({name: str(values[name]) for name in added})
+    os.environ.update({name: values[name] for name in added})
     try:
         yield
     finally:

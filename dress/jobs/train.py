@@ -16,6 +16,7 @@ from dress.jobs.data_sets import open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
 from dress.jobs.resolved import recorded_model, resolved_model, resolved_template
+from dress.jobs.wandb_mode import wandb_mode
 from lit_modules.callbacks.stop import INTERRUPTED, Interrupted
 
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
@@ -151,7 +152,7 @@ def note(job: Job, artifact: Artifact, figures: Mapping[str, float]) -> None:
     if all(known.get(name) == value for name, value in figures.items()):
         return
     artifact.update_metrics(figures)
-    if job.cfg.logger.wandb:
+    if wandb_mode(job.cfg.logger) != "disabled":
         from dress.jobs.tracking import log_evaluations  # Lightning: seconds
 
         log_evaluations(job, artifact, figures)

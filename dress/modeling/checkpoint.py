@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dress.errors import InputError
+from dress.files import replacing, write_text
 from dress.modeling.language import add_lora, lora_settings
 from dress.modeling.lvlm import LVLM
 
@@ -59,7 +59,7 @@ def save_weights(model: LVLM, directory: str | Path, *, base: Mapping[str, Any])
         "adapters": entries,
         "trained": sorted(model.differs),
     }
-    _replace(folder / MANIFEST, json.dumps(manifest, indent=2).encode())
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=2))
 
 
 def load_weights(
@@ -142,16 +142,9 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> str:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, temporary)
     return _shapes_hash(tensors)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _shapes_hash(tensors: Mapping[str, Tensor]) -> str:

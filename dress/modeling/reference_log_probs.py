@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dress.errors import InputError
+from dress.files import replacing
 from dress.types import TokenBatch
 
 FILE = "log_probs.safetensors"
@@ -47,7 +48,8 @@ class ReferenceLogProbs:
         return kept.to(batch.input_ids.device)
 
     def save(self, folder: Path) -> None:
-        save_file(self._rows, folder / FILE)
+        with replacing(folder / FILE) as temporary:
+            save_file(self._rows, temporary)
 
     @classmethod
     def load(cls, folder: Path) -> ReferenceLogProbs:

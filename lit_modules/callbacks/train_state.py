@@ -1,11 +1,13 @@
 """Keep `last.ckpt`, from which the same command resumes.
 
 Lightning's ModelCheckpoint also saves after a non-finite step and in the middle of an update, and
-writes through the system's temporary folder; OnExceptionCheckpoint deletes its file at the end.
+its files are written through the system's temporary folder, which may be small or elsewhere;
+OnExceptionCheckpoint deletes its file at the end.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,35 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from dress.errors import InputError
-from dress.files import replace_durably
+from dress.files import no_space, replacing
 from lit_modules.alignment import CHECKPOINT_KEY, NonFiniteStep
 from lit_modules.callbacks.stop import Interrupted, StopSignals
 from lit_modules.logger import JsonLinesLogger
 
 FILE_NAME = "last.ckpt"
+FIGURES = "figures"
+
+logger = logging.getLogger(__name__)
+
+
+class _BesideTheFile(TorchCheckpointIO):
+    """Write a state beside the file that it then replaces."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            torch.save(checkpoint, file)
 
 
 class TrainState(Checkpoint):
-    """Save every `every_n_steps`, when told to stop, and at an error that left the state whole.
+    """Save every `every_n_steps`, at the end, when told to stop, and at an error between steps.
 
     A step is whole until the optimizer begins, so what is saved is always a state between steps.
+    `figures` are those of the state that training resumed from, validations left out.
     """
 
     def __init__(self, *, directory: str | os.PathLike[str], every_n_steps: int) -> None:
@@ -35,6 +52,25 @@ class TrainState(Checkpoint):
         self._signals = StopSignals()
         self._saved_step: int | None = None
         self._whole = False
+        self.figures: dict[str, float] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = _BesideTheFile()
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # not those of a validation, which may still be due at this step
+        checkpoint[FIGURES] = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if "/" in name and not name.startswith("val/")
+        }
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.figures = checkpoint.get(FIGURES, {})
 
     def resume_path(self) -> Path | None:
         """Return what to give `trainer.fit(ckpt_path=...)`."""
@@ -112,18 +148,32 @@ class TrainState(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         self._signals.uninstall()
-        # one rank alone cannot save; a non-finite step is better resumed from further back
+        # one rank alone cannot save, nor can any on a full disk; a non-finite step is better
+        # resumed from further back
         alone = trainer.world_size == 1 and trainer.training and self._whole
-        alone = alone and trainer.global_step > 0
+        alone = alone and trainer.global_step > 0 and no_space(exception) is None
         if alone and not isinstance(exception, NonFiniteStep | Interrupted):
-            self._save(trainer)
+            self._save_if_possible(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # what comes now, the last validation and the saving of the weights, may still fail
+        if self._saved_step != trainer.global_step:
+            self._save_if_possible(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._signals.uninstall()
 
     def _save(self, trainer: L.Trainer) -> None:
-        temporary = self.path.with_suffix(".tmp")
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            replace_durably(temporary, self.path)
+        try:
+            trainer.save_checkpoint(self.path)
+        except OSError:
+            trainer.strategy.barrier()  # where the other ranks wait for the one that writes
+            raise
         self._saved_step = trainer.global_step
+
+    def _save_if_possible(self, trainer: L.Trainer) -> None:
+        try:
+            self._save(trainer)
+        except OSError as error:
+            step = trainer.global_step
+            logger.warning("the state of step %s was not saved (%s)", step, error.strerror)
