@@ -1,9 +1,10 @@
-"""What bf16 and torch.compile would change in one of our steps on this CPU, alternating.
+"""What bf16 products, bf16 and torch.compile would change in one of our steps here, alternating.
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/speed/levers.py sft_k4_64
 
-Autocast to bfloat16 covers the whole forward pass but attention, which stays in float32
-(block_attention.py); compiled are the MLPs of the language model, the largest part without hooks.
+bf16 products are `trainer.matmul_precision=medium`. Autocast to bfloat16 covers the whole forward
+pass but attention, which stays in float32 (block_attention.py); compiled are the MLPs of the
+language model, the largest part without hooks.
 """
 
 from __future__ import annotations
@@ -43,14 +44,16 @@ def main() -> None:
     for module in compiled.model.language.modules():
         if type(module).__name__.endswith("MLP"):
             module.compile(dynamic=True)
-    arms: dict[str, tuple[Step, Callable[[], contextlib.AbstractContextManager[None]]]] = {
-        "float32": (plain, contextlib.nullcontext),
-        "bfloat16": (plain, partial(torch.autocast, "cpu", dtype=torch.bfloat16)),
-        "compiled": (compiled, contextlib.nullcontext),
+    arms: dict[str, tuple[Step, str, Callable[[], contextlib.AbstractContextManager[None]]]] = {
+        "float32": (plain, "highest", contextlib.nullcontext),
+        "bf16 products": (plain, "medium", contextlib.nullcontext),
+        "bfloat16": (plain, "highest", partial(torch.autocast, "cpu", dtype=torch.bfloat16)),
+        "compiled": (compiled, "highest", contextlib.nullcontext),
     }
     times: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(ROUNDS):
-        for name, (step, context) in arms.items():
+        for name, (step, precision, context) in arms.items():
+            torch.set_float32_matmul_precision(precision)
             step.encode()
             step.collate()
             times[name].append(run(step, context))
