@@ -20,7 +20,6 @@ from dress.errors import InputError
 from dress.files import read_lines
 from dress.jobs import checks, progress
 from dress.jobs.job import Job
-from dress.jobs.start import SPINS
 from lit_modules.alignment import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -277,27 +276,3 @@ def test_progress_is_lines_in_a_file_and_a_bar_on_a_terminal(
     monkeypatch.setattr(sys, "stderr", terminal)
     assert list(progress.progress("abc", "reading")) == ["a", "b", "c"]
     assert "reading" in terminal.getvalue() and terminal.getvalue().endswith("\r")
-
-
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        ({}, f"GOMP_SPINCOUNT = '{SPINS}'"),
-        ({"GOMP_SPINCOUNT": "77"}, "GOMP_SPINCOUNT = '77'"),
-        ({"OMP_WAIT_POLICY": "active"}, "OMP_WAIT_POLICY = 'ACTIVE'"),
-    ],
-)
-def test_threads_wait_as_they_are_told(given: Mapping[str, str], shown: str) -> None:
-    """OpenMP itself shows what it took, so it was told before torch loaded it."""
-    environment = {k: v for k, v in ENVIRONMENT.items() if not k.startswith(("OMP_", "GOMP_"))}
-    command = "from dress.jobs.start import wait_briefly; wait_briefly(); import torch"
-    found = subprocess.run(
-        [sys.executable, "-c", command],
-        cwd=ROOT,
-        env=environment | {"OMP_DISPLAY_ENV": "verbose"} | given,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert shown in found.stderr
-    assert given or "OMP_WAIT_POLICY = 'ACTIVE'" not in found.stderr

@@ -19,7 +19,7 @@ from statistics import median
 
 from dress.jobs.start import SPINS
 
-ROUNDS, STEPS, WARM_UP = 7, 5, 3
+ROUNDS, STEPS, WARM_UP = 3, 3, 2
 GROUPS = 16
 WAYS: Mapping[str, Mapping[str, str]] = {
     "one thread": {"OMP_NUM_THREADS": "1"},

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
+import lightning as L
 import torch
 from toys import ToyData, cut, make_module, make_rows, make_trainer, weights
 
@@ -36,6 +38,16 @@ def train(steps, *, val=None, resume=None, callbacks=(), **options):
     return weights(module).tolist(), trainer.callback_metrics
 
 
+class Keep(L.Callback):
+    """Keep the state of step 2, before the one of the end is written over it."""
+
+    def __init__(self, state, path):
+        self.state, self.path = state, path
+
+    def on_train_end(self, trainer, pl_module):
+        shutil.copy(self.state.path, self.path)
+
+
 def main(result: Path, directory: Path) -> None:
     torch.set_num_threads(1)
     rows = make_rows(4, 8)
@@ -47,8 +59,9 @@ def main(result: Path, directory: Path) -> None:
     results["figures"] = {name: value.item() for name, value in figures.items()}
     results["whole"] = train(steps, dropout=0.3)[0]
     state = TrainState(directory=directory, every_n_steps=2)
-    train(steps[:3], dropout=0.3, callbacks=[state])
-    results["resumed"] = train(steps, dropout=0.3, resume=state.resume_path(), callbacks=[state])[0]
+    kept = directory / f"step2.{RANK}.ckpt"
+    train(steps[:3], dropout=0.3, callbacks=[state, Keep(state, kept)])
+    results["resumed"] = train(steps, dropout=0.3, resume=kept, callbacks=[state])[0]
     if RANK == 1:
         steps[2][0].targets[0] = float("nan")
     module = make_module()
