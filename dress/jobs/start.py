@@ -7,8 +7,6 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +20,6 @@ from dress.errors import InputError
 from dress.files import from_home, naming, no_space
 from dress.jobs.checks import check_processes, world_size
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
-from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 
 ROOM = 2**16  # bytes that Hydra's own files need
 
@@ -51,17 +48,6 @@ def _follow(job: Job) -> None:
     from dress.jobs.rank import follow  # imports torch
 
     follow()
-
-
-@contextmanager
-def ending_cleanly() -> Iterator[None]:
-    """End with one line and code 130 where the block is interrupted."""
-    try:
-        with interruptible(INTERRUPTED):
-            yield
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr, flush=True)
-        sys.exit(stopped.exit_code)
 
 
 class CheckWritable(Callback):
