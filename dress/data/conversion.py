@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import cycle, islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from dress.data.rejects import Reject
 from dress.data.schema import check
 from dress.data.sources.source import Part, Source
+from dress.data.workers import deaf_to_interrupts
 from dress.errors import InputError
 from dress.types import Sample
 
@@ -51,6 +52,7 @@ def _in_processes(source: Source, part: Part, *, workers: int, first: int) -> It
     # a server without threads or state of ours imports torch once, then forks
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    resource_tracker.ensure_running()  # starting it below would let Ctrl-C through again
     with ExitStack() as stack:
         receivers = []
         for worker in range(workers):
@@ -60,7 +62,8 @@ def _in_processes(source: Source, part: Part, *, workers: int, first: int) -> It
                 args=(sender, source, part, first + worker * CHUNK, workers),
                 daemon=True,
             )
-            process.start()
+            with deaf_to_interrupts():
+                process.start()
             sender.close()  # so that the end of the process is the end of the pipe
             stack.callback(_end, process)
             stack.callback(receiver.close)
@@ -92,7 +95,6 @@ def _end(process: BaseProcess) -> None:
 
 def _work(sender: Connection, source: Source, part: Part, start: int, workers: int) -> None:
     """Send every chunk of this process, the first that is not full last; or what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this ends it
     try:
         rows = islice(source.rows(part), start, None)
         while True:

@@ -19,7 +19,7 @@ from dress.data.rejects import Reject, Rejects
 from dress.data.shard_index import ShardIndex
 from dress.data.stores.cache import ShardCache
 from dress.data.transfer import Receiver, Sender
-from dress.data.workers import end_with_parent
+from dress.data.workers import deaf_to_interrupts, end_with_parent
 from dress.distributed import gather, summed
 from dress.errors import InputError
 from dress.types import EncodedGroup, Sample, TokenBatch
@@ -250,7 +250,9 @@ class StepLoader:
             worker_init_fn=end_with_parent,
         )
         unused, receiver = 0, Receiver()
-        for made in loader:
+        with deaf_to_interrupts():
+            arriving = iter(loader)
+        for made in arriving:
             step = made if isinstance(made, Step) else _arrived(made, receiver)
             unused = 0 if self._count(step) else unused + self.steps.groups_per_step
             if self.steps.stop is None and unused >= len(self.steps.stream):

@@ -1,10 +1,27 @@
-"""What every loader process does first."""
+"""How processes that work for another one begin, and how they end."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Start processes within that are ended by whoever starts them.
+
+    A terminal sends Ctrl-C to all processes, and one that dies of it would be missed as a failure.
+    They inherit the blocked signal, so that there is no moment in which it reaches them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent(worker: int) -> None:

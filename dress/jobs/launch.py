@@ -76,6 +76,8 @@ def launch(order: Order, number: int) -> Result:
                 for rank in ranks:
                     rank.send_signal(signal.SIGTERM)
                 failed = wait(ranks)
+                if failed is not None and ranks[failed].returncode == -signal.SIGTERM:
+                    raise  # it had not begun to listen
         return outcome(folder, ranks, failed)
 
 

@@ -23,7 +23,6 @@ from dress.files import from_home, naming, no_space
 from dress.jobs.checks import check_code, check_processes, world_size
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 from dress.jobs.keys import COMPOSITION_ERRORS, check_keys, composition_sentence
-from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 
 SPINS = "6000"  # pauses of a waiting thread before it sleeps, some tenths of a millisecond
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -63,19 +62,15 @@ def _follow(job: Job) -> None:
 
 
 @contextmanager
-def ending_cleanly() -> Iterator[None]:
-    """End with one line: code 1 at a command that does not compose, 130 at an interruption."""
+def told_in_a_sentence() -> Iterator[None]:
+    """End with one line and code 1 where the command does not compose."""
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print in several lines
     try:
-        with interruptible(INTERRUPTED):
-            yield
+        yield
     except COMPOSITION_ERRORS as error:
         if TRACED:
             raise
         _fail(composition_sentence(error))
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr, flush=True)
-        sys.exit(stopped.exit_code)
 
 
 class CheckWritable(Callback):
@@ -152,6 +147,7 @@ def quieten() -> None:
         library.propagate = False
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than cores
 
 
 def wait_briefly() -> None:

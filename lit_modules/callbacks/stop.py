@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 STDERR = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RETRY_S = 0.05
 INTERRUPTED = "interrupted; nothing half-made is left, the same command goes on from what is done"
 
 
@@ -27,16 +29,42 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible(message: str) -> Iterator[None]:
-    """Raise Interrupted(message) in the block at a signal, so that SIGTERM cleans up as well."""
+    """Raise Interrupted(message) in the block at a signal, so that SIGTERM cleans up as well.
+
+    An import is never cut short: some swallow the exception, some of C++ abort the process.
+    """
 
     def receive(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(message)
+        if _importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, RETRY_S)  # comes back here as SIGALRM
+        else:
+            raise Interrupted(message)
 
-    previous = _handle(receive)
+    previous = _handle(receive, (*SIGNALS, signal.SIGALRM))
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         _restore(previous)
+
+
+@contextmanager
+def ending_cleanly() -> Iterator[None]:
+    """End with one line and code 130 where the block is interrupted."""
+    try:
+        with interruptible(INTERRUPTED):
+            yield
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(stopped.exit_code)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 class StopSignals:
@@ -63,12 +91,14 @@ class StopSignals:
         os.write(STDERR, start + b"stopping after this step; once more to stop at once\n")
 
 
-def _handle(receive: Any) -> dict[signal.Signals, Any]:
-    """Install a handler for all of SIGNALS; return the handlers before it."""
+def _handle(
+    receive: Any, signals: tuple[signal.Signals, ...] = SIGNALS
+) -> dict[signal.Signals, Any]:
+    """Install a handler for signals; return the handlers before it."""
     # Python lets only the main thread handle signals
     if threading.current_thread() is not threading.main_thread():
         return {}
-    return {number: signal.signal(number, receive) for number in SIGNALS}
+    return {number: signal.signal(number, receive) for number in signals}
 
 
 def _restore(previous: dict[signal.Signals, Any]) -> None:
