@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from safetensors.torch import save_file
 
 from dress.artifact import Artifact
 from dress.files import append_line, naming, no_space, read_lines, replacing, write_text
@@ -27,6 +26,7 @@ from dress.jobs import fit
 from dress.jobs.job import Job
 from dress.jobs.start import sentence_of
 from lit_modules.alignment import AlignmentModule
+from tests.disk import files_of_at_most
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 5
@@ -50,19 +50,7 @@ QUIET = ["logger=local", "callbacks=none"]
 TIMES = ("_per_second", "train/stall_fraction")
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def save_tensors(path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"weight": torch.zeros(4096)}, path)
 
 
@@ -198,7 +186,7 @@ def on_a_disk_of(size: str, folder: Path) -> tuple[int, str, Artifact]:
     return int(first), (folder / "first.err").read_text(), Artifact.open(artifact)
 
 
-SIZES = ["40k", "150k", "340k", "400k", "460k", "600k", "2m", "3700k", "4m", "4300k", "8m", "9m"]
+SIZES = ["40k", "150k", "360k", "400k", "500k", "3400k", "3800k", "8m", "9m"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from resource import RLIMIT_FSIZE, setrlimit
 from typing import Any
 
 import pytest
@@ -46,7 +47,8 @@ class Run:
     def notes(self) -> list[dict[str, Any]]:
         return list(read_lines(self.folder / "steps.jsonl"))
 
-    def start(self, *overrides: str) -> subprocess.Popen[str]:
+    def start(self, *overrides: str, largest: int | None = None) -> subprocess.Popen[str]:
+        """Start it; `largest` bounds the bytes of a file, as a disk does that is nearly full."""
         script = ROOT / "tests" / "integration" / "noting_run.py"
         last = [f"data.steps.stage0={self.steps}", f"paths.artifacts={self.folder / 'artifacts'}"]
         return subprocess.Popen(
@@ -56,10 +58,11 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=largest and (lambda: setrlimit(RLIMIT_FSIZE, (largest, largest))),
         )
 
-    def finish(self) -> Artifact:
-        process = self.start()
+    def finish(self, *overrides: str) -> Artifact:
+        process = self.start(*overrides)
         output, _ = process.communicate(timeout=LIMIT_S)
         assert process.returncode == 0, output
         return Artifact.open(output.strip().splitlines()[-1].removeprefix("artifact: "))
@@ -77,6 +80,21 @@ class Run:
         process.kill()
         process.communicate(timeout=LIMIT_S)  # its workers, which share the pipe, end as well
         assert process.returncode == -9  # not finished before
+
+    def kill_once(self, pattern: str, *overrides: str, largest: int | None = None) -> None:
+        """Kill a run as soon as it has made such a file, or see it end on a full disk."""
+        artifacts = self.folder / "artifacts"
+        before = set(artifacts.glob(pattern))
+        process = self.start(*overrides, largest=largest)
+        began = time.monotonic()
+        while set(artifacts.glob(pattern)) <= before and process.poll() is None:
+            assert time.monotonic() - began < LIMIT_S
+            time.sleep(0.001)
+        process.kill()
+        output, _ = process.communicate(timeout=LIMIT_S)
+        full = process.returncode == 1 and "cannot be written (File too large)" in output
+        assert process.returncode == -9 or (largest and full), output
+        assert "Traceback" not in output
 
 
 def payload(artifact: Artifact) -> dict[str, bytes]:
@@ -99,9 +117,49 @@ def test_killed_at_random_it_makes_the_same_steps(tmp_path: Path, kills: int) ->
         workers = f"datamodule.num_workers={2 * (number % 2)}"
         killed.kill_after(after, rng.uniform(0, 0.1 if after else 4), workers)
     artifact = killed.finish()
+    check(killed, whole, artifact, expected)
+    assert len(killed.notes) > steps or kills < 20  # some steps were made again
+
+
+def check(killed: Run, whole: Run, artifact: Artifact, expected: Artifact) -> None:
     notes = killed.notes
-    assert len(notes) > steps or kills < 20  # some steps were made again,
-    assert {note["step"] for note in notes} == set(range(steps))  # none was left out,
+    assert {note["step"] for note in notes} == set(range(whole.steps))  # none was left out,
     assert all(note == whole.notes[note["step"]] for note in notes)  # and each was the same
     assert payload(artifact) == payload(expected)
     assert artifact.metrics == expected.metrics
+
+
+EVALUATED = [
+    "compare=[{label: self, role: self, target: none}]",
+    "report.after=true",
+    "benchmark.scenes=40",
+    "interaction.scenes=4",
+    "generation.max_new_tokens=8",
+    "generation.batch_size=2",
+]
+STATE = "dress_stage0-*.partial/scratch/"
+MOMENTS: list[tuple[str, int | None]] = [
+    ("dress_captions-*.partial/train/*.tar.partial", None),
+    (f"{STATE}*", None),
+    (f"{STATE}.last.ckpt.*.tmp", None),
+    (f"{STATE}no such file", 1_000_000),  # the disk is full when the next state is written,
+    (f"{STATE}.last.ckpt.*.tmp", 1_000_000),  # and the process is killed while it writes
+    (f"{STATE}.last.ckpt.*.tmp", None),
+    ("dress_stage0-*.partial/weights/*", None),
+    ("dress_stage0-*.partial/COMPLETE", None),
+    ("world_dress_stage0-*.partial/scratch/generated.jsonl", None),
+    ("report-*.partial", None),
+]
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_two_of_them_on_a_full_disk(tmp_path: Path) -> None:
+    whole, killed = Run(tmp_path / "whole", 12), Run(tmp_path / "killed", 12)
+    for run in (whole, killed):
+        run.folder.mkdir()
+    expected = whole.finish(*EVALUATED)
+    for pattern, largest in MOMENTS:
+        killed.kill_once(pattern, *EVALUATED, largest=largest)
+    artifact = killed.finish(*EVALUATED)
+    check(killed, whole, artifact, expected)
+    assert not list(killed.folder.rglob("*.tmp")) and not list(killed.folder.rglob("*.partial"))

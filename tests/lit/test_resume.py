@@ -141,6 +141,13 @@ def test_a_non_finite_step_keeps_the_last_good_state(tmp_path):
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
+def test_a_state_is_written_beside_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    fit(tmp_path, every=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2 * STEPS
+
+
 def test_a_checkpoint_holds_only_what_trains(tmp_path):
     fit(tmp_path, every=STEPS)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)

@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from dress.data.stores.store import Store
 from dress.errors import InputError
+from dress.files import no_space
 
 CHUNK = 16 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -119,6 +120,11 @@ class CachedStore:
                 else:
                     logger.warning("%s differs from its hash: not kept", self.where(name))
                     self._direct.add(name)
+            except OSError as error:
+                if no_space(error) is None:  # else read it where it lies
+                    raise
+                logger.warning("%s is not kept: %s", self.where(name), error.strerror)
+                self._direct.add(name)
             finally:
                 partial.unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ from tests.chat.tiny_chat import make_sample
 from tests.data.stores.test_http import ids
 from tests.data.stores.web_server import WebServer
 from tests.data.test_stream import COUNT
+from tests.disk import files_of_at_most
 
 
 def entries(shards: Path) -> dict[str, tuple[int, str]]:
@@ -138,6 +139,20 @@ def test_a_shard_that_differs_from_its_hash_is_not_kept(
     assert copies(tmp_path / "copies") == set()
     ours = [record.message for record in caplog.records if record.name.endswith("stores.cache")]
     assert ours == [f"{web.url}/{name} differs from its hash: not kept"]
+
+
+def test_a_shard_that_finds_no_room_is_read_where_it_lies(
+    shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "shard-000000.tar"
+    with WebServer(shards) as web, files_of_at_most(1000):
+        cached = store(web, shards, ShardCache(tmp_path, max_bytes=10**9))
+        for _ in range(2):
+            assert cached.read(name, 512, 600) == (shards / name).read_bytes()[512:600]
+        assert web.sent[name] == entries(shards)[name][0] + 2 * 88  # tried once
+    assert copies(tmp_path) == set()
+    ours = [record.message for record in caplog.records if record.name.endswith("stores.cache")]
+    assert ours == [f"{web.url}/{name} is not kept: File too large"]
 
 
 def test_a_hash_in_the_index_names_no_other_file(shards: Path, tmp_path: Path) -> None:
