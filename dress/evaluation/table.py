@@ -77,3 +77,12 @@ def headline_gains(before: Mapping[str, float], after: Mapping[str, float]) -> d
         "honest": -(gain("chair_i") + gain("chair_s")) / 2,
         "harmless": (gain("safety") + gain("persuasiveness")) / 2,
     }
+
+
+def gain_line(gains: Mapping[str, float]) -> str:
+    """Write `headline_gains` on one line."""
+    shown = (
+        f"{name} undefined, from 0" if math.isnan(value) else f"{name} {value:+.1f} %"
+        for name, value in gains.items()
+    )
+    return f"gain: {', '.join(shown)}"

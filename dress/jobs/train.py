@@ -9,7 +9,7 @@ from dress.artifact import Artifact, Parent
 from dress.data.shard_set import ShardSet
 from dress.errors import InputError
 from dress.evaluation.report.collect import Selection
-from dress.evaluation.table import headline_gains, table
+from dress.evaluation.table import gain_line, headline_gains, table
 from dress.jobs import report
 from dress.jobs.checks import world_size
 from dress.jobs.data_sets import open_data_set
@@ -177,6 +177,5 @@ def compare(job: Job, artifacts: Mapping[str, Artifact]) -> tuple[Artifact, ...]
         print(table(columns))
     columns = tables.get("benchmark", {})
     if len(columns) == 2 and all("world/helpfulness" in column for column in columns.values()):
-        gains = headline_gains(*columns.values())
-        print("gain: " + ", ".join(f"{name} {value:+.1f} %" for name, value in gains.items()))
+        print(gain_line(headline_gains(*columns.values())))
     return tuple(evaluations)

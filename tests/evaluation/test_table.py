@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from dress.evaluation.table import headline_gains, table
+from dress.evaluation.table import gain_line, headline_gains, table
 
 BEFORE = {
     "world/helpfulness": 0.5,
@@ -60,3 +60,8 @@ def test_a_table_shows_common_metrics_with_the_headline_first() -> None:
     assert lines[1].split()[1:] == ["0.750", "[0.650,", "0.850]", "1.000", "[1.000,", "1.000]"]
     assert len({len(line) for line in lines}) == 1
     assert table({"x": {"a/b": 0.5}}).splitlines()[1].split() == ["a/b", "0.500"]
+
+
+def test_a_gain_from_nothing_is_said_to_be_undefined() -> None:
+    line = gain_line({"helpful": math.nan, "honest": -0.04, "harmless": 12.345})
+    assert line == "gain: helpful undefined, from 0, honest -0.0 %, harmless +12.3 %"
