@@ -24,7 +24,7 @@ from dress.jobs.checks import check_code, check_processes, world_size
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 from dress.jobs.keys import COMPOSITION_ERRORS, check_keys, composition_sentence
 
-SPINS = "6000"  # pauses of a waiting thread before it sleeps, some tenths of a millisecond
+SPINS = "3000"  # pauses of a waiting thread before it sleeps, a tenth of a millisecond or so
 FULL_ERROR = "HYDRA_FULL_ERROR"
 TRACED = os.environ.get(FULL_ERROR) == "1"  # the user wants tracebacks
 ROOM = 2**16  # bytes that Hydra's own files need
