@@ -1,6 +1,6 @@
 """What a busy neighbour costs a step of training, by how OpenMP's threads wait for each other.
 
-    python benchmarks/speed/neighbour.py
+    python benchmarks/speed/neighbour.py [GOMP_SPINCOUNT ...]
 
 A step of stage 2 at `model=tiny` (16 images, 4 responses each) by the clock, alone and beside one
 process that keeps a core busy; the ways take turns.
@@ -12,21 +12,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from statistics import median
 
 from dress.jobs.start import SPINS
 
-ROUNDS, STEPS, WARM_UP = 3, 3, 2
+ROUNDS, STEPS, WARM_UP = 3, 4, 2
 GROUPS = 16
-WAYS: Mapping[str, Mapping[str, str]] = {
-    "one thread": {"OMP_NUM_THREADS": "1"},
-    "OpenMP's default": {},
-    "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
-    **{f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": n} for n in (*sys.argv[1:], SPINS)},
-}
+WORK = "work"
+USUAL = "OpenMP's default"
 
 
 def work() -> None:
@@ -56,7 +52,7 @@ def work() -> None:
 @contextmanager
 def worker(way: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, __file__, "work"],
+        [sys.executable, __file__, WORK],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -86,11 +82,16 @@ def ask(process: subprocess.Popen[str]) -> float:
     return float(process.stdout.readline())
 
 
-def main() -> None:
-    alone: dict[str, list[float]] = {name: [] for name in WAYS}
-    beside: dict[str, list[float]] = {name: [] for name in WAYS}
+def main(counts: Sequence[str]) -> None:
+    ways: dict[str, Mapping[str, str]] = {
+        "one thread": {"OMP_NUM_THREADS": "1"},
+        USUAL: {},
+        **{f"GOMP_SPINCOUNT={n}": {"GOMP_SPINCOUNT": n} for n in (*counts, SPINS)},
+    }
+    alone: dict[str, list[float]] = {name: [] for name in ways}
+    beside: dict[str, list[float]] = {name: [] for name in ways}
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(worker(way)) for name, way in WAYS.items()}
+        workers = {name: stack.enter_context(worker(way)) for name, way in ways.items()}
         for process in workers.values():
             ask(process)
         for _ in range(ROUNDS):
@@ -99,14 +100,14 @@ def main() -> None:
             for name, process in workers.items():
                 with neighbour():
                     beside[name].append(ask(process))
-    usual = median(alone["OpenMP's default"])
+    usual = median(alone[USUAL])
     print("| | alone, ms | beside, ms | alone / default alone | beside / default alone |")
     print("| --- | --- | --- | --- | --- |")
-    for name in WAYS:
+    for name in ways:
         took = [1000 * median(times) for times in (alone[name], beside[name])]
         ratios = [milliseconds / 1000 / usual for milliseconds in took]
         print(f"| {name} | {took[0]:.0f} | {took[1]:.0f} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
 
 
 if __name__ == "__main__":
-    work() if sys.argv[1:] == ["work"] else main()
+    work() if sys.argv[1:] == [WORK] else main(sys.argv[1:])
