@@ -50,6 +50,7 @@ class SampleTable(L.Callback):
         self.directory = Path(directory)
         self._thumbnails = [thumbnail(prompt.image, MAX_SIDE) for prompt in self.prompts]
         self._wandb_table: Any = None
+        self._wandb_images: list[Any] = []
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
@@ -82,8 +83,10 @@ class SampleTable(L.Callback):
 
         if self._wandb_table is None:
             self._wandb_table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
-        for prompt, picture, response in zip(
-            self.prompts, self._thumbnails, responses, strict=True
+            # made once: W&B keeps a file of each in the system's temporary folder
+            pictures = map(decode_image, self._thumbnails)
+            self._wandb_images = [wandb.Image(picture, file_type="jpg") for picture in pictures]
+        for prompt, image, response in zip(
+            self.prompts, self._wandb_images, responses, strict=True
         ):
-            image = wandb.Image(decode_image(picture))
             self._wandb_table.add_data(step, image, *prompt.texts(response))
