@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import lightning as L
@@ -48,6 +48,7 @@ class ShardDataModule(L.LightningDataModule):
         cache: ShardCache | None = None,
     ) -> None:
         super().__init__()
+        self.directory, self.cache = directory, cache
         self.encoder, self.collator = encoder, collator
         self.groups_per_step, self.num_workers = groups_per_step, num_workers
         self.sources = [
@@ -84,6 +85,20 @@ class ShardDataModule(L.LightningDataModule):
                 self.rejects.seen()
                 for reject in steps.make(number).rejects:
                     self.rejects.add_once(reject)
+
+    def in_order(self) -> Iterator[StepStream]:
+        """Yield one pass over the groups of `directory` for each split, as they are stored."""
+        for split in ("train", "validation"):
+            stream = GroupStream(
+                directory=below(self.directory, split), seed=0, shuffle=False, cache=self.cache
+            )
+            yield StepStream(
+                stream=stream,
+                encoder=self.encoder,
+                collator=self.collator,
+                groups_per_step=self.groups_per_step,
+                stop=len(stream),
+            )
 
     def train_dataloader(self) -> Loader:
         return self._loader(self.train_stream, start_step=self.start_step, stop=None)

@@ -15,7 +15,7 @@ from torch import Tensor
 from dress.chat.condition import AUTO, Condition, chosen_target
 from dress.chat.images import decode_image, png
 from dress.chat.processor import Processor
-from dress.data.collate import stacked_images
+from dress.data.collate import TreeCollator, stacked_images
 from dress.data.rejects import Reject
 from dress.data.sources.photographs import read_photograph
 from dress.errors import InputError
@@ -160,6 +160,27 @@ class Assistant:
                     raise
                 rejects[number] = reject
         return encoded, pixels
+
+    def collator(
+        self,
+        *,
+        share_prefixes: bool = True,
+        rows_per_batch: int | None = None,
+        row_tokens: int | None = None,
+        pad_to_multiple: int = 1,
+        one_row: bool = False,
+    ) -> TreeCollator:
+        """Return what makes batches of groups for this model; trees only if it can run them."""
+        return TreeCollator(
+            pad_token_id=self.model.pad_token_id,
+            image_token_id=self.model.image_token_id,
+            num_image_tokens=self.processor.num_image_tokens,
+            share_prefixes=share_prefixes and self.model.trees,
+            rows_per_batch=rows_per_batch,
+            row_tokens=row_tokens,
+            pad_to_multiple=pad_to_multiple,
+            one_row=one_row,
+        )
 
     def collate(self, rows: Sequence[Encoded], pixels: dict[Hashable, Tensor]) -> PromptBatch:
         """Pad on the left and point every placeholder at its patch."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -28,11 +28,16 @@ __all__ = [
     "Judgement",
     "LossOutput",
     "Movable",
+    "Requires",
     "Sample",
     "TargetMask",
     "TokenBatch",
     "Turn",
 ]
+
+
+Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
+"""Kinds of records: an objective needs one of them, an encoder gives one."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,6 +17,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dress.distributed import gather
 from dress.errors import InputError
+from dress.modeling.devices import PRECISIONS
+from dress.objectives.base import Objective
 from dress.types import LossOutput, TokenBatch
 from lit_modules import random_state
 from lit_modules.totals import Totals, figures, means, read_many, read_step
@@ -29,11 +31,6 @@ from lit_modules.trainable import (
 
 CHECKPOINT_KEY = "alignment"
 IDS_SHOWN = 16
-PRECISIONS = ("32-true", "bf16-mixed")
-
-
-class Objective(Protocol):
-    def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput: ...
 
 
 class NonFiniteStep(RuntimeError):
@@ -116,7 +113,12 @@ class AlignmentModule(L.LightningModule):
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
-        rows = self._backward(batch)
+        rows = []
+        for index, micro_batch in enumerate(batch):
+            with self._sync(enabled=index == len(batch) - 1):
+                output = self.loss(micro_batch)
+                self.manual_backward(output.loss_sum)
+            rows.append(figures(output))
         groups = optimizer.param_groups
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         totals, norm = read_step(rows, torch.nn.utils.get_total_norm(gradients))
@@ -156,15 +158,6 @@ class AlignmentModule(L.LightningModule):
         logged |= {"train/grad_norm": norm, "train/learning_rate": self.learning_rate}
         # `step` is what loggers then use as x; their default counts batches from 0
         self.log_dict(logged | {"step": float(self.global_step)}, batch_size=1)
-
-    def _backward(self, batch: Sequence[Any]) -> list[Totals]:
-        rows = []
-        for index, micro_batch in enumerate(batch):
-            with self._sync(enabled=index == len(batch) - 1):
-                output = self.loss(micro_batch)
-                self.manual_backward(output.loss_sum)
-            rows.append(figures(output))
-        return rows
 
     def _sync(self, *, enabled: bool) -> contextlib.AbstractContextManager[None]:
         strategy = self.trainer.strategy

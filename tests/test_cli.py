@@ -18,9 +18,10 @@ from hydra import compose, initialize_config_dir
 from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.files import read_lines
-from dress.jobs import checks, progress
+from dress import progress
+from dress.jobs import checks
 from dress.jobs.job import Job
-from lit_modules.alignment import PRECISIONS
+from dress.modeling.devices import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -129,7 +130,10 @@ def job(folder: Path, *overrides: str) -> Job:
         ("experiment=dress_stage2 optimizer.lr=fast", "optimizer.lr is 'fast': give a number"),
         ("experiment=dress_stage2 condition.target=4/5/4", "condition.target is '4/5/4'"),
         ("experiment=dress_stage2 condition.form=all", "condition.form is 'all'"),
-        ("experiment=dress_stage2 logger=default logger.mode=cloud", "logger.mode is 'cloud'"),
+        (
+            "experiment=dress_stage2 logger=default logger.wandb.mode=cloud",
+            "logger.wandb.mode is 'cloud'",
+        ),
         ("experiment=dress_stage2 init_from=/nowhere", "/nowhere does not exist"),
         ("experiment=dress_stage2 parents=require", "is missing and parents=require forbids"),
         ("experiment=dress_feedback feedback.responses=all", "choose sampled or captions"),
@@ -230,8 +234,16 @@ def test_a_killed_build_is_made_again(tmp_path: Path) -> None:
 def test_wandb_offline_keeps_a_run_per_artifact_and_no_secret(tmp_path: Path) -> None:
     secret = "0123456789abcdef" * 3
     command = ["experiment=dress_stage0", *SMALL, f"paths.artifacts={tmp_path}", "logger=default"]
-    command += ["logger.mode=offline", "callbacks.table_rows=2", "trainer.max_steps=16"]
-    command += ["generation.max_new_tokens=4", "trainer.save_every=1", "trainer.validate_every=2"]
+    command += [
+        "logger.wandb.mode=offline",
+        "callbacks.sample_table.rows=2",
+        "trainer.max_steps=16",
+    ]
+    command += [
+        "generation.max_new_tokens=4",
+        "callbacks.train_state.every_n_steps=1",
+        "trainer.val_check_interval=2",
+    ]
     key = {"WANDB_API_KEY": secret}
     process = start(*command, environment=key)
     while not list(tmp_path.glob("*.partial/metrics.jsonl")):

@@ -14,7 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dress.errors import InputError
-from dress.jobs.wandb_mode import wandb_mode
+from dress.wandb_mode import wandb_mode
 from tests.integration.wandb_file import records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,22 +22,24 @@ KEY = "0123456789" * 4
 TRACK = """
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from omegaconf import OmegaConf
-from dress.artifact import Artifact, Building
+from dress.artifact import Artifact
 from dress.errors import InputError
-from dress.jobs.tracking import log_evaluations, tracking
-logger = OmegaConf.load("conf/logger/default.yaml")
-logger.merge_with(OmegaConf.from_cli(sys.argv[2:]))
+from lit_modules.loggers.weights_and_biases import log_evaluations, wandb_logger
+node = OmegaConf.load("conf/logger/wandb.yaml").wandb
+node.merge_with(OmegaConf.from_cli(sys.argv[2:]))
+settings = {"project": node.project, "mode": node.mode}
 try:
     for name, is_parent in (("parent", True), ("own", False)):
-        job = SimpleNamespace(cfg=OmegaConf.create({"logger": logger}), is_parent=is_parent)
         folder = Path(sys.argv[1]) / name
         folder.mkdir()
-        with tracking(job, Building(path=folder), {}) as loggers:
-            loggers[-1].log_metrics({"train/loss": 1.0}, step=1)
+        given = {"directory": folder, "config": {}, "is_parent": is_parent}
+        with wandb_logger(**given, **settings) as logger:
+            if logger:
+                logger.log_metrics({"train/loss": 1.0}, step=1)
         config, lineage = {"trainer": {"max_steps": 1}}, {"name": name}
-        log_evaluations(job, Artifact(folder, config, lineage), {"world/honesty": 1.0})
+        artifact = Artifact(folder, config, lineage)
+        log_evaluations(artifact, {"world/honesty": 1.0}, is_parent=is_parent, **settings)
 except InputError as error:
     sys.exit(f"error: {error}")
 """
@@ -67,15 +69,14 @@ def test_which_mode(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert wandb_mode(OmegaConf.create({"wandb": True, "mode": given})) == expected
-    assert wandb_mode(OmegaConf.create({"wandb": False, "mode": given})) == "disabled"
+    assert wandb_mode(given) == expected
 
 
 def test_a_mode_that_wandb_does_not_have_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "of-line")
     monkeypatch.delenv("WANDB_DISABLED", raising=False)
     with pytest.raises(InputError, match="WANDB_MODE is 'of-line': set it to online, offline"):
-        wandb_mode(OmegaConf.create({"wandb": True, "mode": "auto"}))
+        wandb_mode("auto")
 
 
 @pytest.fixture

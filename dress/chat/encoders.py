@@ -11,12 +11,11 @@ from dress.chat.loss_turns import LossTurns, check_loss_turns, supervised_turns
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
 from dress.errors import InputError
-from dress.types import Dialogue, Encoded, EncodedGroup, Feedback, Sample
+from dress.types import Dialogue, Encoded, EncodedGroup, Feedback, Requires, Sample
 
 History = Literal["all", "none"]
 Responses = Literal["all", "best"]
 FeedbackOf = Literal["own", "other"]
-Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
 
 
 @runtime_checkable

@@ -13,13 +13,12 @@ import random
 from collections.abc import Hashable
 from dataclasses import replace
 
-from dress.chat.encoders import Requires
 from dress.chat.facts import facts_of
 from dress.chat.loss_turns import supervised_turns
 from dress.chat.preferences import PairRule, check_pairs, places, preference_pairs
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
-from dress.types import Dialogue, Encoded, EncodedGroup, Sample, Turn
+from dress.types import Dialogue, Encoded, EncodedGroup, Requires, Sample, Turn
 
 REQUEST = (
     "How good is your last answer?\n"

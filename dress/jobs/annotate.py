@@ -21,10 +21,10 @@ from dress.errors import InputError
 from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
 from dress.feedback.endpoint import SAME_REPLIES
 from dress.feedback.tally import Tally
-from dress.jobs.backend import configure
 from dress.jobs.job import Job, open_model
-from dress.jobs.progress import Bar, progress
 from dress.jobs.shards import described, write_split
+from dress.modeling.devices import configure
+from dress.progress import Bar, progress
 from dress.types import Sample
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _prompts(
     """Yield the model, the next chunk of prompts, its seed and the bar that counts them."""
     from dress.loading import load_artifact
 
-    configure(job.cfg.trainer)
+    configure(matmul_precision=job.cfg.matmul_precision, accelerator=job.cfg.trainer.accelerator)
     assistant = load_artifact(parents["model"])
     total = int(sum(parents["prompts"].metrics[f"shards/{split}"] for split in SPLITS))
     total = min(total, job.cfg.feedback.prompts or total) // job.cfg.feedback.parts

@@ -11,13 +11,13 @@ from dress.artifact import Artifact, Building
 from dress.distributed import place
 from dress.evaluation.benchmark import Benchmark
 from dress.evaluation.runner import Generated, generate, restore
-from dress.jobs.backend import configure, device
 from dress.jobs.checks import world_size
 from dress.jobs.job import Job
 from dress.jobs.launch import launch
-from dress.jobs.progress import Bar
 from dress.jobs.rank import Order
 from dress.loading import load_artifact
+from dress.modeling.devices import configure, own_device
+from dress.progress import Bar
 
 JOURNAL = "generated.jsonl"
 
@@ -43,11 +43,12 @@ def answers(job: Job, building: Building, artifact: Artifact, *, on: str, target
 
 def answer(job: Job, order: Order) -> None:
     """Answer this process's share of the questions; the first one saves all answers."""
-    configure(job.cfg.trainer)
+    accelerator = job.cfg.trainer.accelerator
+    configure(matmul_precision=job.cfg.matmul_precision, accelerator=accelerator)
     building = Building(path=Path(order["building"]))
     artifact = Artifact.open(order["artifact"])
     assistant = load_artifact(artifact)
-    assistant.model.to(device(job.cfg.trainer))
+    assistant.model.to(own_device(accelerator))
     benchmark: Benchmark = instantiate(job.cfg[order["on"]], _convert_="all")
     total = sum(1 for _ in benchmark.examples())
     with Bar(f"evaluating {artifact.name} ({order['target']})", total) as shown:

@@ -13,13 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from dress.errors import InputError
 from dress.jobs.contradictions import check_together
 from dress.jobs.data_sets import check_locations
-from dress.jobs.wandb_mode import wandb_mode
 from dress.targets import foreign_target
+from dress.wandb_mode import wandb_mode
 
 CHOICES: dict[str, Sequence[str]] = {
     "parents": ("build", "require"),
     "feedback.responses": ("sampled", "captions"),
-    "logger.mode": ("auto", "online", "offline", "disabled"),
+    "logger.wandb.mode": ("auto", "online", "offline", "disabled"),
     "trainer.accelerator": ("cpu", "gpu", "auto"),
     "annotator.detail": ("hint", "reveal"),
     "objective.reference": ("step", "cached"),
@@ -35,16 +35,16 @@ CHOICES: dict[str, Sequence[str]] = {
     "annotator.critique": ("objects", "kinds"),
     "annotator.show": ("annotation", "image"),
     "trainer.precision": ("32-true", "bf16-mixed"),
-    "trainer.matmul_precision": ("auto", "highest", "high", "medium"),
+    "matmul_precision": ("auto", "highest", "high", "medium"),
 }
 LEAST_INTEGERS = {
     "seed": 0,
     "rounds": 1,
     "trainer.max_steps": 1,
-    "trainer.warmup_steps": 0,
-    "trainer.validate_every": 1,
-    "trainer.save_every": 1,
-    "trainer.log_every": 1,
+    "scheduler.warmup_steps": 0,
+    "trainer.val_check_interval": 1,
+    "callbacks.train_state.every_n_steps": 1,
+    "trainer.log_every_n_steps": 1,
     "data.sizes.captions": 1,
     "data.sizes.instructions": 1,
     "data.sizes.prompts": 1,
@@ -70,7 +70,8 @@ LEAST_INTEGERS = {
     "feedback.part": 0,
     "feedback.turns": 1,
     "feedback.candidates": 1,
-    "callbacks.table_rows": 0,
+    "callbacks.sample_table.rows": 0,
+    "callbacks.condition_ratings.prompts": 0,
     "shards.workers": 0,
     "shards.pictures": 0,
     "annotator.concurrency": 1,
@@ -101,8 +102,8 @@ BOUNDS = {  # least and most, both allowed
     "data.max_rejects": (0.0, float("inf")),
     "optimizer.lr": (0.0, float("inf")),
     "optimizer.weight_decay": (0.0, float("inf")),
-    "trainer.final_lr": (0.0, 1.0),
-    "trainer.gradient_clip": (0.0, float("inf")),
+    "scheduler.final_lr": (0.0, 1.0),
+    "module.gradient_clip": (0.0, float("inf")),
 }
 
 
@@ -134,7 +135,8 @@ def check(cfg: DictConfig) -> None:
     check_locations(cfg)
     check_targets(cfg)
     check_together(cfg)
-    wandb_mode(cfg.logger)
+    if wandb := cfg.logger.get("wandb"):
+        wandb_mode(wandb.mode)
 
 
 def check_given(cfg: DictConfig) -> None:
@@ -146,8 +148,8 @@ def check_code(cfg: DictConfig) -> None:
     """Refuse code that an artifact could not name either."""
     if (target := foreign_target(OmegaConf.to_container(cfg))) is not None:
         raise InputError(
-            f"_target_={target} is foreign code: name a class of dress, lit_modules, datamodules "
-            "or torch.optim, and wrap another one there."
+            f"_target_={target} is foreign code: name a class of dress, lit_modules, datamodules, "
+            "torch.optim or Lightning, and wrap another one there."
         )
 
 

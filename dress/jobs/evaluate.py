@@ -21,7 +21,7 @@ from dress.evaluation.table import category_table, table
 from dress.feedback.endpoint import SAME_REPLIES
 from dress.fingerprint import content_hash
 from dress.jobs.job import Job, open_model
-from dress.jobs.progress import Bar
+from dress.progress import Bar
 
 
 def run(job: Job) -> Artifact:

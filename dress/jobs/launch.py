@@ -22,29 +22,22 @@ from typing import Any
 from omegaconf import OmegaConf
 
 import dress
-from dress.artifact import Artifact, Building
-from dress.data.shard_set import ShardSet
+from dress.artifact import Building
 from dress.errors import InputError
+from dress.interrupts import Interrupted
 from dress.jobs.checks import world_size
+from dress.jobs.data_sets import Parents
 from dress.jobs.job import Job
 from dress.jobs.rank import ORDER, Order, Result, execute, send
-from lit_modules.callbacks.stop import Interrupted
 
 GRACE_S = 15.0  # for the other ranks to end by themselves once one has failed
 Ranks = Sequence[subprocess.Popen[bytes]]
 
 
 def fit_on_all_devices(
-    job: Job,
-    building: Building,
-    config: Mapping[str, Any],
-    *,
-    init: Artifact | None,
-    data: ShardSet,
-    others: Mapping[str, ShardSet],
-    reward: Artifact | None = None,
+    job: Job, building: Building, config: Mapping[str, Any], parents: Parents
 ) -> Result:
-    """Run `fit` here, or in one process per device; the figures are those of all of them."""
+    """Run `fit` in one process per device; the figures are those of all of them."""
     order = {
         "work": "fit",
         "cfg": OmegaConf.to_container(job.cfg, resolve=True),
@@ -52,16 +45,15 @@ def fit_on_all_devices(
         "is_parent": job.is_parent,
         "config": config,
         "building": str(building.path),
-        "init": str(init.path) if init else None,
-        "reward": str(reward.path) if reward else None,
-        "data": data.location,
-        "others": {name: other.location for name, other in others.items()},
+        "init": str(parents.init.path) if parents.init else None,
+        "reward": str(parents.reward.path) if parents.reward else None,
+        "data": parents.data.location,
+        "mixture": {name: data.location for name, data in parents.mixture.items()},
     }
     if world_size() > 1:
         send(order)
-    elif job.cfg.trainer.devices > 1:
-        return launch(order, job.cfg.trainer.devices)
-    return execute(order)
+        return execute(order)
+    return launch(order, job.cfg.trainer.devices)
 
 
 def launch(order: Order, number: int) -> Result:

@@ -20,10 +20,10 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 
 from dress.artifact import Artifact, Building
-from dress.jobs.data_sets import open_data_set
+from dress.interrupts import INTERRUPTED, Interrupted, interruptible
+from dress.jobs.data_sets import Parents, open_data_set
 from dress.jobs.job import Job
 from dress.jobs.start import quieten, sentence_of
-from lit_modules.callbacks.stop import INTERRUPTED, Interrupted, interruptible
 
 ORDER = "order.json"
 Order = Mapping[str, Any]
@@ -43,15 +43,13 @@ def execute(order: Order) -> Result:
             return {}, False
         from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
 
-        return fit(
-            job,
-            Building(path=Path(order["building"])),
-            order["config"],
+        parents = Parents(
             init=Artifact.open(order["init"]) if order["init"] else None,
             reward=Artifact.open(order["reward"]) if order["reward"] else None,
             data=open_data_set(order["data"]),
-            others={name: open_data_set(place) for name, place in order["others"].items()},
+            mixture={name: open_data_set(place) for name, place in order["mixture"].items()},
         )
+        return fit(job, Building(path=Path(order["building"])), order["config"], parents)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -11,7 +11,7 @@ from dress.data.statistics import ShardStatistics
 from dress.data.verify import read_all, splits_of, verify
 from dress.files import write_text
 from dress.jobs.job import Job
-from dress.jobs.progress import Bar
+from dress.progress import Bar
 
 PAGE, TEXT = "shards.html", "shards.txt"
 

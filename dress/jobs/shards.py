@@ -17,8 +17,8 @@ from dress.data.sources.source import Source
 from dress.data.split import SPLITS, SplitWriter
 from dress.data.verify import read_all
 from dress.jobs.job import Job
-from dress.jobs.progress import Bar
 from dress.jobs.shard_checks import describe_shards, verify_shards
+from dress.progress import Bar
 from dress.types import Sample
 
 JOURNAL = "conversion.json"

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from dress.types import LossOutput, TokenBatch
+from dress.types import LossOutput, Requires, TokenBatch
 
-Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
+LogProbs = Callable[[TokenBatch], Float[Tensor, " target"]]
 
 
-class Objective(Protocol):
-    """Compute the loss of a model on a batch; `requires` names the kind of record it needs."""
+class Prepared(Protocol):
+    """What every objective says of itself; `requires` names the kind of record it needs."""
 
     requires: Requires
 
-    def start(self, model: nn.Module, /) -> None:
-        """Look at the weights that training begins with; called again before it is resumed."""
+    def prepare(self, model: nn.Module, /, *, cached: Callable[[], LogProbs] | None = None) -> None:
+        """Look at the weights that training begins with; called again before it is resumed.
+
+        `cached` returns the log-probabilities of all data under these weights, which are computed
+        once and kept on disk.
+        """
+
+
+class Objective(Prepared, Protocol):
+    """Compute the loss of a model on a batch."""
 
     def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput: ...

@@ -22,7 +22,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.objectives.base import Requires
 from dress.objectives.clipping import check_positive, clipped_loss
 from dress.objectives.functional import sequence_sums
 from dress.objectives.policy import Experience, PolicyObjective
@@ -46,12 +45,11 @@ class GRPO(PolicyObjective):
         rewards: SymbolicRewards,
         kl: float = 0.04,
         clip: float = 0.2,
-        requires: Requires = "prompts",
     ) -> None:
         check_positive(kl=kl, clip=clip)
         if rollouts.samples < 2:
             raise InputError("objective.rollouts.samples is 1: a group needs 2 or more responses.")
-        self.rollouts, self.rewards, self.requires = rollouts, rewards, requires
+        self.rollouts, self.rewards = rollouts, rewards
         self.kl, self.clip = kl, clip
 
     def advantages(self, parts: Sequence[Experience], /) -> list[Experience]:

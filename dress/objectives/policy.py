@@ -13,10 +13,10 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor
 
-from dress.objectives.base import Requires
+from dress.objectives.base import Prepared
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
-from dress.types import LossOutput, Movable, TokenBatch
+from dress.types import LossOutput, Movable, Requires, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Experience(Movable):
         return self.batch.group_ids
 
 
-class PolicyObjective(Protocol):
+class PolicyObjective(Prepared, Protocol):
     """Turn experience into advantages once, and into a loss in every step on it.
 
     `has_value` says whether a value model learns beside the policy.
     """
 
-    requires: Requires
+    requires: Requires = "prompts"
     has_value: bool
     rollouts: Rollouts
     rewards: SymbolicRewards

@@ -31,7 +31,6 @@ from torch import Tensor
 
 from dress.distributed import gather
 from dress.errors import InputError
-from dress.objectives.base import Requires
 from dress.objectives.clipping import check_positive, clipped_loss
 from dress.objectives.policy import Experience, PolicyObjective
 from dress.objectives.returns import KLForm, gae, kl_penalty, token_rewards, value_losses
@@ -47,7 +46,6 @@ class PPO(PolicyObjective):
     The count of its loss is the number of tokens.
     """
 
-    requires: Requires = "prompts"
     has_value = True
 
     def __init__(
@@ -62,7 +60,6 @@ class PPO(PolicyObjective):
         clip: float = 0.2,
         value_clip: float = 0.2,
         value_weight: float = 0.1,
-        requires: Requires = "prompts",
     ) -> None:
         if kl_form not in get_args(KLForm):
             raise InputError(
@@ -71,7 +68,7 @@ class PPO(PolicyObjective):
         check_positive(kl=kl, clip=clip, value_clip=value_clip, value_weight=value_weight)
         if not (0 <= gamma <= 1 and 0 <= lam <= 1):
             raise InputError("objective.gamma and objective.lam: give numbers from 0 to 1.")
-        self.rollouts, self.rewards, self.requires = rollouts, rewards, requires
+        self.rollouts, self.rewards = rollouts, rewards
         self.kl, self.kl_form = kl, kl_form
         self.gamma, self.lam = gamma, lam
         self.clip, self.value_clip, self.value_weight = clip, value_clip, value_weight

@@ -21,9 +21,9 @@ from torch.nn.functional import logsigmoid
 
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
-from dress.objectives.base import Objective, Requires
+from dress.objectives.base import Objective
 from dress.objectives.calibration import calibration_sums
-from dress.types import LossOutput, TokenBatch
+from dress.types import LossOutput, Requires, TokenBatch
 
 
 def reward_loss(
@@ -39,10 +39,12 @@ class PairwiseReward(Objective):
     Held-out pairs also show how well the model is calibrated.
     """
 
-    def __init__(self, *, centring: float = 1e-3, requires: Requires = "preferences") -> None:
+    requires: Requires = "preferences"
+
+    def __init__(self, *, centring: float = 1e-3) -> None:
         if centring < 0:
             raise InputError(f"objective.centring is {centring}: give a weight of 0 or more.")
-        self.centring, self.requires = centring, requires
+        self.centring = centring
 
     def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:
         scores = cast(LVLM, model).scores(batch)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from typing import Any, Protocol
+from contextlib import ExitStack
+from typing import Any
 
 import lightning as L
 
-
-class StepCounter(Protocol):
-    def update(self, count: int = 1, note: str | None = None) -> None: ...
+from dress.progress import Bar
 
 
 class TrainingProgress(L.Callback):
     """Count optimizer steps on the first rank; a resumed run starts at the step it resumes from.
 
-    `counter` opens what shows them, given the number of steps in all.
+    `title` says what is trained.
     """
 
-    def __init__(self, *, counter: Callable[[int], AbstractContextManager[StepCounter]]) -> None:
-        self.counter = counter
-        self._shown: StepCounter | None = None
+    def __init__(self, *, title: str) -> None:
+        self.title = title
+        self._shown: Bar | None = None
         self._step = 0
         self._closing = ExitStack()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             self._step = 0
-            self._shown = self._closing.enter_context(self.counter(trainer.max_steps))
+            self._shown = self._closing.enter_context(
+                Bar(f"training {self.title}", trainer.max_steps)
+            )
             self._show(trainer)
 
     def on_train_batch_end(

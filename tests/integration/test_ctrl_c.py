@@ -27,7 +27,7 @@ SMALL = [
     "data.validation_share=0.2",
     "data.groups_per_step.stage0=8",
     "data.steps.stage0=2000",
-    "trainer.save_every=1000",
+    "callbacks.train_state.every_n_steps=1000",
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
 ]
@@ -88,7 +88,7 @@ def test_while_it_starts(tmp_path: Path, delay_s: float) -> None:
 def test_in_training(tmp_path: Path, overrides: list[str]) -> None:
     command = [*(o for o in overrides if o == "-m"), "experiment=dress_stage0", *SMALL]
     more = [o for o in overrides if o != "-m"]
-    process = start(*command, *more, "trainer.log_every=1", folder=tmp_path)
+    process = start(*command, *more, "trainer.log_every_n_steps=1", folder=tmp_path)
 
     def trains() -> bool:
         return any(f.stat().st_size > 300 for f in tmp_path.glob("*.partial/metrics.jsonl"))
@@ -101,7 +101,7 @@ def test_in_training(tmp_path: Path, overrides: list[str]) -> None:
 def test_in_validation(tmp_path: Path, workers: int) -> None:
     command = ["experiment=dress_stage0", *SMALL, f"datamodule.num_workers={workers}"]
     command += ["data.sizes={captions: 400}", "data.validation_share=0.8"]
-    process = start(*command, "trainer.validate_every=1", folder=tmp_path)
+    process = start(*command, "trainer.val_check_interval=1", folder=tmp_path)
 
     def validates() -> bool:
         histories = tmp_path.glob("*.partial/metrics.jsonl")

@@ -32,15 +32,15 @@ STAGE_0 = [
     "data.validation_share=0.2",
     f"data.steps.stage0={STEPS}",
     "data.groups_per_step.stage0=7",  # uneven shares; the last step of a validation has less
-    "trainer.validate_every=3",
-    "trainer.save_every=1",
-    "trainer.log_every=1",
-    "trainer.matmul_precision=highest",
+    "trainer.val_check_interval=3",
+    "callbacks.train_state.every_n_steps=1",
+    "trainer.log_every_n_steps=1",
+    "matmul_precision=highest",
     "optimizer=adamw",  # Muon's bf16 products amplify the order of sums
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
 ]
-ENDLESS = ["data.steps.stage0=100000", "trainer.validate_every=100000"]
+ENDLESS = ["data.steps.stage0=100000", "trainer.val_check_interval=100000"]
 
 
 def command(*arguments: str) -> list[str]:

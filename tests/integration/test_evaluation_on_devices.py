@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def typed(model: Artifact, folder: Path, *overrides: str) -> list[str]:
     places = (f"artifact={model.path}", f"paths.artifacts={folder}")
-    return ["job=evaluate", "trainer.matmul_precision=highest", *places, *SIZES, *overrides]
+    return ["job=evaluate", "matmul_precision=highest", *places, *SIZES, *overrides]
 
 
 def evaluate(model: Artifact, folder: Path, *overrides: str) -> Artifact:

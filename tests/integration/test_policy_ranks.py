@@ -18,7 +18,7 @@ from dress.chat.prompts import PromptGroup, PromptGroups
 from dress.feedback.drawing import Drawn, draw
 from dress.jobs.rank import join
 from dress.objectives.symbolic import SymbolicRewards
-from lit_modules.ppo import PolicyModule
+from lit_modules.policy import PolicyModule
 from tests.integration.policies import make_module, make_parts, prompts
 from tests.lit.toys import ToyData, make_trainer, weights
 

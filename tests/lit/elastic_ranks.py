@@ -120,7 +120,7 @@ def train(
     )
     module.log_file = folder / f"log.{rank}"
     module.world = world
-    state = TrainState(directory=folder, every_n_steps=1)
+    state = TrainState(scratch=folder, every_n_steps=1)
     several: dict[str, Any] = {"plugins": [TorchElasticEnvironment()], "strategy": "ddp"}
     trainer: L.Trainer = make_trainer(
         devices=world,

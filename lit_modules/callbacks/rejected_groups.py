@@ -9,7 +9,7 @@ import lightning as L
 from dress.data.rejects import Rejects
 
 
-class DataFigures(L.Callback):
+class RejectedGroups(L.Callback):
     """Log the counts (of all ranks) once per `log_every_n_steps` and with each validation."""
 
     def __init__(self, *, rejects: Rejects) -> None:

@@ -6,23 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from hydra.utils import get_class, instantiate
-
-from dress.artifact import Building
 from dress.assistant import Assistant, Prompt
-from dress.chat.condition import chosen_target
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.data.shard_set import ShardSet
 from dress.data.stores.store import below
-from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
-from dress.feedback.given import GivenAnnotator
+from dress.feedback.annotator import Annotator, annotate_groups
 from dress.feedback.tally import Tally
-from dress.jobs.job import Job
+from dress.objectives.base import Prepared
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 from lit_modules.callbacks.condition_ratings import ConditionRatings
 from lit_modules.callbacks.sample_table import SampleTable, TablePrompt
@@ -30,11 +26,22 @@ from lit_modules.callbacks.sample_table import SampleTable, TablePrompt
 RATED_CONDITIONS = ("best", "none", "worst")
 
 
-def sample_table(job: Job, building: Building, assistant: Assistant, data: ShardSet) -> SampleTable:
-    """Ask the first validation prompts under the target condition, validation after validation."""
-    target = chosen_target(job.cfg.condition.target, learned=assistant.condition.learned)
+def sample_table(
+    *,
+    rows: int,
+    assistant: Assistant,
+    data: ShardSet,
+    directory: Path,
+    target: str,
+    decoding: Mapping[str, Any],
+) -> SampleTable | None:
+    """Ask the first `rows` validation prompts under the target, validation after validation.
+
+    A reward model gives no answers to show.
+    """
+    if not rows or assistant.model.scalar_head is not None:
+        return None
     critique = assistant.condition.target(target)
-    rows = int(job.cfg.callbacks.table_rows)
     prompts = [
         table_prompt(sample, condition=target, critique=critique)
         for sample in first_samples(data, rows, assistant.processor)
@@ -42,9 +49,9 @@ def sample_table(job: Job, building: Building, assistant: Assistant, data: Shard
 
     def respond(prompts: Sequence[TablePrompt]) -> list[str]:
         asked = [Prompt((p.image,), (Turn(p.question),), p.critique) for p in prompts]
-        return answers(job, assistant, asked)
+        return answers(assistant, asked, decoding=decoding)
 
-    return SampleTable(prompts=prompts, respond=respond, directory=building.path, max_rows=rows)
+    return SampleTable(prompts=prompts, respond=respond, directory=directory, max_rows=rows)
 
 
 def table_prompt(sample: Sample, *, condition: str, critique: str) -> TablePrompt:
@@ -59,13 +66,22 @@ def table_prompt(sample: Sample, *, condition: str, critique: str) -> TablePromp
     )
 
 
-def condition_ratings(job: Job, assistant: Assistant, data: ShardSet) -> list[ConditionRatings]:
-    """Rate answers to the first validation prompts, if the annotator can do so for nothing."""
-    if issubclass(get_class(job.cfg.annotator._target_), BatchAnnotator | GivenAnnotator):
-        return []
-    annotator: Annotator = instantiate(job.cfg.annotator, _convert_="all")
-    count = int(job.cfg.callbacks.rated_prompts)
-    samples = first_samples(data, count, assistant.processor)
+def condition_ratings(
+    *,
+    prompts: int,
+    objective: Prepared,
+    annotator: Annotator | None,
+    assistant: Assistant,
+    data: ShardSet,
+    decoding: Mapping[str, Any],
+) -> ConditionRatings | None:
+    """Rate answers to the first validation prompts, where training is on feedback.
+
+    There is no annotator where judging would cost something.
+    """
+    if not prompts or annotator is None or objective.requires != "feedback":
+        return None
+    samples = first_samples(data, prompts, assistant.processor)
     critiques = {name: assistant.condition.target(name) for name in RATED_CONDITIONS}
 
     def rate() -> dict[str, float]:
@@ -74,11 +90,11 @@ def condition_ratings(job: Job, assistant: Assistant, data: ShardSet) -> list[Co
             for critique in critiques.values()
             for sample in samples
         ]
-        given = iter(answers(job, assistant, asked))
+        given = iter(answers(assistant, asked, decoding=decoding))
         figures = {name: mean_ratings(annotator, _answered(samples, given)) for name in critiques}
         return {f"{name}/{what}": v for name, part in figures.items() for what, v in part.items()}
 
-    return [ConditionRatings(rate)]
+    return ConditionRatings(rate)
 
 
 def _opening(sample: Sample) -> Turn:
@@ -117,9 +133,9 @@ def with_pictures(groups: Iterable[Sample | Reject], processor: Processor) -> It
                 yield group
 
 
-def answers(job: Job, assistant: Assistant, prompts: Sequence[Prompt]) -> list[str]:
+def answers(
+    assistant: Assistant, prompts: Sequence[Prompt], *, decoding: Mapping[str, Any]
+) -> list[str]:
     """Answer each prompt; one that cannot be asked is counted where it is trained on."""
-    decoding = ("max_new_tokens", "temperature", "batch_size")
-    settings: dict[str, Any] = {name: job.cfg.generation[name] for name in decoding}
-    given = assistant.generate(prompts, rejects={}, **settings)
+    given = assistant.generate(prompts, rejects={}, **decoding)
     return [responses[0] if responses else "" for responses in given]

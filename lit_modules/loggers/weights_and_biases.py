@@ -1,24 +1,22 @@
-"""Where figures go during training: the local history always, Weights & Biases where chosen."""
+"""Weights & Biases: a run for each stage, its files in the artifact."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from dress.artifact import HISTORY, Artifact, Building
+from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.evaluation.dashboard.layout import TURNS, by_turn
 from dress.files import write_text
-from dress.jobs.job import Job
-from dress.jobs.wandb_mode import Mode, wandb_mode
-from lit_modules.logger import JsonLinesLogger
+from dress.wandb_mode import Mode, wandb_mode
 
 RUN_ID = "run_id"
 STEP = "trainer/global_step"
@@ -34,39 +32,54 @@ DEFAULTS: dict[str, Any] = {
 
 
 @contextmanager
-def tracking(job: Job, building: Building, config: Mapping[str, Any]) -> Iterator[list[Logger]]:
-    """Yield the loggers of one run and close them: each stage of a process is a run of its own."""
-    with ExitStack() as stack:
-        loggers: list[Logger] = [JsonLinesLogger(path=building.path / HISTORY)]
-        mode = wandb_mode(job.cfg.logger)
-        if mode != "disabled" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            run = wandb_run(
-                directory=building.path,
-                identity=_identity(building.path / "wandb" / RUN_ID, _own(job, "WANDB_RUN_ID")),
-                name=_own(job, "WANDB_NAME") or building.path.name.removesuffix(".partial"),
-                project=job.cfg.logger.project,
-                mode=mode,
-                config=config,
-            )
-            loggers.append(WandbLogger(experiment=stack.enter_context(run)))
-        yield loggers
+def wandb_logger(
+    *,
+    directory: Path,
+    config: Mapping[str, Any],
+    is_parent: bool,
+    project: str | None,
+    mode: str,
+) -> Iterator[WandbLogger | None]:
+    """Yield the logger of one run, closed afterwards: each stage of a process is a run of its own.
+
+    None where W&B is disabled, and on every rank but the first.
+    """
+    chosen = wandb_mode(mode)
+    if chosen == "disabled" or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+        yield None
+        return
+    with wandb_run(
+        directory=directory,
+        identity=_identity(directory / "wandb" / RUN_ID, _own("WANDB_RUN_ID", is_parent)),
+        name=_own("WANDB_NAME", is_parent) or directory.name.removesuffix(".partial"),
+        project=project,
+        mode=chosen,
+        config=config,
+    ) as run:
+        yield WandbLogger(experiment=run)
 
 
-def log_evaluations(job: Job, artifact: Artifact, metrics: Mapping[str, float]) -> None:
+def log_evaluations(
+    artifact: Artifact,
+    metrics: Mapping[str, float],
+    *,
+    is_parent: bool,
+    project: str | None,
+    mode: str,
+) -> None:
     """Add the evaluations of a trained model to the W&B run that it was trained in, if any.
 
     Those over turns of feedback are logged a second time, turn by turn, as curves.
     """
-    identity = artifact.path / "wandb" / RUN_ID
-    mode = wandb_mode(job.cfg.logger)
-    if mode == "disabled" or not identity.exists() or int(os.environ.get("RANK", "0")) > 0:
+    identity, chosen = artifact.path / "wandb" / RUN_ID, wandb_mode(mode)
+    if chosen == "disabled" or not identity.exists() or int(os.environ.get("RANK", "0")) > 0:
         return
     with wandb_run(
         directory=artifact.path,
         identity=identity.read_text(encoding="utf-8"),
-        name=_own(job, "WANDB_NAME") or artifact.name,
-        project=job.cfg.logger.project,
-        mode=mode,
+        name=_own("WANDB_NAME", is_parent) or artifact.name,
+        project=project,
+        mode=chosen,
         config=artifact.config,
     ) as run:
         run.log({**metrics, STEP: artifact.config["trainer"]["max_steps"]})
@@ -78,9 +91,9 @@ def log_evaluations(job: Job, artifact: Artifact, metrics: Mapping[str, float]) 
             run.log({**figures, TURNS: turn})
 
 
-def _own(job: Job, variable: str) -> str | None:
+def _own(variable: str, is_parent: bool) -> str | None:
     """Return what names one run: that of the command, not those of its parents."""
-    return None if job.is_parent else os.environ.get(variable)
+    return None if is_parent else os.environ.get(variable)
 
 
 def _identity(file: Path, given: str | None) -> str:
@@ -145,7 +158,7 @@ def _asking_for_help() -> Iterator[None]:
             raise
         raise InputError(
             f"W&B failed ({' '.join(str(error).split())}): check WANDB_API_KEY and "
-            "W&B's other variables, or give logger.mode=offline or logger=local."
+            "W&B's other variables, or give logger.wandb.mode=offline or logger=local."
         ) from error
 
 

@@ -9,15 +9,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(
-    optimizer: Optimizer, *, warmup_steps: int, max_steps: int, final: float
+    optimizer: Optimizer, *, warmup_steps: int, max_steps: int, final_lr: float
 ) -> LambdaLR:
-    """Rise linearly over `warmup_steps`, then fall as a cosine to the share `final`."""
+    """Rise linearly over `warmup_steps`, then fall as a cosine to the share `final_lr`."""
     warmup = min(warmup_steps, max(1, max_steps // 10))
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         progress = min(1.0, (step - warmup) / max(1, max_steps - warmup))
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+        return final_lr + (1 - final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)

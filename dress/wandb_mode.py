@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from omegaconf import DictConfig
-
 from dress.errors import InputError
 
 Mode = Literal["online", "offline", "shared", "disabled"]
@@ -21,15 +19,13 @@ _MODES: dict[str, Mode] = {
 _TRUE = ("1", "true", "yes", "on")
 
 
-def wandb_mode(logger: DictConfig) -> Mode:
-    """Say how W&B runs in a job with this node `logger`.
+def wandb_mode(mode: str) -> Mode:
+    """Say how W&B runs where `mode` was chosen: auto leaves it to W&B's own variables.
 
     Raises InputError where WANDB_MODE decides and is no mode of W&B's.
     """
-    if not logger.wandb:
-        return "disabled"
-    if logger.mode != "auto":
-        return _MODES[logger.mode]
+    if mode != "auto":
+        return _MODES[mode]
     if os.environ.get("WANDB_DISABLED", "").lower() in _TRUE:
         return "disabled"
     if not (said := os.environ.get("WANDB_MODE")):

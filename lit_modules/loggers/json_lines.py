@@ -13,17 +13,21 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from dress.artifact import HISTORY
 from dress.files import append_line
 
 logger = logging.getLogger(__name__)
 
 
 class JsonLinesLogger(Logger):
-    """Append `{"step", "time", metrics}` per call; hyper-parameters are left to the artifact."""
+    """Append `{"step", "time", metrics}` per call to `metrics.jsonl` in the artifact's folder.
 
-    def __init__(self, *, path: str | os.PathLike[str]) -> None:
+    Hyper-parameters are left to the artifact.
+    """
+
+    def __init__(self, *, directory: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.path = Path(path)
+        self.path = Path(directory) / HISTORY
 
     @property
     def name(self) -> str:

@@ -8,24 +8,33 @@ so that a run that resumes between rollouts is the uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from dress.artifact import Artifact
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptGroup, PromptGroups
+from dress.data.collate import TreeCollator
+from dress.distributed import gather
 from dress.errors import InputError
 from dress.feedback.drawing import Drawn, draw
 from dress.feedback.experience import ExperienceMaker
+from dress.feedback.reward_scorer import RewardScorer
+from dress.feedback.truth import true_score
+from dress.loading import artifact_spec, artifact_tokenizer, assemble, restore
+from dress.modeling.build import build_model
+from dress.modeling.reference import Reference
+from dress.modeling.trainable import set_trainable
 from dress.objectives.functional import target_log_probs
 from dress.objectives.policy import Experience, PolicyObjective
 from dress.types import LossOutput
 from lit_modules.alignment import CHECKPOINT_KEY, AlignmentModule, NonFiniteStep
-from lit_modules.rollout_sums import add, over_ranks, shares
 
 VALIDATION = 2**31  # apart from the numbers of rollouts
 
@@ -191,3 +200,86 @@ class PolicyModule(AlignmentModule):
 
 def rollout_seed(seed: int, number: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, number, rank)).generate_state(1)[0])
+
+
+def add(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+def shares(sums: dict[str, float], stage: str) -> dict[str, float]:
+    """Divide sums by the count of responses, or their own; what was never counted is left out."""
+    found = {}
+    for name, value in sums.items():
+        count = sums.get(f"{name}_count", sums["count"])
+        if name != "count" and not name.endswith("_count") and count:
+            found[f"{stage}/{name}"] = value / count
+    return found
+
+
+def over_ranks(own: dict[str, float]) -> dict[str, float]:
+    total = dict[str, float]()
+    for share in gather(own):
+        add(total, share)
+    return total
+
+
+def policy_module(
+    *,
+    assistant: Assistant,
+    objective: PolicyObjective,
+    judge: RewardScorer,
+    reward: Artifact,
+    collator_of: Callable[[Assistant], TreeCollator],
+    rows_per_batch: int | None,
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer],
+    scheduler: Callable[[Optimizer], LRScheduler],
+    gradient_clip: float | None,
+    seed: int,
+) -> PolicyModule:
+    """Join the policy, which is also the reference as it is now, with what judges it."""
+    critic = value_model(reward, assistant) if objective.has_value else None
+    collator, samples = collator_of(assistant), objective.rollouts.samples
+    rows = 1 if collator.share_prefixes else samples  # that a prompt takes
+    maker = ExperienceMaker(
+        policy=assistant,
+        policy_collator=collator,
+        scorer=judge,
+        reference=Reference(assistant.model),
+        rewards=objective.rewards,
+        max_new_tokens=objective.rollouts.max_new_tokens,
+        truth=true_score,
+        critic=critic,
+        critic_collator=collator_of(critic) if critic else None,
+        groups_per_batch=None if rows_per_batch is None else max(1, rows_per_batch // rows),
+    )
+    return PolicyModule(
+        policy=assistant,
+        objective=objective,
+        maker=maker,
+        judge=judge.model,
+        critic=critic.model if critic else None,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        gradient_clip=gradient_clip,
+        seed=seed,
+    )
+
+
+def value_model(reward: Artifact, policy: Assistant) -> Assistant:
+    """Build a model with the reward model's weights and a head of zeros, ready to train."""
+    spec = artifact_spec(reward)
+    tokenizer = artifact_tokenizer(reward)
+    if tokenizer.get_vocab() != policy.processor.tokenizer.get_vocab():
+        raise InputError(
+            f"{reward.path} has another tokenizer than the policy, so that no value model can be "
+            "made of it: give a reward model from the same stage 1."
+        )
+    model = build_model(spec, tokenizer=tokenizer)
+    restore(model, reward, spec=spec)
+    assert model.scalar_head is not None
+    with torch.no_grad():
+        for parameter in model.scalar_head.parameters():
+            parameter.zero_()
+    set_trainable(model, spec["trainable"])
+    return assemble(reward.config, model=model, tokenizer=tokenizer)

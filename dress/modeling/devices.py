@@ -5,34 +5,32 @@ from __future__ import annotations
 import os
 
 import torch
-from omegaconf import DictConfig
 
 from dress.errors import InputError
 
+PRECISIONS = ("32-true", "bf16-mixed")  # of training, as Lightning calls them
 
-def configure(trainer: DictConfig) -> None:
+
+def configure(*, matmul_precision: str, accelerator: str) -> None:
     """Set the matrix precision and, on CPU, attention by plain matrix products.
 
     CPU flash attention was 3-4 times slower than matrix products on the short rows of image
     patches and sequences that models of this size see (docs/results.md).
     """
-    torch.set_float32_matmul_precision(trainer.matmul_precision)
-    if trainer.accelerator == "cpu":
+    torch.set_float32_matmul_precision(matmul_precision)
+    if accelerator == "cpu":
         torch.backends.cuda.enable_flash_sdp(False)
 
 
-def device(trainer: DictConfig) -> torch.device:
+def own_device(accelerator: str) -> torch.device:
     """Return this process's own device; InputError where it has none."""
-    if trainer.accelerator == "cpu" or not (trainer.accelerator == "gpu" or _gpus()):
+    if accelerator == "cpu" or not (accelerator == "gpu" or torch.cuda.device_count()):
         return torch.device("cpu")
     number = int(os.environ.get("LOCAL_RANK", "0"))
-    if number >= _gpus():
+    if number >= torch.cuda.device_count():
         raise InputError(
-            f"there are {_gpus()} GPUs here: change trainer.accelerator or trainer.devices."
+            f"there are {torch.cuda.device_count()} GPUs here: change trainer.accelerator or "
+            "trainer.devices."
         )
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
-
-
-def _gpus() -> int:
-    return torch.cuda.device_count()
