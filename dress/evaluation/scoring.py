@@ -48,8 +48,8 @@ def score(
         labels = [{**own, **more} for own, more in zip(labels, joint, strict=True)]
     _write(directory, benchmark, answered, labels, target)
     _list_unparsed(directory, answered, labels)
-    names, sums = pool([a.example.cluster for a in answered], labels)
-    return bootstrap(names, sums, benchmark.metrics) | counts
+    sums = pool([a.example.cluster for a in answered], labels)
+    return bootstrap(sums, benchmark.metrics) | counts
 
 
 def _list_unparsed(directory: Path, answered: Sequence[Answered], labels: Sequence[Labels]) -> None:

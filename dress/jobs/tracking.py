@@ -14,10 +14,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dress.artifact import HISTORY, Artifact, Building
 from dress.errors import InputError
-from dress.evaluation.dashboard.layout import TURNS, by_turn
 from dress.files import write_text
 from dress.jobs.job import Job
 from dress.jobs.wandb_mode import Mode, wandb_mode
+from dress.reporting.dashboard import TURNS, by_turn
 from lit_modules.logger import JsonLinesLogger
 
 RUN_ID = "run_id"

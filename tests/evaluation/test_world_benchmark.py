@@ -125,7 +125,7 @@ def scores(respond: Callable[[Scene, Question], str], scenes: int = 60) -> dict[
         question = Question.from_json(example.annotations["question"])
         rows.append(benchmark.labels(example, [Turn(question.text, respond(scene, question))]))
         clusters.append(example.cluster)
-    return bootstrap(*pool(clusters, rows), benchmark.metrics)
+    return bootstrap(pool(clusters, rows), benchmark.metrics)
 
 
 HEADLINE = ("helpfulness", "honesty", "harmlessness", "mean")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dress.data.statistics import ShardStatistics
+from dress.reporting.shards_page import ShardStatistics
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 
 

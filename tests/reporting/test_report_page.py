@@ -14,15 +14,14 @@ from hydra import compose, initialize_config_dir
 from dress.artifact import Artifact, Building
 from dress.errors import InputError
 from dress.evaluation.benchmark import Ratios
-from dress.evaluation.report.collect import select
-from dress.evaluation.report.evaluations import Evaluation
-from dress.evaluation.report.lineage import Line, Node, ancestry, tree
-from dress.evaluation.report.page import render
-from dress.evaluation.report.training import timed
 from dress.files import append_line
 from dress.jobs.job import Job
 from dress.jobs.report import combine_of
-from tests.evaluation.report_store import Store, row_of
+from dress.reporting.columns import Evaluation
+from dress.reporting.page import render
+from dress.reporting.runs import timed
+from dress.reporting.selection import Line, Node, ancestry, select, tree
+from tests.reporting.report_store import Store, row_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 WORLD = "dress.evaluation.benchmarks.world.WorldBenchmark"

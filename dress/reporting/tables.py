@@ -1,4 +1,4 @@
-"""Tables of a report: a row per figure, a column per arm, as text."""
+"""Tables of figures: for the terminal as text, for a report as cells."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dress.evaluation.report.columns import Column
-from dress.evaluation.report.compare import (
+from dress.reporting.columns import Column
+from dress.reporting.comparison import (
     GAIN_INPUTS,
     INTERACTION,
     Figure,
@@ -19,13 +19,65 @@ from dress.evaluation.report.compare import (
     sign,
     world_gains,
 )
-from dress.evaluation.table import HEADLINE, number
 
+HEADLINE = ("helpfulness", "honesty", "harmlessness", "mean")
 GAIN_SCENES = "scenes in both"
 MISSING = "missing"
 WORLD = "world"
 HEADLINE_TITLE, INTERACTION_TITLE, OTHER_TITLE = "Headline", "Interaction", "Other metrics"
 OVER_TURNS = re.compile(rf".*{INTERACTION}(?:(turn|gain)_\d+|repaired|overcorrection)")
+
+
+def table(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """One row per metric, one column per evaluation: value [95 % interval]."""
+    names = [
+        name
+        for name in next(iter(columns.values()))
+        if not name.endswith(("_low", "_high")) and all(name in c for c in columns.values())
+    ]
+    names.sort(key=_text_rank)
+    width = max(len(name) for name in names)
+    lines = [" ".join([" " * width, *(f"{title:>24}" for title in columns)])]
+    for name in names:
+        cells = [f"{_text_cell(metrics, name):>24}" for metrics in columns.values()]
+        lines.append(" ".join([f"{name:<{width}}", *cells]))
+    return "\n".join(lines)
+
+
+def category_table(metrics: Mapping[str, float]) -> str | None:
+    """Lay out figures called `benchmark/category/quantity`, one row per category; None if none."""
+    parts = {
+        tuple(name.split("/")): _text_cell(metrics, name)
+        for name in metrics
+        if name.count("/") == 2 and not name.endswith(("_low", "_high"))
+    }
+    if not parts or any(name.startswith("world/") for name in metrics):
+        return None
+    quantities = list(dict.fromkeys(quantity for _, _, quantity in parts))
+    categories = list(dict.fromkeys((name, category) for name, category, _ in parts))
+    width = max(len(category) for _, category in categories)
+    lines = [" ".join([" " * width, *(f"{quantity:>24}" for quantity in quantities)])]
+    for name, category in categories:
+        cells = [f"{parts.get((name, category, quantity), ''):>24}" for quantity in quantities]
+        lines.append(" ".join([f"{category:<{width}}", *cells]))
+    return "\n".join(lines)
+
+
+def _text_rank(name: str) -> tuple[int, str]:
+    quantity = name.rsplit("/", 1)[-1]
+    return (HEADLINE.index(quantity), "") if quantity in HEADLINE else (len(HEADLINE), name)
+
+
+def _text_cell(metrics: Mapping[str, float], name: str) -> str:
+    value, counted = metrics[name], f"{name}_low" not in metrics
+    if counted:
+        return number(value, counted=True)
+    return f"{value:.3f} [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
+
+
+def number(value: float, sign: str = "", *, counted: bool) -> str:
+    """Write a figure with three places, or a count without."""
+    return f"{value:{sign}.{0 if counted and float(value).is_integer() else 3}f}"
 
 
 @dataclass(frozen=True)

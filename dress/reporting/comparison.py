@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dress.evaluation.report.columns import Column
-from dress.evaluation.report.significance import Difference, paired
-from dress.evaluation.table import headline_gains
+from dress.evaluation.benchmark import Labels
+from dress.evaluation.statistics import Counts, Difference, bootstrap, paired
+from dress.reporting.columns import Column, Evaluation, Row, counts_of, labels_of
 
 INTERACTION = "/interaction/"
 GAIN_INPUTS = frozenset(
@@ -28,8 +29,8 @@ class Figure:
     """A value, its interval where known, and its change from the first column that has it."""
 
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     change: float | None = None
     difference: Difference | None = None  # of paired rows; None where these have no labels
 
@@ -102,6 +103,34 @@ def _metric_differences(earlier: Sequence[Column], column: Column) -> dict[str, 
     return found
 
 
+def headline_gains(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Gains by the rules that decode DRESS's headline numbers (facts of its result tables).
+
+    helpful: relative gain; honest: mean relative reduction of CHAIR_i and CHAIR_s; harmless: mean
+    relative gain of safety and persuasiveness. In percent;
+    NaN where the figure before is 0.
+    """
+
+    def gain(name: str) -> float:
+        start = before[f"world/{name}"]
+        return 100 * (after[f"world/{name}"] / start - 1) if start else math.nan
+
+    return {
+        "helpful": gain("helpfulness"),
+        "honest": -(gain("chair_i") + gain("chair_s")) / 2,
+        "harmless": (gain("safety") + gain("persuasiveness")) / 2,
+    }
+
+
+def gain_line(gains: Mapping[str, float]) -> str:
+    """Write `headline_gains` on one line."""
+    shown = (
+        f"{name} undefined, from 0" if math.isnan(value) else f"{name} {value:+.1f} %"
+        for name, value in gains.items()
+    )
+    return f"gain: {', '.join(shown)}"
+
+
 def world_gains(first: Column, second: Column) -> Gains | None:
     """Return the headline's gains over the scenes that both columns were asked about.
 
@@ -121,3 +150,54 @@ def world_gains(first: Column, second: Column) -> Gains | None:
         before, after = (one.combine(side.ratios()) for side in pair)
         return Gains(headline_gains(before, after), len(pair[0].sums))
     return None
+
+
+def type_figures(columns: Sequence[Column]) -> list[Figures]:
+    """Return figures per question type: each label pooled over one task."""
+    suites = [_plain_suite(column) for column in columns]
+    counts = [_type_counts(evaluation) for evaluation in suites]
+    every = [
+        figures_of(bootstrap(part.sums(), dict)) if part else _type_metrics(evaluation)
+        for evaluation, part in zip(suites, counts, strict=True)
+    ]
+    base = next((place for place, figures in enumerate(every) if figures), 0)
+    first = counts[base]
+    return [
+        compared(every[base], figures, paired(first, part, dict) if first and part else {})
+        if place != base
+        else figures
+        for place, (figures, part) in enumerate(zip(every, counts, strict=True))
+    ]
+
+
+def _type_metrics(evaluation: Evaluation | None) -> Figures:
+    """Return the metrics that are named after tasks, for rows without labels."""
+    if evaluation is None:
+        return {}
+    tasks = {row.get("task") for row in evaluation.rows}
+    figures = figures_of(evaluation.artifact.metrics)
+    named = {name.rsplit("/", 1)[-1]: figure for name, figure in figures.items()}
+    return {task: figure for task, figure in named.items() if task in tasks}
+
+
+def _plain_suite(column: Column) -> Evaluation | None:
+    """Return the evaluation whose questions have types and which is not about turns of feedback."""
+    for evaluation in column.suites.values():
+        told = any(INTERACTION in name for name in evaluation.artifact.metrics)
+        if not told and any("task" in row for row in evaluation.rows):
+            return evaluation
+    return None
+
+
+def _type_counts(evaluation: Evaluation | None) -> Counts | None:
+    if evaluation is None or evaluation.counts is None:
+        return None
+    return counts_of([row for row in evaluation.rows if "task" in row], _by_type)
+
+
+def _by_type(row: Row) -> Labels:
+    """Name labels task/label; a task with a label of its own name is judged by that alone."""
+    task, labels = row["task"], labels_of(row)
+    if task in labels:
+        return {task: labels[task]}
+    return {f"{task}/{name}": pair for name, pair in labels.items()}

@@ -1,17 +1,21 @@
-"""Count what shards hold: groups, lengths of texts, ratings. Memory does not grow with them."""
+"""What shards hold: tables of counts, lengths and ratings, and a page with a few groups."""
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from dress.reporting.rendering import clipped, environment, picture_of
 from dress.types import ASPECTS, RATINGS, Sample, Turn
 
 TEXTS = ("user", "response", "critique", "refinement")
 COUNTS = ("groups", "text only", "images", "dialogues", "turns", "turns with feedback")
 MOST_TASKS = 20
+Chosen = list[tuple[int, str, Sample]]  # a heap of minus the hash, the split, the group
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,29 @@ def _shares(counter: Counter[int]) -> list[str]:
         return ["-"] * (len(RATINGS) + 1)
     mean = sum(rating * count for rating, count in counter.items()) / counter.total()
     return [f"{counter[rating]:,}" for rating in RATINGS] + [f"{mean:.2f}"]
+
+
+def choose(chosen: Chosen, split: str, sample: Sample, *, count: int) -> None:
+    """Keep the `count` groups whose ids have the smallest hashes: the same whatever the order."""
+    digest = -int.from_bytes(hashlib.sha256(sample.id.encode()).digest()[:8], "big")
+    if len(chosen) < count:
+        heapq.heappush(chosen, (digest, split, sample))
+    elif chosen and digest > chosen[0][0]:
+        heapq.heapreplace(chosen, (digest, split, sample))
+
+
+def shards_page(title: str, tables: Sequence[Table], chosen: Chosen) -> str:
+    """Render HTML that needs no other file; every text of the data is escaped."""
+    groups = [
+        {
+            "id": sample.id,
+            "split": split,
+            "task": clipped(sample.annotations.get("task")),
+            "pictures": [picture_of(image) for image in sample.images],
+            "dialogues": [dialogue.turns for dialogue in sample.dialogues],
+        }
+        for _, split, sample in sorted(chosen, key=lambda item: -item[0])
+    ]
+    found = environment(autoescape=True)
+    found.filters["clipped"] = clipped
+    return found.get_template("shards.html.jinja").render(title=title, tables=tables, groups=groups)

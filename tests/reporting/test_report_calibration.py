@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dress.evaluation.report.calibration import calibration_panels
 from dress.files import write_text
-from tests.evaluation.report_store import Store
+from dress.reporting.panels import calibration_panels
+from tests.reporting.report_store import Store
 
 
 def test_a_reward_model_shows_how_well_it_is_calibrated(tmp_path: Path) -> None:

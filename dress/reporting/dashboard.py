@@ -1,8 +1,9 @@
 """The dashboard as plain data: sections of panels, each naming what a run logs.
 
-The W&B workspace (workspace.py) and the picture (picture.py) are both made from it. A name may end
-in `*`. `init/<name>` is the same figure of the model that training began with, and `<name>_low` and
-`<name>_high` are the ends of its 95 % interval: a panel shows them with `<name>`.
+The W&B workspace (here, by the optional package wandb-workspaces) and the picture
+(dashboard_picture.py) are both made from it. A name may end in `*`. `init/<name>` is the same
+figure of the model that training began with, and `<name>_low` and `<name>_high` are the ends of its
+95 % interval: a panel shows them with `<name>`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
+
+from dress.errors import InputError
 
 Kind = Literal["steps", "bars", "turns", "table"]
 BEFORE = "init/"
 TURNS = "world/turns_of_feedback"  # the axis of panels over turns
 _OF_A_TURN = re.compile(r"((?:init/)?world/interaction/.+)_(\d+)(_low|_high)?")
+STEP = "trainer/global_step"
 
 
 @dataclass(frozen=True)
@@ -190,3 +194,38 @@ def home(metric: str) -> list[Panel]:
     if match := _OF_A_TURN.fullmatch(plain):
         return [p for p in panels() if p.kind == "turns" and match[1] in p.metrics]
     return [p for p in panels() if any(fnmatchcase(plain, pattern) for pattern in p.metrics)]
+
+
+def build_workspace(*, entity: str, project: str, name: str) -> Any:
+    """Return the workspace, not saved yet; InputError without the package."""
+    try:
+        from wandb_workspaces.workspaces import Section, Workspace
+    except ImportError as error:
+        raise InputError(
+            "wandb-workspaces is not installed: pip install wandb-workspaces, then try again."
+        ) from error
+    sections = [
+        Section(name=s.title, panels=[_panel(p) for p in s.panels], is_open=True) for s in SECTIONS
+    ]
+    return Workspace(entity=entity, project=project, name=name, sections=sections)
+
+
+def _panel(panel: Panel) -> Any:
+    from wandb_workspaces.reports import v2
+
+    match panel.kind:
+        case "table":
+            (table,) = panel.metrics
+            return v2.WeavePanelSummaryTable(table_name=table)
+        case "bars":
+            return v2.BarPlot(title=panel.title, metrics=_with_before(panel))
+        case "turns":
+            return v2.LinePlot(title=panel.title, x=TURNS, y=_with_before(panel))
+    if any(name.endswith("*") for name in panel.metrics):
+        parts = "|".join(re.escape(name).replace(r"\*", ".*") for name in panel.metrics)
+        return v2.LinePlot(title=panel.title, x=STEP, metric_regex=f"^({parts})$")
+    return v2.LinePlot(title=panel.title, x=STEP, y=list(panel.metrics))
+
+
+def _with_before(panel: Panel) -> list[str]:
+    return [name for metric in panel.metrics for name in (BEFORE + metric, metric)]

@@ -10,14 +10,13 @@ import pytest
 from dress.artifact import Artifact, Building
 from dress.evaluation.benchmark import Labels
 from dress.evaluation.benchmarks.world import WorldBenchmark
-from dress.evaluation.report.collect import select
-from dress.evaluation.report.columns import columns_of
-from dress.evaluation.report.lineage import ancestry
-from dress.evaluation.report.tables import Table, gain_table
 from dress.evaluation.statistics import bootstrap, pool
 from dress.files import append_line
 from dress.jobs.report import combine_of
-from tests.evaluation.report_store import Store
+from dress.reporting.columns import columns_of
+from dress.reporting.selection import ancestry, select
+from dress.reporting.tables import Table, gain_table
+from tests.reporting.report_store import Store
 
 WORLD = "dress.evaluation.benchmarks.world.WorldBenchmark"
 
@@ -40,7 +39,7 @@ def evaluation(
     }
 
     def fill(building: Building) -> None:
-        figures = bootstrap(*pool(names, scenes), WorldBenchmark(scenes=1).metrics, resamples=1)
+        figures = bootstrap(pool(names, scenes), WorldBenchmark(scenes=1).metrics, resamples=1)
         building.write_metrics(figures)
         for number, (cluster, labels) in enumerate(zip(names, scenes, strict=True)):
             row = {"id": f"{number}", "question": "?", "cluster": cluster, "scene": [number]}

@@ -7,10 +7,9 @@ import sys
 import pytest
 
 from dress.errors import InputError
-from dress.evaluation.dashboard.layout import SECTIONS, TURNS, by_turn, home
-from dress.evaluation.dashboard.plots import distinct
-from dress.evaluation.dashboard.sample_rows import LINES, clipped
-from dress.evaluation.dashboard.workspace import build_workspace
+from dress.reporting.dashboard import SECTIONS, TURNS, build_workspace, by_turn, home
+from dress.reporting.dashboard_picture import LINES, clipped
+from dress.reporting.dashboard_plots import distinct
 
 
 def test_a_name_finds_its_panel_with_its_interval_and_that_of_the_model_before() -> None:

@@ -1,7 +1,8 @@
-"""From values to text: the Jinja environments of both files, and how figures are written."""
+"""From values to HTML and Markdown: Jinja environments, texts, figures and pictures."""
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from dress.chat.images import thumbnail
+from dress.data.rejects import Reject
+
+MAX_TEXT = 1200  # characters of a text
 TEMPLATES = Path(__file__).parent / "templates"
+MAX_SIDE = 224  # pixels
 
 
 def environment(*, autoescape: bool) -> Environment:
@@ -53,3 +59,26 @@ def quantity(number: float | None) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return f"{number:.0f}"
+
+
+def clipped(text: object) -> str:
+    text = "" if text is None else str(text)
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+
+
+def picture(folder: Path, name: str) -> str | None:
+    """Return an image file of an artifact, made small, as a data URI; None if it cannot be read."""
+    path = (folder / name).resolve()
+    # the name comes from a file: it must not lead out of the artifact
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        return None
+    return picture_of(path.read_bytes())
+
+
+def picture_of(data: bytes) -> str | None:
+    """Return an encoded image, made small, as a data URI; None if it cannot be decoded."""
+    try:
+        small = thumbnail(data, MAX_SIDE)
+    except Reject:
+        return None
+    return f"data:image/jpeg;base64,{base64.b64encode(small).decode('ascii')}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dress.evaluation.benchmark import Labels, Ratios
-from dress.evaluation.report.significance import Counts, Difference, paired
+from dress.evaluation.statistics import Counts, Difference, paired
 
 
 def identity(ratios: Ratios) -> dict[str, Any]:

@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
-from dress.evaluation.report.columns import Column
-from dress.evaluation.report.evaluations import Evaluation, Row, labels_of
-from dress.evaluation.report.pictures import picture
-
-MAX_TEXT = 1200  # characters of a text
+from dress.reporting.columns import Column, Evaluation, Row, labels_of
+from dress.reporting.rendering import clipped, picture
 
 
 @dataclass(frozen=True)
@@ -103,8 +100,3 @@ def _answer(label: str, rows: Sequence[Row]) -> Answer:
 
 def _reply(row: Row) -> Reply:
     return Reply(clipped(row.get("response")), clipped(row.get("feedback")))
-
-
-def clipped(text: object) -> str:
-    text = "" if text is None else str(text)
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"

@@ -5,26 +5,31 @@ A panel for which no run has anything is left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from dress.errors import InputError
-from dress.evaluation.dashboard.layout import SECTIONS, Panel, Section
-from dress.evaluation.dashboard.plots import bars, plot_panel
-from dress.evaluation.dashboard.run_data import RunData
-from dress.evaluation.dashboard.sample_rows import draw_samples
-from dress.evaluation.report.drawing import STYLE, colour
+from dress.reporting.dashboard import SECTIONS, Panel, Section
+from dress.reporting.dashboard_plots import bars, plot_panel
+from dress.reporting.panels import STYLE, colour
+from dress.reporting.runs import RunData
 
 WIDTH, DPI = 12.8, 100  # inches, 1280 pixels
 COLUMNS = 4
 SAMPLES = 4
 _TOP, _HEAD, _ROW, _BAR, _SAMPLE = 0.55, 0.36, 2.2, 0.13, 1.05  # inches
+# left edge of a column and its width in characters
+SAMPLE_COLUMNS = {"question": (0.0, 42), "response": (0.33, 55), "truth": (0.70, 48)}
+LINES = 5
 
 
 @dataclass(frozen=True)
@@ -107,3 +112,25 @@ def _draw_block(part: SubFigure, block: _Block, runs: Sequence[RunData]) -> None
             plot_panel(axes, block.panels[place], runs)
         else:
             axes.set_axis_off()
+
+
+def draw_samples(
+    part: SubFigure, run: RunData, samples: Sequence[tuple[Image.Image, Mapping[str, Any]]]
+) -> None:
+    grid = part.subplots(len(samples), 2, squeeze=False, width_ratios=[1, 11])
+    for row, (picture, record) in enumerate(samples):
+        left, right = grid[row]
+        left.imshow(picture)
+        left.set_axis_off()
+        right.set_axis_off()
+        for name, (place, width) in SAMPLE_COLUMNS.items():
+            heading = f"{name} under {record['condition']}" if name == "response" else name
+            heading = f"{heading}, step {record['step']}" if name == "response" else heading
+            right.text(place, 1.0, heading, va="top", color="#777777", transform=right.transAxes)
+            text = clipped(str(record[name]), width) or "(nothing)"
+            right.text(place, 0.8, text, va="top", linespacing=1.25, transform=right.transAxes)
+
+
+def clipped(text: str, width: int) -> str:
+    """Break a text into at most LINES lines."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=LINES, placeholder=" ..."))

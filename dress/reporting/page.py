@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dress.evaluation.report.calibration import calibration_panels
-from dress.evaluation.report.collect import Selection
-from dress.evaluation.report.columns import Column, CombineOf, columns_of
-from dress.evaluation.report.compare import Figures, metric_figures
-from dress.evaluation.report.curves import interaction_panels, loss_panels
-from dress.evaluation.report.drawing import Panel
-from dress.evaluation.report.figures import gain_panels, headline_panels
-from dress.evaluation.report.formats import environment
-from dress.evaluation.report.gallery import gallery
-from dress.evaluation.report.lineage import ancestry, tree
-from dress.evaluation.report.question_types import type_figures
-from dress.evaluation.report.tables import (
+from dress.reporting.columns import Column, CombineOf, columns_of
+from dress.reporting.comparison import Figures, metric_figures, type_figures
+from dress.reporting.gallery import gallery
+from dress.reporting.panels import (
+    Panel,
+    calibration_panels,
+    gain_panels,
+    headline_panels,
+    interaction_panels,
+    loss_panels,
+)
+from dress.reporting.rendering import environment
+from dress.reporting.runs import making_of
+from dress.reporting.selection import Selection, ancestry, tree
+from dress.reporting.tables import (
     HEADLINE_TITLE,
     INTERACTION_TITLE,
     OTHER_TITLE,
@@ -26,7 +29,6 @@ from dress.evaluation.report.tables import (
     make_table,
     metric_tables,
 )
-from dress.evaluation.report.training import making_of
 from dress.version import code_version
 
 GAINS = (

@@ -10,9 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from dress.evaluation.dashboard.layout import BEFORE, Panel
-from dress.evaluation.dashboard.run_data import Figure, RunData
-from dress.evaluation.report.drawing import colour
+from dress.reporting.comparison import Figure
+from dress.reporting.dashboard import BEFORE, Panel
+from dress.reporting.panels import colour
+from dress.reporting.runs import RunData
 
 STYLES: Sequence[Literal["-", "--", ":", "-."]] = ("-", "--", ":", "-.")
 _INK = "#333333"

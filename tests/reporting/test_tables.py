@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from dress.evaluation.table import gain_line, headline_gains, table
+from dress.reporting.comparison import gain_line, headline_gains
+from dress.reporting.tables import table
 
 BEFORE = {
     "world/helpfulness": 0.5,
