@@ -6,11 +6,9 @@ import math
 from itertools import combinations
 from typing import Any, Literal, get_args
 
-from dress.chat.encoders import Requires
-from dress.chat.loss_turns import supervised_turns
+from dress.chat.encoders import Requires, supervised_turns
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import EncodedGroup, Sample
 
 PairRule = Literal["all", "best_worst"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from dress.chat.encoders import Requires
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.types import Dialogue, EncodedGroup, Sample
 
 Judged = Callable[[Sample, int], object]

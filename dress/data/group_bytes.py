@@ -10,9 +10,9 @@ import tarfile
 from collections.abc import Iterator
 
 from dress.data.member_names import base_plus_ext
-from dress.data.rejects import Reject
 from dress.data.schema import from_json, parse_json
 from dress.data.shards import MAX_GROUP_BYTES, MAX_MEMBER_BYTES, group_key
+from dress.errors import Reject
 from dress.types import Sample
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")

@@ -16,12 +16,11 @@ from jaxtyping import Int
 
 from dress.data.group_bytes import check_size, read_group
 from dress.data.reading import explained
-from dress.data.rejects import Reject
 from dress.data.schema import SCHEMA_VERSION
 from dress.data.shards import INDEX_NAME, OFFSETS_SUFFIX
 from dress.data.stores.cache import CachedStore, ShardCache
 from dress.data.stores.store import Store, is_remote, open_store
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Sample
 
 MAX_INDEX = 256 * 2**20  # bytes; 100,000 shards take 20 million

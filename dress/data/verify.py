@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.data.shards import INDEX_NAME
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Sample
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.feedback.request import DATA_RULE, marked, strict_object
 
 

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.evaluation.benchmark import Answered, Judged, Labels
 from dress.evaluation.judge import Judge
 from dress.files import write_json, write_lines

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.types import Dialogue, Feedback, Sample
 
 

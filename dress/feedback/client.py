@@ -13,8 +13,7 @@ from typing import Any, Self
 from openai import APIError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.chat import ChatCompletion
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.chat_errors import explained, long_wait
 from dress.feedback.endpoint import api_key, check_url, is_loopback
 from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, read_reply

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dress.assistant import Assistant
-from dress.chat.facts import expected_answer
+from dress.chat.judging import expected_answer
 from dress.data.collate import TreeCollator
 from dress.feedback.drawing import Drawn, as_group, one_batch
 from dress.feedback.reward_scorer import RewardScorer, answered

@@ -10,8 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.client import ChatClient
 from dress.feedback.loop_thread import LoopThread
 from dress.feedback.rubric import Show, messages, reply_schema

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dress.data.object_words import SynonymTable, there_is, there_is_sentence
 from dress.feedback.note import Note, plain_note
-from dress.feedback.phrases import there_is, there_is_sentence
-from dress.feedback.synonyms import SynonymTable
 
 _NAMED_AT_MOST = 3  # objects that one critique spells out
 _WORD = re.compile(r"[a-z]+")

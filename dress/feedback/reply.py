@@ -14,7 +14,7 @@ from typing import Any
 
 from openai.types.chat import ChatCompletion
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.files import is_unicode
 from dress.records import whole_number
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.feedback.reply import fitted
 from dress.files import write_text
 from dress.fingerprint import canonical_json

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from dress.assistant import Assistant, Prompt
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.types import Dialogue, Sample, Turn
 
 

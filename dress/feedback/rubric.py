@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from dress.chat.images import as_shown
-from dress.data.rejects import Reject
 from dress.data.shards import image_suffix
+from dress.errors import Reject
 from dress.feedback.request import DATA_RULE, marked, strict_object
 from dress.types import RATINGS, Dialogue, Sample
 from dress.world.language import caption

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from dress.chat.condition import BANK
+from dress.data.object_words import SynonymTable, load_synonyms, there_is_sentence
 from dress.errors import InputError
 from dress.feedback.note import Note, plain_note
 from dress.feedback.object_rules import (
@@ -19,9 +19,8 @@ from dress.feedback.object_rules import (
     read_answer,
     truth_note,
 )
-from dress.feedback.phrases import there_is_sentence
 from dress.feedback.refusals import Stance, read_stance
-from dress.feedback.synonyms import SynonymTable, load_synonyms
+from dress.records import BANK
 from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample
 
 Detail = Literal["hint", "reveal"]

@@ -14,10 +14,10 @@ from hydra.utils import instantiate
 from dress.artifact import Artifact
 from dress.chat.condition import chosen_target, has_learned
 from dress.data.lvlm_nlf_writer import FOLDER, LvlmNlfWriter
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
 from dress.data.split import SPLITS
 from dress.data.verify import read_all
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
 from dress.feedback.endpoint import SAME_REPLIES
 from dress.feedback.tally import Tally

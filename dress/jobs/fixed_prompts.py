@@ -15,10 +15,10 @@ from dress.artifact import Building
 from dress.assistant import Assistant, Prompt
 from dress.chat.condition import chosen_target
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.data.shard_set import ShardSet
 from dress.data.stores.store import below
+from dress.errors import Reject
 from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
 from dress.feedback.given import GivenAnnotator
 from dress.feedback.tally import Tally

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from dress.chat.images import thumbnail
-from dress.data.rejects import Reject
+from dress.errors import Reject
 
 MAX_TEXT = 1200  # characters of a text
 TEMPLATES = Path(__file__).parent / "templates"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from dress.chat.condition import BANK
+from dress.records import BANK
 from dress.types import ASPECTS, RATINGS, Feedback, Judgement
 from dress.world.hints import answer_hint, place_hint
 from dress.world.language import Mention, kind_phrase

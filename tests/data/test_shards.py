@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import webdataset
 
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.data.shards import ShardWriter, group_key, offsets_path
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Sample
 from tests.chat.tiny_chat import make_sample, picture
 

@@ -8,8 +8,7 @@ import pytest
 
 from dress.assistant import Prompt
 from dress.chat.condition import Condition
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.oracle import OracleAnnotator
 from dress.feedback.refinement import RefinementRollout
 from dress.feedback.rollout import Sampling

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.feedback.reply import read_reply
 from dress.feedback.request import strict_object
 

@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from worlds import DESCRIBE, VALUES, asked, generators, scenes
 
-from dress.chat.condition import BANK
+from dress.records import BANK
 from dress.types import Feedback
 from dress.world.corpus import Flaws, flawed_response
 from dress.world.language import NUMBERS, description, parse_mentions

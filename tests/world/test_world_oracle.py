@@ -11,7 +11,7 @@ import random
 import pytest
 from worlds import BLUE_SQUARE, DESCRIBE, GREEN_CROSS, PERFECT, RED_CIRCLE, SCENE, benign, harmful
 
-from dress.chat.condition import BANK
+from dress.records import BANK
 from dress.types import ASPECTS, Feedback
 from dress.world.oracle import Oracle
 from dress.world.questions import Question

@@ -8,8 +8,7 @@ from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
 
-from dress.chat.condition import BANK
-from dress.data.rejects import Reject
+from dress.data.object_words import SynonymTable, listing, load_synonyms, there_is, with_article
 from dress.data.sources.coco_index import CocoImage, CocoIndex, read_index
 from dress.data.sources.photographs import (
     data_root,
@@ -19,10 +18,9 @@ from dress.data.sources.photographs import (
     read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
-from dress.errors import InputError
-from dress.feedback.phrases import listing, there_is, with_article
-from dress.feedback.synonyms import SynonymTable, load_synonyms
+from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
+from dress.records import BANK
 from dress.types import Dialogue, Sample, Turn
 
 CAPTION_REQUESTS = ("Give this picture a short caption.", "Write a caption for this picture.")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 
 
 @dataclass(frozen=True)

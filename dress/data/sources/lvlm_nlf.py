@@ -13,8 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dress.chat.condition import BANK
-from dress.data.rejects import Reject
 from dress.data.sources.coco import CAPTION_REQUESTS
 from dress.data.sources.json_lines import json_lines
 from dress.data.sources.lvlm_nlf_row import Row
@@ -26,8 +24,9 @@ from dress.data.sources.photographs import (
     read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
+from dress.records import BANK
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 
 _ASPECT_OF_NAME = {"hallucination": "honesty", **{aspect: aspect for aspect in ASPECTS}}

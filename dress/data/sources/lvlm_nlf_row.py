@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.records import RATINGS, Feedback, Judgement, Turn, whole_number
 
 CRITIQUE_KEYS = ("critique NLF", "critique_NLF")  # as released; as others write it

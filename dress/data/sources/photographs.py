@@ -9,9 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dress.chat.images import decode_image
-from dress.data.rejects import Reject
 from dress.data.sources.source import Part, Source
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.files import is_unicode
 from dress.fingerprint import content_hash
 from dress.records import Sample

@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dress.chat.condition import BANK
-from dress.data.rejects import Reject
 from dress.data.sources.fields import Fields
 from dress.data.sources.json_rows import Row, json_rows
 from dress.data.sources.photographs import (
@@ -21,8 +19,9 @@ from dress.data.sources.photographs import (
     read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
+from dress.records import BANK
 from dress.types import Dialogue, Sample
 
 Content = tuple[Sequence[Dialogue], Mapping[str, Any]]  # dialogues and annotations of a row

@@ -9,8 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dress.chat.condition import BANK
-from dress.data.rejects import Reject
 from dress.data.sources.json_lines import json_lines
 from dress.data.sources.photographs import (
     data_root,
@@ -20,8 +18,9 @@ from dress.data.sources.photographs import (
     read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
+from dress.records import BANK
 from dress.types import Dialogue, Sample, Turn
 
 CANDIDATE_KINDS = ("reference", "compliant")

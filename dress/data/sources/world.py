@@ -6,9 +6,9 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dress.chat.condition import BANK
 from dress.data.sources.source import Part, Source
 from dress.errors import InputError
+from dress.records import BANK
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
 from dress.world.language import caption

@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
-from dress.data.rejects import Reject
 from dress.data.sources.coco_index import read_index
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.evaluation.benchmark import Answered, Example, Label, Labels, Ratios
 from dress.evaluation.benchmarks.chair import drawn
 from dress.evaluation.public import PublicBenchmark, Unanswered

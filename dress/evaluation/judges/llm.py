@@ -8,8 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.evaluation.judge import JudgeRequest
 from dress.feedback.client import ChatClient
 from dress.feedback.loop_thread import LoopThread

@@ -1,4 +1,4 @@
-"""Find the object categories that a text names, through a table of everyday words."""
+"""Names of objects in English: put into phrases, and found in texts by a table of words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from dress.errors import InputError
 from dress.files import read_text, text_lines
 
 COCO_SYNONYMS = Path(__file__).with_name("coco_synonyms.yaml")
-
 _TOKEN = re.compile(r"[a-z0-9]+(?:'[a-z]+)?|[.,;:!?()]")
 _IRREGULAR = {
     "person": "people",
@@ -40,6 +39,34 @@ _BEFORE_FRUIT = set(
 _AFTER_FRUIT = set(
     ". , ; : ! ? ( ) and or on in with is next near beside from to at by sits lies slice".split()
 )
+
+
+def is_plural(name: str) -> bool:
+    return name.endswith("s") and not name.endswith(("ss", "us"))
+
+
+def with_article(name: str) -> str:
+    """`a dog`, `an oven`, `scissors`."""
+    if is_plural(name):
+        return name
+    return f"an {name}" if name[:1] in tuple("aeiou") else f"a {name}"
+
+
+def listing(names: Sequence[str]) -> str:
+    """`a dog, an oven and scissors`."""
+    phrases = [with_article(name) for name in names]
+    return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
+
+
+def there_is(name: str, *, absent: bool = False) -> str:
+    """`there is a dog`, `there are no scissors`."""
+    verb = "are" if is_plural(name) else "is"
+    return f"there {verb} no {name}" if absent else f"there {verb} {with_article(name)}"
+
+
+def there_is_sentence(name: str, *, absent: bool = False) -> str:
+    phrase = there_is(name, absent=absent)
+    return f"{phrase[0].upper()}{phrase[1:]}."
 
 
 @dataclass(frozen=True)

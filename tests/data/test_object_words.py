@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from dress.data.object_words import listing, load_synonyms, plural, there_is
 from dress.errors import InputError
-from dress.feedback.phrases import listing, there_is
-from dress.feedback.synonyms import load_synonyms, plural
 from tests.data.coco_files import shared_data
 
 TABLE = load_synonyms()
