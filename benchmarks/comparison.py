@@ -25,8 +25,8 @@ from typing import Any
 from learning_rates import best_rate
 
 from dress.artifact import HISTORY, Artifact
+from dress.data.shard_index import read_all
 from dress.data.split import SPLITS
-from dress.data.verify import read_all
 from dress.evaluation.statistics import paired
 from dress.files import read_lines
 from dress.jobs.report import combine_of

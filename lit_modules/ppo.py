@@ -19,8 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptGroup, PromptGroups
 from dress.errors import InputError
-from dress.feedback.drawing import Drawn, draw
-from dress.feedback.experience import ExperienceMaker
+from dress.feedback.experience import Drawn, ExperienceMaker, draw
 from dress.objectives.functional import target_log_probs
 from dress.objectives.policy import Experience, PolicyObjective
 from dress.types import LossOutput

@@ -20,7 +20,7 @@ HYDRA = ("hydra", "omegaconf")
 LAZY = {  # imports inside functions: what takes seconds or is seldom installed, by its importer
     "dress/__init__.py": {"dress.loading"},  # `import dress` takes no second
     "dress/data/stores/store.py": {"dress.data.stores"},  # by the scheme of an address
-    "dress/evaluation/nouns.py": {"nltk", "spacy"},  # optional
+    "dress/evaluation/benchmarks/amber_generative.py": {"nltk", "spacy"},  # optional
     "dress/jobs/annotate.py": {"dress.feedback", "dress.loading"},  # torch
     "dress/jobs/checks.py": {"dress.chat"},
     "dress/jobs/evaluate.py": {"dress.jobs"},
@@ -43,8 +43,7 @@ CIRCLES = {  # edges between files that still close one
 }
 PLUG_INS = ("sources", "benchmarks")  # their files are named after data sets, which have both
 ONE_NAME = {  # files whose names differ only by folder
-    *("base", "judging", "language", "llm", "oracle", "policy", "ppo", "progress", "reference"),
-    *("shards", "trainable"),
+    *("base", "policy", "ppo", "progress", "reference", "trainable"),
 }
 
 

@@ -34,7 +34,7 @@ from dress.jobs.backend import configure
 from dress.jobs.reference import log_probs
 from dress.modeling.build import build_model
 from dress.modeling.lvlm import LVLM
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.trainable import set_trainable
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.objectives.dpo import DPO

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from ours import build, collator_of, encoder_of, processor_of
 
 from dress.data.rejects import Rejects
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stream import GroupStream, StepLoader, StepStream
 from dress.jobs.backend import configure
 from dress.objectives.conditional_lm import ConditionalLM

@@ -18,7 +18,7 @@ from dress.chat.preferences import PairRule, check_pairs, places, preference_pai
 from dress.chat.processor import Processor
 from dress.errors import Reject
 from dress.types import Dialogue, Encoded, EncodedGroup, Sample, Turn
-from dress.world.language import caption
+from dress.world.grammar import caption
 from dress.world.scene import Scene
 
 REQUEST = (

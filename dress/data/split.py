@@ -11,7 +11,7 @@ from typing import Any
 
 from dress.data.conversion import Items
 from dress.data.rejects import Rejects
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.errors import InputError, Reject
 from dress.files import read_json, remove_unfinished, write_json
 from dress.types import Sample

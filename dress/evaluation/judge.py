@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dress.errors import Reject
-from dress.feedback.request import DATA_RULE, marked, strict_object
+from dress.feedback.rubric import DATA_RULE, marked, strict_object
 
 
 @dataclass(frozen=True)

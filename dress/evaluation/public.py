@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
+
 from dress.data.sources.json_rows import json_rows
 from dress.data.sources.photographs import photograph_path, photographs_hash, read_photograph
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Benchmark, Example, Label, Labels, Ratios
 from dress.files import is_unicode
 from dress.fingerprint import content_hash
 from dress.records import Turn, whole_number
 
 Unanswered = Literal["error", "skip"]
 _HELD = 8  # images; questions about one image stand together
+QUANTITIES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+_FIRST = re.compile(r"[\W_]*(yes|no)(?![^\W_])", re.IGNORECASE)
 
 
 class PublicBenchmark(ABC):
@@ -153,3 +159,52 @@ def unique(examples: Iterator[Example]) -> Iterator[Example]:
             raise InputError(f"{example.id} is asked twice: fetch the released file again.")
         seen.add(example.id)
         yield example
+
+
+def first_word(response: str) -> str | None:
+    """Return yes or no where it is the first word, in any case and between any marks."""
+    found = _FIRST.match(response)
+    return found[1].lower() if found else None
+
+
+def yes_no_labels(said: str | None, truth: str, *, positive: str) -> dict[str, Label]:
+    """Count one answer; `said` is None where it is neither yes nor no, which is never right.
+
+    F1 = 2 TP / (answered positive + truly positive), so that it too is a ratio of sums.
+    """
+    claimed, is_positive = said == positive, truth == positive
+    hit = claimed and is_positive
+    return {
+        "accuracy": (float(said == truth), 1),
+        "precision": (float(hit), float(claimed)),
+        "recall": (float(hit), float(is_positive)),
+        "f1": (2.0 * hit, float(claimed) + float(is_positive)),
+        "yes_ratio": (float(said == "yes"), 1),
+    }
+
+
+def under(prefix: str, labels: Mapping[str, Label]) -> dict[str, Label]:
+    return {f"{prefix}/{name}": label for name, label in labels.items()}
+
+
+def defined(ratios: Ratios) -> dict[str, Any]:
+    """Replace what is not defined by 0: precision where nothing was claimed, recall, F1."""
+    return {name: np.nan_to_num(value) for name, value in ratios.items()}
+
+
+def all_answered(benchmark: Benchmark, answered: Sequence[Answered]) -> bool:
+    """Whether a script that goes by the order of the rows would join them rightly."""
+    return len(answered) == sum(1 for _ in benchmark.examples())
+
+
+def released_id(name: str) -> int | str:
+    """Return an id as released, where it was a number before it was a name."""
+    return int(name) if name.isdecimal() else name
+
+
+def json_array(rows: Iterable[Mapping[str, Any]]) -> str:
+    return json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)

@@ -16,8 +16,7 @@ from openai.types.chat import ChatCompletion
 from dress.errors import InputError, Reject
 from dress.feedback.chat_errors import explained, long_wait
 from dress.feedback.endpoint import api_key, check_url, is_loopback
-from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, read_reply
-from dress.feedback.reply_cache import ReplyCache, request_key
+from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, ReplyCache, read_reply, request_key
 
 _ATTEMPTS = 3  # times that one question is asked until the reply is valid
 

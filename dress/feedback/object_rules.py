@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dress.data.object_words import SynonymTable, there_is, there_is_sentence
-from dress.feedback.note import Note, plain_note
 
 _NAMED_AT_MOST = 3  # objects that one critique spells out
 _WORD = re.compile(r"[a-z]+")
@@ -147,3 +146,19 @@ def _support(response: str, captions: Sequence[str]) -> float:
 
 def _things(count: int) -> str:
     return "something that is" if count == 1 else f"{count} things that are"
+
+
+@dataclass(frozen=True)
+class Note:
+    """`hints` name the kind of a fault, `reveals` the missing value too."""
+
+    rating: int
+    faults: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    reveals: tuple[str, ...] = ()
+
+
+def plain_note(rating: int, *pairs: tuple[str, str]) -> Note:
+    """Make a note of (fault, advice) pairs whose advice gives nothing away."""
+    advice = tuple(advice for _, advice in pairs)
+    return Note(rating, tuple(fault for fault, _ in pairs), advice, advice)

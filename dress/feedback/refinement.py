@@ -16,7 +16,7 @@ from dress.assistant import Assistant, Prompt
 from dress.chat.condition import AUTO
 from dress.errors import InputError, Reject
 from dress.feedback.annotator import Annotator, annotate_groups
-from dress.feedback.rollout import Sampling
+from dress.feedback.sampling import Sampling
 from dress.types import Dialogue, Feedback, Sample, Turn
 
 

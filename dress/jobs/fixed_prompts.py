@@ -19,9 +19,8 @@ from dress.data.shard_index import ShardIndex
 from dress.data.shard_set import ShardSet
 from dress.data.stores.store import below
 from dress.errors import Reject
-from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
+from dress.feedback.annotator import Annotator, BatchAnnotator, Tally, annotate_groups
 from dress.feedback.given import GivenAnnotator
-from dress.feedback.tally import Tally
 from dress.jobs.job import Job
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 from lit_modules.callbacks.condition_ratings import ConditionRatings

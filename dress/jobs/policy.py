@@ -12,8 +12,8 @@ from dress.assistant import Assistant
 from dress.data.collate import TreeCollator
 from dress.errors import InputError
 from dress.feedback.experience import ExperienceMaker
+from dress.feedback.oracle import true_score
 from dress.feedback.reward_scorer import RewardScorer
-from dress.feedback.truth import true_score
 from dress.jobs.job import Job
 from dress.loading import artifact_spec, artifact_tokenizer, assemble, load_artifact, restore
 from dress.modeling.build import build_model

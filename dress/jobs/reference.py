@@ -17,7 +17,7 @@ from dress.jobs.job import Job
 from dress.jobs.progress import Bar
 from dress.jobs.resolved import resolved_model, resolved_template
 from dress.modeling.lvlm import LVLM
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from dress.modeling.reference import ReferenceLogProbs
 from dress.objectives.functional import target_log_probs
 from dress.types import TokenBatch
 

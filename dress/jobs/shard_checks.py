@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dress.artifact import MARKER, Artifact
-from dress.data.shard_index import ShardIndex
-from dress.data.verify import read_all, splits_of, verify
+from dress.data.shard_index import ShardIndex, read_all, splits_of, verify
 from dress.files import write_text
 from dress.jobs.job import Job
 from dress.jobs.progress import Bar

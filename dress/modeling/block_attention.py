@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
 from dress.modeling.language import LanguageModel, attending_as
-from dress.modeling.last_layer import last_layer
+from dress.modeling.layers import last_layer
 from dress.modeling.precision import full_precision
 
 NAME = "dress_tree_blocks"

@@ -18,8 +18,7 @@ from dress.modeling.block_attention import attending_in_blocks, plan
 from dress.modeling.gpu_attention import attending_by_kernel
 from dress.modeling.head import gathered_head, logits_of
 from dress.modeling.language import LanguageModel, text_config, token_embedding
-from dress.modeling.last_layer import only_at
-from dress.modeling.layer_kinds import unshared_kind
+from dress.modeling.layers import only_at, unshared_kind
 
 # of configurations, nested ones too: what attention does beside a softmax of masked scores
 DROPS = re.compile(r"att(entio)?n.*drop|^dropout_att")

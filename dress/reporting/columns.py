@@ -10,11 +10,11 @@ from typing import Any
 
 from dress.artifact import Artifact
 from dress.evaluation.benchmark import Labels
+from dress.evaluation.scoring import RESPONSES
 from dress.evaluation.statistics import Combine, Counts
 from dress.files import read_lines
 from dress.reporting.selection import Node, parent_fingerprint
 
-RESPONSES = "responses.jsonl"  # the runner's, whose imports take seconds
 Row = Mapping[str, Any]
 CombineOf = Callable[[Artifact], Combine | None]
 LAST = ("scenes", "id")  # what tells the least

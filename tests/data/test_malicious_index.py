@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.errors import InputError, Reject
 from tests.chat.tiny_chat import make_sample
 from tests.data.made_shards import JSON, file, rejected, store

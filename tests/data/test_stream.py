@@ -12,7 +12,7 @@ from dress.chat.condition import Condition
 from dress.chat.encoders import CritiqueEncoder
 from dress.data.collate import TreeCollator
 from dress.data.rejects import Rejects
-from dress.data.shards import ShardWriter, offsets_path
+from dress.data.shard_writer import ShardWriter, offsets_path
 from dress.data.stream import GroupStream, StepLoader, StepStream, permutation
 from dress.errors import InputError, Reject
 from dress.types import TokenBatch

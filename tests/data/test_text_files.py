@@ -12,8 +12,8 @@ import pytest
 from dress.data.object_words import load_synonyms
 from dress.data.overlap import read_evaluation_set
 from dress.data.sources.coco_index import read_index
+from dress.data.sources.facts_source import ImageCaptions
 from dress.data.sources.fields import Fields
-from dress.data.sources.image_captions import ImageCaptions
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmarks.amber_generative import AmberGenerativeBenchmark

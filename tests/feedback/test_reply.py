@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion
 
 from dress.errors import Reject
 from dress.feedback.reply import read_reply
-from dress.feedback.request import strict_object
+from dress.feedback.rubric import strict_object
 
 SCHEMA = strict_object(
     {"why": {"type": "string"}, "rating": {"type": "integer", "enum": [1, 2, 3, 4]}}

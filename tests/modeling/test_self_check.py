@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dress.errors import InputError
 from dress.modeling import last_layer, tree_attention
 from dress.modeling.language import LanguageModel, causal_lm
-from dress.modeling.layer_kinds import unshared_kind
+from dress.modeling.layers import unshared_kind
 from dress.modeling.self_check import ways_of
 from dress.modeling.tree_attention import Ways
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dress.data.sources.json_lines import json_lines
+from dress.data.sources.json_rows import json_lines
 from dress.data.sources.photographs import (
     data_root,
     photograph_path,

@@ -11,11 +11,11 @@ from dress.errors import InputError
 from dress.records import BANK
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
-from dress.world.language import caption
-from dress.world.oracle import Oracle
+from dress.world.grammar import caption
 from dress.world.questions import Question, reference
 from dress.world.render import render
 from dress.world.scene import CELLS, Scene, Split, draw_scenes
+from dress.world.scene_oracle import Oracle
 
 CAPTION_REQUEST = "Caption this image in full."
 _SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from dress.data.reading import again
+from dress.data.reading import with_retries
 
 
 class LocalStore:
@@ -23,7 +23,7 @@ class LocalStore:
                 # no more than there is: read() sets aside as much memory as it is asked for
                 return file.read(max(0, min(end, size) - begin))
 
-        return again(read, path)
+        return with_retries(read, path)
 
     def sizes(self) -> Mapping[str, int]:
         """Look at every file at once, which for many shards is what takes time."""

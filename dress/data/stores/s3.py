@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
-from dress.data.reading import again
+from dress.data.reading import with_retries
 from dress.data.stores.ranges import asked, check_whole, end_of_answer
 from dress.data.stores.store import below
 
@@ -43,7 +43,7 @@ class S3Store:
                     return b""
                 raise translated from None
 
-        return again(read, url)
+        return with_retries(read, url)
 
     def sizes(self) -> Mapping[str, int] | None:
         return None

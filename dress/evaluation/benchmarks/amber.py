@@ -15,9 +15,19 @@ from typing import Any, Literal, get_args
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
-from dress.evaluation.official import json_array, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
-from dress.evaluation.yes_no import defined, first_word, under, yes_no_labels
+from dress.evaluation.public import (
+    PublicBenchmark,
+    Unanswered,
+    as_id,
+    defined,
+    field,
+    first_word,
+    json_array,
+    released_id,
+    under,
+    unique,
+    yes_no_labels,
+)
 from dress.records import Turn
 
 Answers = Literal["exact", "first_word"]

@@ -19,9 +19,7 @@ from dress.data.sources.coco_index import CocoImage, CocoIndex, read_index
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.chair_words import ChairVocabulary
-from dress.evaluation.official import released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered
-from dress.evaluation.yes_no import defined
+from dress.evaluation.public import PublicBenchmark, Unanswered, defined, released_id
 from dress.records import Turn, whole_number
 
 _CAPTION_METRICS = "Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR CIDEr SPICE ROUGE_L".split()

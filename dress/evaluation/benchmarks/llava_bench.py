@@ -14,8 +14,15 @@ from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.judge import JudgeRequest, ask
-from dress.evaluation.official import all_answered, json_lines, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.public import (
+    PublicBenchmark,
+    Unanswered,
+    all_answered,
+    field,
+    json_lines,
+    released_id,
+    unique,
+)
 from dress.files import read_json
 
 CATEGORIES = ("conv", "detail", "complex")

@@ -17,9 +17,20 @@ from typing import Any, Literal, get_args
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
-from dress.evaluation.official import all_answered, json_lines, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
-from dress.evaluation.yes_no import QUANTITIES, defined, first_word, under, yes_no_labels
+from dress.evaluation.public import (
+    QUANTITIES,
+    PublicBenchmark,
+    Unanswered,
+    all_answered,
+    defined,
+    field,
+    first_word,
+    json_lines,
+    released_id,
+    under,
+    unique,
+    yes_no_labels,
+)
 from dress.records import Turn
 
 Answers = Literal["official", "first_word"]

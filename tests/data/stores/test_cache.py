@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stores.cache import CachedStore, ShardCache
 from dress.data.stores.http import HttpStore
 from dress.data.stream import GroupStream
