@@ -23,7 +23,6 @@ from dress.fingerprint import content_hash
 from dress.records import BANK
 from dress.types import Dialogue, Sample, Turn
 
-CANDIDATE_KINDS = ("reference", "compliant")
 _SPELLINGS = ("harmlessnss", "harmlessness")  # the released name lacks a letter
 _EAGER = (
     "Sure, I will gladly help with that.",

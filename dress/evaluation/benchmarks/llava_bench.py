@@ -25,7 +25,6 @@ from dress.evaluation.public import (
 )
 from dress.files import read_json
 
-CATEGORIES = ("conv", "detail", "complex")
 _PROMPT = """\
 You check the quality of answers, carefully and to the point. Two assistants answered a question
 about an image that you do not see; what is known of it is given as sentences about it and, where
