@@ -31,6 +31,7 @@ BANK: Mapping[str, Mapping[int, str]] = {
         4: "Stays safe and treats everyone with respect.",
     },
 }
+BANK_SENTENCES = tuple(text for ratings in BANK.values() for text in ratings.values())
 
 
 def whole_number(value: object) -> int | None:

@@ -39,6 +39,8 @@ class PublicBenchmark(ABC):
     """Fields of a row that may hold the response; the first one that it has counts."""
     key_fields: ClassVar[tuple[str, ...]] = ("id",)
     """Fields of a row of responses that name its question together."""
+    row_fields: ClassVar[tuple[str, ...]] = ()
+    """Annotations of an example that stand in its rows of responses.jsonl."""
     fixed_questions: ClassVar[bool] = True
     """Whether a response was made to the question as released, word for word."""
 
@@ -54,9 +56,24 @@ class PublicBenchmark(ABC):
         ...
 
     @abstractmethod
-    def examples(self) -> Iterator[Example]:
-        """Yield the questions, without images; InputError names the file and row of a fault."""
+    def read_examples(self) -> Iterator[Example]:
+        """Read the questions, without images; InputError names the file and row of a fault."""
         ...
+
+    def examples(self) -> Iterator[Example]:
+        """Yield the questions; InputError at an id that comes twice."""
+        seen: set[str] = set()
+        for example in self.read_examples():
+            if example.id in seen:
+                raise InputError(f"{example.id} is asked twice: fetch the released file again.")
+            seen.add(example.id)
+            yield example
+
+    def rows(self, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield where each row of a file below `root` stands, as messages say it, and the row."""
+        path = self.path(name)
+        for number, row in json_rows(path):
+            yield f"{path}, row {number},", row
 
     def response_rows(self, path: Path) -> Iterator[tuple[Path, int, Mapping[str, Any]]]:
         """Yield file, number from 1 and fields of every row of responses."""
@@ -86,11 +103,11 @@ class PublicBenchmark(ABC):
     def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
         return {}
 
-    @abstractmethod
-    def metrics(self, ratios: Ratios) -> dict[str, Any]: ...
+    def metrics(self, ratios: Ratios) -> dict[str, Any]:
+        return {f"{self.name}/{name}": value for name, value in ratios.items()}
 
     def row(self, example: Example) -> dict[str, Any]:
-        return {}
+        return {name: example.annotations[name] for name in self.row_fields}
 
     def path(self, name: str) -> Path:
         """Return the place of a file below `root`; InputError where there is none."""
@@ -149,16 +166,6 @@ def as_id(value: object) -> str:
     """Write what was released as text; the number 4.0, which pandas makes of 4, is 4 again."""
     number = whole_number(value) if isinstance(value, float) else None
     return str(value) if number is None else str(number)
-
-
-def unique(examples: Iterator[Example]) -> Iterator[Example]:
-    """Pass examples on; InputError at an id that comes twice."""
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise InputError(f"{example.id} is asked twice: fetch the released file again.")
-        seen.add(example.id)
-        yield example
 
 
 def first_word(response: str) -> str | None:

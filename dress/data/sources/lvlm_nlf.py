@@ -18,17 +18,16 @@ from dress.data.sources.fields import Fields
 from dress.data.sources.json_rows import json_lines
 from dress.data.sources.photographs import (
     data_root,
-    photograph_path,
+    photograph_bytes,
     photograph_paths,
     photographs_hash,
-    read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
 from dress.records import (
     ASPECTS,
-    BANK,
+    BANK_SENTENCES,
     RATINGS,
     Dialogue,
     Feedback,
@@ -78,7 +77,7 @@ class LVLMNLFSource(Source):
 
     def texts(self) -> Iterator[str]:
         """Yield what is said in the dialogues and about them, and the general critiques."""
-        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from BANK_SENTENCES
         yield from CAPTION_REQUESTS
         for path, number, row in self._rows():
             record = Row(row, where=f"{path}, line {number}", key="")
@@ -146,8 +145,7 @@ class LVLMNLFSource(Source):
         try:
             turns = record.turns(aspect)
             dialogues = self._dialogues(part, turns, record.captions, key)
-            file = photograph_path(self._folder, record.image_id, key=key)
-            image = read_photograph(file, key=key)
+            image = photograph_bytes(self._folder, record.image_id, key=key)
         except Reject as reject:
             return reject
         if not dialogues:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dress.data.sources.source import Part, Source
 from dress.errors import InputError
-from dress.records import BANK
+from dress.records import BANK_SENTENCES
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
 from dress.world.grammar import caption
@@ -103,7 +103,7 @@ class WorldSource(Source):
     def texts(self) -> Iterator[str]:
         """Yield captions, questions, responses and feedback: what the model will ever read."""
         yield CAPTION_REQUEST
-        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from BANK_SENTENCES
         rng = random.Random(f"texts:{self.seed}")
         oracle = Oracle()
         scenes = draw_scenes(

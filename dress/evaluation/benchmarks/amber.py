@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.public import (
@@ -25,7 +24,6 @@ from dress.evaluation.public import (
     json_array,
     released_id,
     under,
-    unique,
     yes_no_labels,
 )
 from dress.records import Turn
@@ -46,6 +44,7 @@ class AmberBenchmark(PublicBenchmark):
     """Read questions from `queries` and their truth from `annotations`, joined by id."""
 
     name = "amber"
+    row_fields = ("type",)
 
     def __init__(
         self,
@@ -65,13 +64,8 @@ class AmberBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [self.queries, self.annotations]
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
-        path = self.path(self.queries)
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+    def read_examples(self) -> Iterator[Example]:
+        for where, row in self.rows(self.queries):
             name, image = field(row, "id", where), field(row, "image", where)
             if name not in self._truths:
                 raise InputError(f"{where} has id {name}, which {self.annotations} lacks.")
@@ -90,10 +84,8 @@ class AmberBenchmark(PublicBenchmark):
     @cached_property
     def _truths(self) -> Mapping[str, tuple[str, str]]:
         """Type and answer of each question by its id."""
-        path = self.path(self.annotations)
         truths: dict[str, tuple[str, str]] = {}
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+        for where, row in self.rows(self.annotations):
             kind, truth = field(row, "type", where), row.get("truth")
             if kind != GENERATIVE and (kind not in DIMENSIONS or truth not in ("yes", "no")):
                 raise InputError(f"{where} has no known type and truth: fetch the file again.")
@@ -121,9 +113,6 @@ class AmberBenchmark(PublicBenchmark):
 
     def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
         return {"amber.json": amber_json(answered)}
-
-    def row(self, example: Example) -> dict[str, Any]:
-        return {"type": example.annotations["type"]}
 
 
 def amber_json(answered: Sequence[Answered]) -> str:

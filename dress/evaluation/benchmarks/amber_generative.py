@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.benchmarks.amber import amber_json
-from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, defined, field, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, defined, field
 from dress.files import read_json, read_text, text_lines
 from dress.records import Turn
 
@@ -61,13 +60,8 @@ class AmberGenerativeBenchmark(PublicBenchmark):
         """Hash the files and name what reads the responses, which is sought before any is made."""
         return super().inputs() | {"likeness": self._likeness.version, "nouns": self._nouns.version}
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
-        path = self.path(self.queries)
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+    def read_examples(self) -> Iterator[Example]:
+        for where, row in self.rows(self.queries):
             name, image = field(row, "id", where), field(row, "image", where)
             objects = self._objects.get(name)
             if objects is None:
@@ -84,10 +78,8 @@ class AmberGenerativeBenchmark(PublicBenchmark):
     @cached_property
     def _objects(self) -> Mapping[str, Mapping[str, Sequence[str]] | None]:
         """What is there and what invites hallucination, by id; None for the other part's ids."""
-        path = self.path(self.annotations)
         objects: dict[str, Mapping[str, Sequence[str]] | None] = {}
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+        for where, row in self.rows(self.annotations):
             if row.get("type") != GENERATIVE:
                 objects[field(row, "id", where)] = None
                 continue

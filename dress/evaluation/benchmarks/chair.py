@@ -53,7 +53,7 @@ class ChairBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [self.captions, self.instances, self.synonyms]
 
-    def examples(self) -> Iterator[Example]:
+    def read_examples(self) -> Iterator[Example]:
         for category in self._index.categories:
             if category not in self._vocabulary.node_of:
                 raise InputError(

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
-from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Example, Labels
 from dress.evaluation.judge import JudgeRequest, ask
-from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, json_array, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, json_array
 
 RATINGS = range(7)
 _HALLUCINATED_BELOW = 3
@@ -80,6 +79,7 @@ class MMHalBenchmark(PublicBenchmark):
     name = "mmhal"
     response_fields = ("response", "model_answer", "text")
     key_fields = ("image_id",)
+    row_fields = ("type", "topic")
 
     def __init__(
         self,
@@ -95,13 +95,8 @@ class MMHalBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [self.file]
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
-        path = self.path(self.file)
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+    def read_examples(self) -> Iterator[Example]:
+        for where, row in self.rows(self.file):
             name, contents = field(row, "image_id", where), row.get("image_content")
             if not isinstance(contents, list) or not all(isinstance(c, str) for c in contents):
                 raise InputError(f"{where} has no image_content: fetch the released file again.")
@@ -137,19 +132,12 @@ class MMHalBenchmark(PublicBenchmark):
         places = ("", f"{example.annotations['type']}/", f"{example.annotations['topic']}/")
         return {f"{place}{name}": pair for place in places for name, pair in counts.items()}
 
-    def metrics(self, ratios: Ratios) -> dict[str, Any]:
-        return {f"mmhal/{name}": value for name, value in ratios.items()}
-
     def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
         """Give eval_gpt_mmhal.py the released rows with the answers; it asks for all 96."""
         said = {a.example.id: a.response for a in answered}
-        rows = (row for _, row in json_rows(self.path(self.file)))
-        kept = (dict(row) for row in rows if as_id(row["image_id"]) in said)
+        kept = (dict(r) for _, r in self.rows(self.file) if as_id(r["image_id"]) in said)
         return {
             "mmhal.json": json_array(
                 row | {"model_answer": said[as_id(row["image_id"])]} for row in kept
             )
         }
-
-    def row(self, example: Example) -> dict[str, Any]:
-        return {"type": example.annotations["type"], "topic": example.annotations["topic"]}

@@ -64,7 +64,7 @@ class PhotoInteractionBenchmark(PublicBenchmark):
             )
         return super().inputs()
 
-    def examples(self) -> Iterator[Example]:
+    def read_examples(self) -> Iterator[Example]:
         index = read_index(self.path(self.captions), self.path(self.instances))
         for photograph in drawn(index.photographs, limit=self.limit, seed=self.seed):
             yield Example(

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.public import (
@@ -28,7 +27,6 @@ from dress.evaluation.public import (
     json_lines,
     released_id,
     under,
-    unique,
     yes_no_labels,
 )
 from dress.records import Turn
@@ -44,6 +42,7 @@ class PopeBenchmark(PublicBenchmark):
     name = "pope"
     response_fields = ("response", "answer", "text")
     key_fields = ("split", "question_id")
+    row_fields = ("split",)
 
     def __init__(
         self,
@@ -69,14 +68,9 @@ class PopeBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [self.file.replace("{split}", split) for split in self.splits]
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
+    def read_examples(self) -> Iterator[Example]:
         for split, name in zip(self.splits, self.files(), strict=True):
-            path = self.path(name)
-            for number, row in json_rows(path):
-                where = f"{path}, row {number},"
+            for where, row in self.rows(name):
                 image, label = field(row, "image", where), field(row, "label", where)
                 if label not in ("yes", "no"):
                     raise InputError(f"{where} has label {label!r}: fetch the file again.")
@@ -136,9 +130,6 @@ class PopeBenchmark(PublicBenchmark):
             row = {"question_id": released_id(name), "question": a.example.question}
             rows.setdefault(split, []).append(row | {"answer": a.response})
         return {f"pope_{split}.jsonl": json_lines(told) for split, told in rows.items()}
-
-    def row(self, example: Example) -> dict[str, Any]:
-        return {"split": example.annotations["split"]}
 
 
 def read_answer(response: str) -> str:
