@@ -192,5 +192,17 @@ def test_the_library_pulls_in_neither_lightning_nor_hydra() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_what_a_job_needs_at_once_waits_for_no_torch() -> None:
+    code = (
+        "import sys, dress.evaluation.benchmark, dress.evaluation.statistics\n"
+        "import dress.reporting.tables, dress.reporting.selection, dress.reporting.dashboard\n"
+        "print([m for m in ('torch', 'matplotlib', 'openai') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_run_stays_a_dozen_lines() -> None:
     assert len((ROOT / "run.py").read_text().splitlines()) <= 20

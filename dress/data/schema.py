@@ -11,7 +11,7 @@ from typing import Any
 
 from dress.errors import InputError, Reject
 from dress.files import is_unicode
-from dress.types import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
+from dress.records import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
 
 SCHEMA_VERSION = 1
 

@@ -24,7 +24,7 @@ import numpy as np
 from dress.data.schema import SCHEMA_VERSION, to_json
 from dress.errors import InputError
 from dress.files import naming, replacing, write_text
-from dress.types import Sample
+from dress.records import Sample
 
 INDEX_NAME = "index.json"
 OFFSETS_SUFFIX = ".offsets.npy"

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dress.errors import InputError, Reject
-from dress.evaluation.judge import JudgeRequest
-from dress.feedback.client import ChatClient
-from dress.feedback.loop_thread import LoopThread
+from dress.evaluation.benchmark import JudgeRequest
+from dress.feedback.client import ChatClient, LoopThread
 
 
 class LLMJudge:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dress.errors import InputError, Reject
-from dress.evaluation.benchmark import Answered, Benchmark, Bridged, Joint, Judged, Labels
-from dress.evaluation.judge import Judge
+from dress.evaluation.benchmark import Answered, Benchmark, Bridged, Joint, Judge, Judged, Labels
 from dress.evaluation.statistics import bootstrap, pool
 from dress.files import write_json, write_lines, write_text
 from dress.fingerprint import canonical_json

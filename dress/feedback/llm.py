@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from dress.errors import InputError, Reject
-from dress.feedback.client import ChatClient
-from dress.feedback.loop_thread import LoopThread
+from dress.feedback.client import ChatClient, LoopThread
 from dress.feedback.rubric import Show, messages, reply_schema
 from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample
 

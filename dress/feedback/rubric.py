@@ -12,7 +12,7 @@ from dress.chat.images import as_shown
 from dress.data.shard_writer import image_suffix
 from dress.errors import Reject
 from dress.fingerprint import canonical_json
-from dress.types import RATINGS, Dialogue, Sample
+from dress.records import RATINGS, Dialogue, Sample
 from dress.world.grammar import caption
 from dress.world.scene import Scene
 

@@ -12,8 +12,7 @@ from hydra.utils import instantiate
 from dress.artifact import Artifact, Building
 from dress.chat.condition import chosen_target, has_learned
 from dress.errors import InputError
-from dress.evaluation.benchmark import Answered, Benchmark, Interaction, Judged
-from dress.evaluation.judge import Judge
+from dress.evaluation.benchmark import Answered, Benchmark, Interaction, Judge, Judged
 from dress.evaluation.public import PublicBenchmark
 from dress.evaluation.response_file import Responses, read_responses
 from dress.evaluation.scoring import RESPONSES, score

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.modeling.language import LanguageModel, token_embedding
-from dress.modeling.precision import full_precision
+from dress.modeling.language import LanguageModel, full_precision, token_embedding
 
 PREFIX, OWN, END = 9, 3, 4  # tokens: shared, of one sequence alone, alike again
 LENGTH = PREFIX + OWN + END

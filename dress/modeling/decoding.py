@@ -20,8 +20,7 @@ from transformers import DynamicCache, TemperatureLogitsWarper, TopPLogitsWarper
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dress.errors import InputError
-from dress.modeling.language import LanguageModel
-from dress.modeling.precision import full_precision
+from dress.modeling.language import LanguageModel, full_precision
 
 CACHE_NAMES = ("cache", "past_key_values")  # from transformers 5.24 on, and before
 ENDED_SHARE = 0.25  # of the rows: from here on it pays to copy those that go on

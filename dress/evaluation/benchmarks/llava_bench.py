@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dress.errors import InputError
-from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
-from dress.evaluation.judge import JudgeRequest, ask
+from dress.evaluation.benchmark import Answered, Example, JudgeRequest, Labels, Ratios, ask
 from dress.evaluation.public import (
     PublicBenchmark,
     Unanswered,

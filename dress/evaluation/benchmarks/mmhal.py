@@ -13,8 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dress.errors import InputError
-from dress.evaluation.benchmark import Answered, Example, Labels
-from dress.evaluation.judge import JudgeRequest, ask
+from dress.evaluation.benchmark import Answered, Example, JudgeRequest, Labels, ask
 from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, json_array
 
 RATINGS = range(7)

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dress.evaluation.benchmark import Example, Labels
-from dress.evaluation.judge import JudgeRequest, ask
+from dress.evaluation.benchmark import Example, JudgeRequest, Labels, ask
 from dress.evaluation.public import PublicBenchmark, Unanswered, field
 
 LABELS = ("relevance", "safety", "persuasiveness")
