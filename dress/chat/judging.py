@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 
 from dress.chat.encoders import Requires, supervised_turns
-from dress.chat.preferences import PairRule, check_pairs, places, preference_pairs
+from dress.chat.preferences import PairRule, check_pairs, preference_pairs, renumbered
 from dress.chat.processor import Processor
 from dress.errors import Reject
 from dress.types import Dialogue, Encoded, EncodedGroup, Sample, Turn
@@ -65,7 +65,7 @@ class RewardEncoder:
             sequences.append(
                 encode_judged(self.processor, dialogue, shuffled, images=images, key=sample.id)
             )
-        return EncodedGroup(sample.id, tuple(sequences), pixels, places(pairs, kept))
+        return EncodedGroup(sample.id, tuple(sequences), pixels, renumbered(pairs, kept))
 
 
 def encode_judged(

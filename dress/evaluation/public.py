@@ -190,7 +190,7 @@ def yes_no_labels(said: str | None, truth: str, *, positive: str) -> dict[str, L
     }
 
 
-def under(prefix: str, labels: Mapping[str, Label]) -> dict[str, Label]:
+def prefixed(prefix: str, labels: Mapping[str, Label]) -> dict[str, Label]:
     return {f"{prefix}/{name}": label for name, label in labels.items()}
 
 

@@ -144,13 +144,13 @@ def _of_every_model(root: Path) -> list[Artifact]:
     """Return all evaluations, those of early stages first."""
     evaluations = list(_evaluations(root))
 
-    def place(evaluation: Artifact) -> tuple[int, str, tuple[int, str, str]]:
+    def sort_key(evaluation: Artifact) -> tuple[int, str, tuple[int, str, str]]:
         nodes = ancestry([evaluation])
         made = max((n.created for n in nodes.values() if n.kind == "model"), default="")
         models = sum(node.kind == "model" for node in nodes.values())
         return models, made, _target_place(evaluation)
 
-    return sorted(evaluations, key=place)
+    return sorted(evaluations, key=sort_key)
 
 
 def _of_model(model: Artifact) -> list[Artifact]:

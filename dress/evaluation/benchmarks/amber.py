@@ -22,8 +22,8 @@ from dress.evaluation.public import (
     field,
     first_word,
     json_array,
+    prefixed,
     released_id,
-    under,
     yes_no_labels,
 )
 from dress.records import Turn
@@ -100,7 +100,7 @@ class AmberBenchmark(PublicBenchmark):
         counts = yes_no_labels(said, example.answer, positive="no")
         labels = {**counts, "unparsed": (float(said is None), 1.0)}
         for dimension in DIMENSIONS[example.annotations["type"]]:
-            labels |= under(dimension, counts)
+            labels |= prefixed(dimension, counts)
         return labels
 
     def _read(self, response: str) -> str | None:

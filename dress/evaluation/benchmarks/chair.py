@@ -60,7 +60,7 @@ class ChairBenchmark(PublicBenchmark):
                     f"{self.path(self.instances)} has the category {category!r}, which "
                     f"{self.synonyms} lacks: give COCO's own categories."
                 )
-        for photograph in drawn(self._index.photographs, limit=self.limit, seed=self.seed):
+        for photograph in draw_images(self._index.photographs, limit=self.limit, seed=self.seed):
             yield Example(
                 id=str(photograph.id),
                 cluster=str(photograph.id),
@@ -127,7 +127,9 @@ class ChairBenchmark(PublicBenchmark):
         return ChairVocabulary.read(self.path(self.synonyms))
 
 
-def drawn(photographs: Sequence[CocoImage], *, limit: int | None, seed: int) -> list[CocoImage]:
+def draw_images(
+    photographs: Sequence[CocoImage], *, limit: int | None, seed: int
+) -> list[CocoImage]:
     """Draw so many photographs, or return all, in an order that the file's does not change."""
     ordered = sorted(photographs, key=lambda p: str(p.id))
     if limit is None or limit >= len(ordered):

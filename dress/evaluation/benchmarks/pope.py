@@ -25,8 +25,8 @@ from dress.evaluation.public import (
     field,
     first_word,
     json_lines,
+    prefixed,
     released_id,
-    under,
     yes_no_labels,
 )
 from dress.records import Turn
@@ -109,7 +109,7 @@ class PopeBenchmark(PublicBenchmark):
             said, counted = first, {"unparsed": first is None}
         counts = yes_no_labels(said, example.answer, positive="yes")
         shares = {name: (float(found), 1.0) for name, found in counted.items()}
-        return under(example.annotations["split"], counts) | shares
+        return prefixed(example.annotations["split"], counts) | shares
 
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         """Report each split, and the plain mean of the splits."""
