@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from dress.errors import InputError, Reject
 from dress.evaluation.benchmark import JudgeRequest
-from dress.feedback.client import ChatClient, LoopThread
+from dress.feedback.client import ChatClient, in_order
 
 
 class LLMJudge:
@@ -51,14 +49,7 @@ class LLMJudge:
 
     def judge(self, requests: Iterable[JudgeRequest]) -> Iterator[Mapping[str, Any] | Reject]:
         """Yield replies in order while later requests are under way; InputError where none will."""
-        held: deque[Future[Mapping[str, Any] | Reject]] = deque()
-        with LoopThread(self.client) as thread:
-            for request in requests:
-                held.append(thread.submit(self._asked(request)))
-                if len(held) > 2 * self.client.concurrency:
-                    yield held.popleft().result()
-            while held:
-                yield held.popleft().result()
+        return in_order(self.client, (self._asked(request) for request in requests))
 
     def metrics(self) -> dict[str, float]:
         return {f"judge/{name}": value for name, value in self.client.metrics().items()}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 from json import JSONDecodeError
@@ -234,3 +234,18 @@ class LoopThread:
             leave = asyncio.Event()
             self._started.set_result((asyncio.get_running_loop(), leave))
             await leave.wait()
+
+
+def in_order(client: ChatClient, requests: Iterable[Coroutine[Any, Any, T]]) -> Iterator[T]:
+    """Yield results in the order of the requests, which go on while the next one is made.
+
+    At most twice as many are held as may be in flight.
+    """
+    held: deque[Future[T]] = deque()
+    with LoopThread(client) as thread:
+        for request in requests:
+            held.append(thread.submit(request))
+            if len(held) > 2 * client.concurrency:
+                yield held.popleft().result()
+        while held:
+            yield held.popleft().result()

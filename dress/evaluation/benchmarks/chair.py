@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -60,19 +60,8 @@ class ChairBenchmark(PublicBenchmark):
                     f"{self.path(self.instances)} has the category {category!r}, which "
                     f"{self.synonyms} lacks: give COCO's own categories."
                 )
-        for photograph in draw_images(self._index.photographs, limit=self.limit, seed=self.seed):
-            yield Example(
-                id=str(photograph.id),
-                cluster=str(photograph.id),
-                images=(),
-                question=self.question,
-                answer=", ".join(photograph.objects),
-                annotations={
-                    "image": photograph.file_name,
-                    "objects": photograph.objects,
-                    "captions": photograph.captions,
-                },
-            )
+        photographs = draw_images(self._index.photographs, limit=self.limit, seed=self.seed)
+        yield from asked_of_each(photographs, self.question)
 
     def key(self, row: Mapping[str, Any]) -> str | None:
         """Return the image's id; it may be named by its file, also as another year of COCO does."""
@@ -135,3 +124,20 @@ def draw_images(
     if limit is None or limit >= len(ordered):
         return ordered
     return random.Random(seed).sample(ordered, limit)
+
+
+def asked_of_each(photographs: Iterable[CocoImage], question: str) -> Iterator[Example]:
+    """Ask the same of every photograph; what is known of it stands in the annotations."""
+    for photograph in photographs:
+        yield Example(
+            id=str(photograph.id),
+            cluster=str(photograph.id),
+            images=(),
+            question=question,
+            answer=", ".join(photograph.objects),
+            annotations={
+                "image": photograph.file_name,
+                "objects": list(photograph.objects),
+                "captions": list(photograph.captions),
+            },
+        )
