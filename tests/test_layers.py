@@ -36,8 +36,6 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "lit_modules/callbacks/sample_table.py": {"wandb"},  # seconds
 }
 CIRCLES = {  # edges between files that still close one
-    ("dress.data.stores.store", "dress.data.stores.http"),
-    ("dress.data.stores.store", "dress.data.stores.s3"),
     ("dress.jobs.start", "dress.jobs.rank"),
     ("dress.jobs.rank", "dress.jobs.answer"),
 }

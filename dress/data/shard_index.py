@@ -19,8 +19,9 @@ from dress.data.group_bytes import check_size, read_group
 from dress.data.reading import explained
 from dress.data.schema import SCHEMA_VERSION
 from dress.data.shard_writer import INDEX_NAME, OFFSETS_SUFFIX
+from dress.data.stores.addresses import is_remote
 from dress.data.stores.cache import CachedStore, ShardCache
-from dress.data.stores.store import Store, is_remote, open_store
+from dress.data.stores.store import Store, open_store
 from dress.errors import InputError, Reject
 from dress.types import Sample
 

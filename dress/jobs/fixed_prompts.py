@@ -17,7 +17,7 @@ from dress.chat.condition import chosen_target
 from dress.chat.processor import Processor
 from dress.data.shard_index import ShardIndex
 from dress.data.shard_set import ShardSet
-from dress.data.stores.store import below
+from dress.data.stores.addresses import below
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, BatchAnnotator, Tally, annotate_groups
 from dress.feedback.given import GivenAnnotator

@@ -9,7 +9,7 @@ import torch
 from datamodules.base import ShardDataModule
 from dress.artifact import Artifact, Parent
 from dress.data.shard_set import ShardSet
-from dress.data.stores.store import below
+from dress.data.stores.addresses import below
 from dress.data.stream import GroupStream, Step, StepStream
 from dress.jobs.backend import device
 from dress.jobs.data_sets import cache
