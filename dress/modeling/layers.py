@@ -73,7 +73,7 @@ def layers_of(language: LanguageModel) -> nn.ModuleList | None:
 
 
 class _AtNodes:
-    """The two hooks of one part: rows in, rows out. A node that is named twice is halved twice."""
+    """The two hooks of one part: rows in, rows out. Duplicate nodes share their output equally."""
 
     def __init__(self, nodes: Int[Tensor, " node"]) -> None:
         self.nodes, self.rows, self.length = nodes, 0, 0
