@@ -13,8 +13,8 @@ from dress.chat.encoders import Encoder
 from dress.data.collate import TreeCollator
 from dress.data.mixture import Mixture, WhenDry
 from dress.data.rejects import Rejects
+from dress.data.stores.addresses import below
 from dress.data.stores.cache import ShardCache
-from dress.data.stores.store import below
 from dress.data.stream import GroupStream, StepLoader, StepStream, Stream
 from dress.types import TokenBatch
 

@@ -7,7 +7,7 @@ import torch
 from datamodules.base import ShardDataModule
 from dress.data.stream import Step
 from dress.modeling.lvlm import LVLM
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from dress.modeling.reference import ReferenceLogProbs
 from dress.objectives.functional import target_log_probs
 from dress.progress import Bar
 from dress.types import TokenBatch

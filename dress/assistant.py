@@ -16,9 +16,8 @@ from dress.chat.condition import AUTO, Condition, chosen_target
 from dress.chat.images import decode_image, png
 from dress.chat.processor import Processor
 from dress.data.collate import TreeCollator, stacked_images
-from dress.data.rejects import Reject
 from dress.data.sources.photographs import read_photograph
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.modeling.lvlm import LVLM
 from dress.types import Encoded, Turn
 

@@ -23,10 +23,9 @@ from dress.chat.prompts import PromptGroup, PromptGroups
 from dress.data.collate import TreeCollator
 from dress.distributed import gather
 from dress.errors import InputError
-from dress.feedback.drawing import Drawn, draw
-from dress.feedback.experience import ExperienceMaker
+from dress.feedback.experience import Drawn, ExperienceMaker, draw
+from dress.feedback.oracle import true_score
 from dress.feedback.reward_scorer import RewardScorer
-from dress.feedback.truth import true_score
 from dress.loading import artifact_spec, artifact_tokenizer, assemble, restore
 from dress.modeling.build import build_model
 from dress.modeling.reference import Reference

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from dress import progress
 from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.files import read_lines
-from dress import progress
 from dress.jobs import checks
 from dress.jobs.job import Job
 from dress.modeling.devices import PRECISIONS

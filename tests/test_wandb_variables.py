@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from omegaconf import OmegaConf
 
 from dress.errors import InputError
 from dress.wandb_mode import wandb_mode

@@ -33,7 +33,7 @@ from dress.data.stream import Position, StepLoader, StepStream
 from dress.modeling.build import build_model
 from dress.modeling.devices import configure
 from dress.modeling.lvlm import LVLM
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.trainable import set_trainable
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.objectives.dpo import DPO

@@ -21,7 +21,7 @@ from compare import machine
 from ours import build, collator_of, encoder_of, processor_of
 
 from dress.data.rejects import Rejects
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stream import GroupStream, StepLoader, StepStream
 from dress.modeling.devices import configure
 from dress.objectives.conditional_lm import ConditionalLM

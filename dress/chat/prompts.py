@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.types import Dialogue, EncodedGroup, Requires, Sample
 
 

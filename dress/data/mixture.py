@@ -19,9 +19,8 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Int
 
-from dress.data.rejects import Reject
 from dress.data.stream import Position, Stream, permutation
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Sample
 
 WhenDry = Literal["repeat", "stop", "reweight"]

@@ -8,8 +8,7 @@ from email.utils import parsedate_to_datetime
 
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.endpoint import NO_KEY
 
 SDK_LIMIT_S = 120.0  # a longer Retry-After makes openai.AsyncOpenAI give up at once

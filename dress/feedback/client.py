@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from json import JSONDecodeError
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from openai import APIError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.chat import ChatCompletion
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.chat_errors import explained, long_wait
 from dress.feedback.endpoint import api_key, check_url, is_loopback
-from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, read_reply
-from dress.feedback.reply_cache import ReplyCache, request_key
+from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, ReplyCache, read_reply, request_key
 
 _ATTEMPTS = 3  # times that one question is asked until the reply is valid
+T = TypeVar("T")
 
 
 class ChatClient:
@@ -186,3 +188,64 @@ class ChatClient:
 
     async def _count_request(self, request: object) -> None:
         self._counts["requests"] += 1
+
+
+class LoopThread:
+    """Run coroutines in a thread of their own while `resource` is open.
+
+    What runs goes on while the caller does something else. Leaving cancels what is left. The
+    thread is a daemon, so that a process which is told to stop never waits for it.
+    """
+
+    def __init__(self, resource: AbstractAsyncContextManager[Any]) -> None:
+        self._resource = resource
+        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = Thread(target=self._run, name="requests", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.result()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        loop, leave = self._started.result()
+        loop.call_soon_threadsafe(leave.set)
+        self._thread.join()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        loop, _ = self._started.result()
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        async with self._resource:
+            leave = asyncio.Event()
+            self._started.set_result((asyncio.get_running_loop(), leave))
+            await leave.wait()
+
+
+def in_order(client: ChatClient, requests: Iterable[Coroutine[Any, Any, T]]) -> Iterator[T]:
+    """Yield results in the order of the requests, which go on while the next one is made.
+
+    At most twice as many are held as may be in flight.
+    """
+    held: deque[Future[T]] = deque()
+    with LoopThread(client) as thread:
+        for request in requests:
+            held.append(thread.submit(request))
+            if len(held) > 2 * client.concurrency:
+                yield held.popleft().result()
+        while held:
+            yield held.popleft().result()

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from dress.assistant import Assistant, Prompt
 from dress.chat.condition import AUTO
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.annotator import Annotator, annotate_groups
-from dress.feedback.rollout import Sampling
+from dress.feedback.sampling import Sampling
 from dress.types import Dialogue, Feedback, Sample, Turn
 
 

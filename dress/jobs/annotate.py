@@ -14,13 +14,12 @@ from hydra.utils import instantiate
 from dress.artifact import Artifact
 from dress.chat.condition import chosen_target, has_learned
 from dress.data.lvlm_nlf_writer import FOLDER, LvlmNlfWriter
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
+from dress.data.shard_index import read_all
 from dress.data.split import SPLITS
-from dress.data.verify import read_all
-from dress.errors import InputError
-from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
+from dress.errors import InputError, Reject
+from dress.feedback.annotator import Annotator, BatchAnnotator, Tally, annotate_groups
 from dress.feedback.endpoint import SAME_REPLIES
-from dress.feedback.tally import Tally
 from dress.jobs.job import Job, open_model
 from dress.jobs.shards import described, write_split
 from dress.modeling.devices import configure
@@ -146,7 +145,7 @@ def _responses(
     job: Job, parents: Mapping[str, Artifact], targets: Sequence[str], figures: dict[str, float]
 ) -> Iterator[Sample | Reject]:
     """Sample single responses to every prompt; `figures` receives how many tokens that took."""
-    from dress.feedback.rollout import Sampling, sample_responses  # transformers: seconds
+    from dress.feedback.sampling import Sampling, sample_responses  # transformers: seconds
 
     settings = job.cfg.feedback
     for assistant, chunk, seed, shown in _prompts(job, parents, "sampling responses"):
@@ -171,7 +170,7 @@ def _rollouts(
 ) -> Iterator[Sample | Reject]:
     """Roll out dialogues; `figures` receives what became of them."""
     from dress.feedback.refinement import RefinementRollout
-    from dress.feedback.rollout import Sampling
+    from dress.feedback.sampling import Sampling
 
     settings, rollout = job.cfg.feedback, None
     for assistant, chunk, seed, shown in _prompts(job, parents, "rolling out dialogues"):

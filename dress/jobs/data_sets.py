@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.artifact import Artifact, Parent
 from dress.data.shard_set import RemoteShards, ShardSet
+from dress.data.stores.addresses import check_url, has_key, is_remote, public
 from dress.data.stores.cache import ShardCache
-from dress.data.stores.store import check_url, has_key, is_remote, public
 from dress.errors import InputError
 
 

@@ -30,7 +30,7 @@ from dress.jobs.resolved import resolved_model, resolved_template
 from dress.loading import artifact_tokenizer, assemble, load_artifact, restore, save
 from dress.modeling.build import build_model
 from dress.modeling.devices import configure, own_device
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.modeling.tree_attention import attends_in_blocks

@@ -106,7 +106,7 @@ def _constructor(cfg: DictConfig, node: str) -> str | None:
     if named and OURS.fullmatch(named):
         return str(named)
     if node == "model.projector":
-        return f"dress.modeling.projector.{cfg.model.projector.kind}_projector"
+        return f"dress.modeling.build.{cfg.model.projector.kind}_projector"
     return CONSTRUCTORS.get(node)
 
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dress.artifact import MARKER, Artifact
-from dress.data.shard_index import ShardIndex
-from dress.data.statistics import ShardStatistics
-from dress.data.verify import read_all, splits_of, verify
+from dress.data.shard_index import ShardIndex, read_all, splits_of, verify
 from dress.files import write_text
 from dress.jobs.job import Job
 from dress.progress import Bar
+from dress.reporting.shards_page import ShardStatistics
 
 PAGE, TEXT = "shards.html", "shards.txt"
 
@@ -50,7 +49,7 @@ def describe_shards(job: Job) -> Artifact:
 def _describe(
     directory: Path, splits: Mapping[str, Path], out: Path, *, total: int, count: int
 ) -> None:
-    from dress.evaluation.report.shards_page import Chosen, choose, shards_page
+    from dress.reporting.shards_page import Chosen, choose, shards_page
 
     statistics, chosen = ShardStatistics(), Chosen()
     with Bar(f"reading {directory}", total) as shown:

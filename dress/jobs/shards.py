@@ -12,10 +12,11 @@ from hydra.utils import instantiate
 from dress.artifact import Artifact
 from dress.data.conversion import Items, converted
 from dress.data.overlap import overlaps, read_evaluation_set
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
+from dress.data.shard_index import read_all
 from dress.data.sources.source import Source
 from dress.data.split import SPLITS, SplitWriter
-from dress.data.verify import read_all
+from dress.errors import Reject
 from dress.jobs.job import Job
 from dress.jobs.shard_checks import describe_shards, verify_shards
 from dress.progress import Bar

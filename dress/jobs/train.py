@@ -9,8 +9,6 @@ from typing import Any
 from dress.artifact import Artifact
 from dress.data.shard_set import ShardSet
 from dress.errors import InputError
-from dress.evaluation.report.collect import Selection
-from dress.evaluation.table import gain_line, headline_gains, table
 from dress.interrupts import INTERRUPTED, Interrupted
 from dress.jobs import report
 from dress.jobs.checks import world_size
@@ -19,6 +17,9 @@ from dress.jobs.data_sets import Parents, open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
 from dress.jobs.resolved import recorded_model, resolved_model, resolved_template
+from dress.reporting.comparison import gain_line, headline_gains
+from dress.reporting.selection import Selection
+from dress.reporting.tables import table
 from dress.wandb_mode import wandb_mode
 
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number

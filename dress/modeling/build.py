@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from inspect import signature
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -16,8 +17,24 @@ from transformers import PreTrainedTokenizerFast
 from dress.errors import InputError
 from dress.modeling.language import causal_lm
 from dress.modeling.lvlm import LVLM, build_lvlm
-from dress.modeling.projector import linear_projector, mlp_projector
 from dress.modeling.vision import open_clip_tower
+
+
+def linear_projector(in_dim: int, out_dim: int) -> nn.Module:
+    return nn.Linear(in_dim, out_dim)
+
+
+def mlp_projector(
+    in_dim: int, out_dim: int, hidden_dim: int | None = None, depth: int = 2
+) -> nn.Module:
+    """Build `depth` linear layers with GELU between them, as in LLaVA-1.5 (arXiv 2310.03744)."""
+    assert depth >= 1
+    widths = [in_dim, *[hidden_dim or out_dim] * (depth - 1), out_dim]
+    layers: list[nn.Module] = []
+    for width, next_width in pairwise(widths):
+        layers += [nn.Linear(width, next_width), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
 
 PROJECTORS: Mapping[str, Callable[..., nn.Module]] = {
     "linear": linear_projector,

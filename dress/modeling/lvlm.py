@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from dress.errors import InputError
-from dress.modeling.decoding import Said, decode, greedy, products_for_decoding, sampler
+from dress.modeling.decoding import (
+    DrawnLogProbs,
+    decode,
+    greedy,
+    products_for_decoding,
+    sampler,
+)
 from dress.modeling.head import Read, fits, output_head, read_in_pieces
 from dress.modeling.language import LanguageModel, token_embedding
 from dress.modeling.self_check import ways_of
@@ -188,20 +194,20 @@ class LVLM(nn.Module):
         num_return_sequences: int = 1,
         guidance: float = 0.0,
         seed: int | None = None,
-        said: Said | None = None,
+        drawn: DrawnLogProbs | None = None,
     ) -> Int[Tensor, "row_times_k new"]:
         """Continue left-padded prompts: greedily at temperature 0, otherwise by sampling.
 
         A row ends with the end token and is padded after it; the K answers of a prompt are
         neighbours, and its keys and values are computed once. With `seed` the same call gives the
         same tokens, whatever ran before. With `guidance` the second half of the rows are the
-        contrasts of the first (guidance.py). Where tokens are sampled, `said` notes their
+        contrasts of the first (`contrasted`). Where tokens are sampled, `drawn` keeps their
         log-probabilities.
         """
         rows = len(input_ids) * num_return_sequences
         sampling = temperature > 0
         choose = (
-            sampler(rows=rows, temperature=temperature, top_p=top_p, said=said)
+            sampler(rows=rows, temperature=temperature, top_p=top_p, drawn=drawn)
             if sampling
             else greedy(guidance=guidance)
         )

@@ -12,12 +12,11 @@ from typing import Any
 
 from dress.assistant import Assistant, Prompt
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.data.shard_set import ShardSet
-from dress.data.stores.store import below
-from dress.feedback.annotator import Annotator, annotate_groups
-from dress.feedback.tally import Tally
+from dress.data.stores.addresses import below
+from dress.errors import Reject
+from dress.feedback.annotator import Annotator, Tally, annotate_groups
 from dress.objectives.base import Prepared
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 from lit_modules.callbacks.condition_ratings import ConditionRatings

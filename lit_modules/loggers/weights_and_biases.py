@@ -14,8 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dress.artifact import Artifact
 from dress.errors import InputError
-from dress.evaluation.dashboard.layout import TURNS, by_turn
 from dress.files import write_text
+from dress.reporting.dashboard import TURNS, by_turn
 from dress.wandb_mode import Mode, wandb_mode
 
 RUN_ID = "run_id"

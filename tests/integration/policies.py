@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptEncoder, PromptGroup
 from dress.feedback.experience import ExperienceMaker
-from dress.feedback.truth import true_score
+from dress.feedback.oracle import true_score
 from dress.loading import assemble
 from dress.modeling.build import build_model
 from dress.modeling.reference import Reference

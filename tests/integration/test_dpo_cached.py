@@ -11,7 +11,7 @@ from small import make_collator
 from test_dpo import LAYOUTS, VARIANTS, gradients, moved, one_thread, prepared
 
 from datamodules.reference_cache import log_probs
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from dress.modeling.reference import ReferenceLogProbs
 
 assert one_thread  # a fixture that pytest finds by this import
 

@@ -13,7 +13,7 @@ from own_data import run_job
 
 from dress.artifact import Artifact
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.errors import InputError
 from dress.files import read_lines
 from lit_modules.alignment import AlignmentModule

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from test_main_job import TINY, Done, Sandbox
 
-from dress.data.shard_index import ShardIndex
-from dress.data.verify import read_all
+from dress.data.shard_index import ShardIndex, read_all
 from dress.jobs.annotate import _stored
 from dress.types import Sample
 

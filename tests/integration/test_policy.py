@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptEncoder, PromptGroups
-from dress.data.rejects import Reject
-from dress.feedback.drawing import Drawn, draw
+from dress.errors import Reject
+from dress.feedback.experience import Drawn, draw
 from dress.modeling.language import token_embedding
 from dress.objectives.functional import target_log_probs
 from dress.objectives.symbolic import SymbolicRewards

@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch import Tensor
 
 from dress.chat.prompts import PromptGroup, PromptGroups
-from dress.feedback.drawing import Drawn, draw
+from dress.feedback.experience import Drawn, draw
 from dress.jobs.rank import join
 from dress.objectives.symbolic import SymbolicRewards
 from lit_modules.policy import PolicyModule

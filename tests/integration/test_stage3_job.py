@@ -16,8 +16,8 @@ from PIL import Image
 from test_main_job import EVALUATION, ROOT, TINY, Done, Sandbox
 
 from dress.data.shard_index import ShardIndex
-from dress.evaluation.dashboard.layout import SECTIONS, TURNS, home
-from dress.evaluation.dashboard.run_data import RunData, open_runs
+from dress.reporting.dashboard import SECTIONS, TURNS, home
+from dress.reporting.runs import RunData, open_runs
 from dress.types import Sample
 
 SMALL = [

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 
 from datamodules.base import ShardDataModule
 from dress.chat.encoders import InstructionEncoder
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.files import append_line
 from dress.jobs.rank import join
 from dress.objectives.conditional_lm import ConditionalLM

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from dress.data.reading import with_retries
+from dress.data.stores.addresses import check_url, is_remote, public
 from dress.errors import InputError
-
-REMOTE = ("http", "https", "s3")
-_UNSAFE = re.compile(r"[^!-~]")  # a space, a line's end, other letters than ASCII's
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}")
 
 
 class Store(Protocol):
@@ -36,8 +34,6 @@ class Store(Protocol):
 
 def open_store(location: str | os.PathLike[str]) -> Store:
     """Return the store for a path or URL; raise InputError for one of another kind."""
-    from dress.data.stores.local import LocalStore
-
     place = os.fspath(location)
     if not is_remote(place):
         return LocalStore(place)
@@ -56,50 +52,26 @@ def open_store(location: str | os.PathLike[str]) -> Store:
         ) from error
 
 
-def is_remote(location: str | os.PathLike[str]) -> bool:
-    return "://" in os.fspath(location)
+class LocalStore:
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = Path(directory)
 
+    def read(self, name: str, begin: int, end: int) -> bytes:
+        path = self._directory / name
 
-def check_url(url: str) -> None:
-    """Refuse what is no address of a folder on the web or in S3."""
-    scheme, _, rest = url.partition("://")
-    if scheme not in REMOTE:
-        raise InputError(
-            f"{scheme[:40]!r} is no kind of place for shards: give a path or "
-            f"{', '.join(f'{known}://' for known in REMOTE)}."
-        )
-    if _UNSAFE.search(url) or not rest.strip("/") or "#" in url:
-        raise InputError(f"{public(url)} is no address of a folder: give one, percent-encoded.")
-    bucket = rest.split("/")[0]
-    if scheme == "s3" and not (_BUCKET.fullmatch(bucket) and "?" not in rest):
-        raise InputError(
-            "an address in S3 is s3://BUCKET/FOLDER: the key belongs into the environment, "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
-        )
+        def read() -> bytes:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(begin)
+                # no more than there is: read() sets aside as much memory as it is asked for
+                return file.read(max(0, min(end, size) - begin))
 
+        return with_retries(read, path)
 
-def has_key(url: str) -> bool:
-    """Tell whether a URL carries a password or a query, which may be a signature."""
-    parts = urlsplit(url)
-    return "@" in parts.netloc or bool(parts.query)
+    def sizes(self) -> Mapping[str, int]:
+        """Look at every file at once, which for many shards is what takes time."""
+        with os.scandir(self._directory) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
-
-def public(location: str | os.PathLike[str]) -> str:
-    """Return a path as it is, a URL without user, password and query."""
-    place = os.fspath(location)
-    if not is_remote(place):
-        return place
-    scheme, _, rest = place.partition("://")
-    host, slash, path = rest.partition("/")
-    path, mark, _ = f"{slash}{path}".partition("?")
-    shown = f"{scheme}://{host.rpartition('@')[2].partition('?')[0]}{path}{'?...' if mark else ''}"
-    return _UNSAFE.sub("?", shown)
-
-
-def below(location: str | os.PathLike[str], name: str) -> str:
-    """Return the place of a file or folder in a folder; the query of a URL is kept."""
-    place = os.fspath(location)
-    if not is_remote(place):
-        return os.path.join(place, name)
-    parts = urlsplit(place)
-    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+    def where(self, name: str) -> str:
+        return str(self._directory / name)

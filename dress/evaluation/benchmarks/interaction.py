@@ -16,11 +16,12 @@ from typing import Any, Literal, get_args
 from dress.errors import InputError
 from dress.evaluation.benchmark import Example, Label, Labels, Ratios
 from dress.evaluation.benchmarks.world import WorldBenchmark, aspects, response_labels, truth
+from dress.records import Detail
 from dress.types import Feedback, Turn
 from dress.world.corpus import Flaws, flawed_response
-from dress.world.oracle import Detail, Oracle
 from dress.world.questions import Question, ask
 from dress.world.scene import Scene
+from dress.world.scene_oracle import Oracle
 
 Source = Literal["oracle", "other", "empty", "repeat"]
 _REPAIR_TURNS = 3
