@@ -24,9 +24,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from dress.errors import InputError
 from dress.modeling import head, self_check
-from dress.modeling.build import build_model
+from dress.modeling.build import build_model, new_scalar_head
 from dress.modeling.language import token_embedding
-from dress.modeling.lvlm import LVLM, new_scalar_head
+from dress.modeling.lvlm import LVLM
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.tree_attention import Ways
 from dress.objectives.functional import target_log_probs
