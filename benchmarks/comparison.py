@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    common = ["logger=local", "callbacks.progress=false", *arguments.overrides]
+    common = ["logger=local", "callbacks.progress=null", *arguments.overrides]
     common.append(f"paths.artifacts={arguments.artifacts}")
     for seed in arguments.seeds:
         for arm in arguments.arms:

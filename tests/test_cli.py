@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from dress.files import read_lines
 from dress.jobs import checks
 from dress.jobs.job import Job
 from dress.modeling.devices import PRECISIONS
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -36,19 +37,19 @@ SMALL = [
 ]
 
 
-def start(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "run.py", *arguments],
         cwd=ROOT,
-        env=ENVIRONMENT | (environment or {}),
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def run(*arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    process = start(*arguments, environment=environment)
+def run(*arguments: str) -> tuple[int, str, str]:
+    process = start(*arguments)
     output, errors = process.communicate(timeout=60)
     return process.returncode, output, errors
 
@@ -244,15 +245,16 @@ def test_wandb_offline_keeps_a_run_per_artifact_and_no_secret(tmp_path: Path) ->
         "callbacks.train_state.every_n_steps=1",
         "trainer.val_check_interval=2",
     ]
-    key = {"WANDB_API_KEY": secret}
-    process = start(*command, environment=key)
+    environment = ENVIRONMENT | {"WANDB_API_KEY": secret}
+    process = Process(ROOT / "run.py", command, environment=environment)
     while not list(tmp_path.glob("*.partial/metrics.jsonl")):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.communicate(timeout=30)
-    code, output, errors = run(*command, environment=key)
-    assert (code, errors) == (0, "") and "resuming dress_stage0-" in output
+    process = Process(ROOT / "run.py", command, environment=environment)
+    output, errors = process.communicate(300)
+    assert (process.returncode, errors) == (0, "") and "resuming dress_stage0-" in output
     artifact = Artifact.open(output.splitlines()[-1].removeprefix("artifact: "))
     history = list(read_lines(artifact.path / "metrics.jsonl"))
     assert [line for line in history if line.get("resumed_at", 0) >= 1]

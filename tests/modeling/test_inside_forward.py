@@ -19,8 +19,8 @@ from dress.objectives.dpo import DPO
 from dress.objectives.reward import PairwiseReward
 
 sys.path.append(str(Path(__file__).parents[1] / "integration"))
-from policies import make_module, make_parts, prompts  # noqa: E402
-from test_dpo import prepared  # noqa: E402
+from policies import make_module, make_parts, prompts
+from test_dpo import prepared
 
 
 class Outside(TorchFunctionMode):
