@@ -1,0 +1,91 @@
+"""Draw what a model answers to one question under the worst, no and the best condition.
+
+    python benchmarks/picture.py --world artifacts/dress_stage2-<id> --out docs/answers.png
+    python benchmarks/picture.py --world ARTIFACT --photographs ARTIFACT --out docs/answers.png
+
+The scene is the first held-out one with three objects, the photograph is Grace Hopper's of
+matplotlib's sample data (US Navy, public domain) unless `--photo` names another. The answers are
+greedy and drawn as they come.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib import cbook
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+import dress
+from dress.world.render import render
+from dress.world.scene import draw_scenes
+
+QUESTION = "What is in the picture?"
+CONDITIONS = {"worst": "#d55e00", "none": "#7a7a7a", "best": "#0072b2"}
+OBJECTS, WIDTH, HEIGHT, LETTERS = 3, 8.0, 2.15, 66  # inches; letters of a line
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    image: Image.Image
+    answers: dict[str, str]
+
+
+def held_out_scene() -> bytes:
+    scenes = enumerate(draw_scenes(split="test", count=100, seed=0))
+    return next(render(scene, seed=n) for n, scene in scenes if len(scene.things) == OBJECTS)
+
+
+def answered(title: str, artifact: Path, image: bytes) -> Panel:
+    model = dress.load(artifact)
+    answers = {
+        condition: model.respond(image, QUESTION, condition=condition) for condition in CONDITIONS
+    }
+    return Panel(title, Image.open(io.BytesIO(image)).convert("RGB"), answers)
+
+
+def show(panel: Panel, left: Axes, right: Axes) -> None:
+    left.imshow(panel.image)
+    left.set_title(panel.title, fontsize=9)
+    left.set_axis_off()
+    right.set_axis_off()
+    right.text(0, 0.98, f"“{QUESTION}”", fontsize=11, va="top", weight="bold")
+    for number, (condition, answer) in enumerate(panel.answers.items()):
+        height = 0.76 - 0.28 * number
+        right.text(0, height, condition, fontsize=10, va="top", color=CONDITIONS[condition])
+        text = "\n".join(textwrap.wrap(answer, LETTERS)[:3])
+        right.text(0.11, height, text, fontsize=10, va="top", parse_math=False)
+
+
+def draw(panels: list[Panel]) -> Figure:
+    figure = Figure(figsize=(WIDTH, HEIGHT * len(panels)), layout="constrained")
+    rows = figure.subplots(len(panels), 2, width_ratios=(1, 3.1), squeeze=False)
+    for panel, (left, right) in zip(panels, rows, strict=True):
+        show(panel, left, right)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--world", type=Path, required=True)
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--photo", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("docs/answers.png"))
+    args = parser.parse_args()
+    panels = [answered("a held-out scene", args.world, held_out_scene())]
+    if args.photographs:
+        photo = args.photo or cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+        panels.append(answered("a photograph", args.photographs, Path(photo).read_bytes()))
+    draw(panels).savefig(args.out, dpi=130)
+    for panel in panels:
+        print(panel.title, *(f"  {name}: {text}" for name, text in panel.answers.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
