@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<marker>[^>]+) -->\n)?```bash\n(?P<code>.*?)```", re.DOTALL)
 JOB = re.compile(r"^python run\.py (?!--help)")
-SMOKE = "debug=smoke callbacks.progress=false generation.max_new_tokens=8"
+SMOKE = "debug=smoke generation.max_new_tokens=8"
 SCRIPTS = {
     "main_result.py": f"--seeds 0 --controls --scenes 2 --out main.json {SMOKE}",
     "ablations.py": "--table",
@@ -85,6 +85,7 @@ def name_of(command: Command) -> str:
 def shortened(command: Command) -> str:
     text = re.sub(r"\b(benchmark\.scenes)=\d+", r"\1=2", command.text)
     text = re.sub(r"\b(trainer\.max_steps)=\d+", r"\1=2", text)
+    text = re.sub(r"\bseed=0,1,2\b", "seed=0,1", text)
     if JOB.match(text):
         return f"{text} {command.overrides} {SMOKE}"
     script = re.match(r"python benchmarks/(\w+\.py)", text)
