@@ -27,7 +27,8 @@ from dress.world.scene import draw_scenes
 
 QUESTION = "What is in the picture?"
 CONDITIONS = {"worst": "#d55e00", "none": "#7a7a7a", "best": "#0072b2"}
-OBJECTS, WIDTH, HEIGHT, LETTERS = 3, 8.0, 2.15, 66  # inches; letters of a line
+OBJECTS = 3  # of the scene
+WIDTH, HEIGHT, LETTERS, LINES = 8.4, 2.5, 72, 3  # inches; letters of a line, lines of an answer
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,12 @@ def show(panel: Panel, left: Axes, right: Axes) -> None:
     left.set_title(panel.title, fontsize=9)
     left.set_axis_off()
     right.set_axis_off()
-    right.text(0, 0.98, f"“{QUESTION}”", fontsize=11, va="top", weight="bold")
+    right.text(0, 1.0, f"“{QUESTION}”", fontsize=11, va="top", weight="bold")
     for number, (condition, answer) in enumerate(panel.answers.items()):
-        height = 0.76 - 0.28 * number
+        height = 0.8 - 0.28 * number
         right.text(0, height, condition, fontsize=10, va="top", color=CONDITIONS[condition])
-        text = "\n".join(textwrap.wrap(answer, LETTERS)[:3])
-        right.text(0.11, height, text, fontsize=10, va="top", parse_math=False)
+        text = textwrap.fill(answer, LETTERS, max_lines=LINES, placeholder=" ...")
+        right.text(0.1, height, text, fontsize=10, va="top", parse_math=False)
 
 
 def draw(panels: list[Panel]) -> Figure:
@@ -69,6 +70,13 @@ def draw(panels: list[Panel]) -> Figure:
     for panel, (left, right) in zip(panels, rows, strict=True):
         show(panel, left, right)
     return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG of 128 colours, a third of the size of all of them."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=120)
+    Image.open(buffer).convert("RGB").quantize(128).save(path, optimize=True)
 
 
 def main() -> None:
@@ -82,7 +90,7 @@ def main() -> None:
     if args.photographs:
         photo = args.photo or cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
         panels.append(answered("a photograph", args.photographs, Path(photo).read_bytes()))
-    draw(panels).savefig(args.out, dpi=130)
+    save(draw(panels), args.out)
     for panel in panels:
         print(panel.title, *(f"  {name}: {text}" for name, text in panel.answers.items()), sep="\n")
 
