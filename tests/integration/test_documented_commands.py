@@ -37,7 +37,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<marker>[^>]+) -->\n)?```bash\n(?P<code>.*?)```", re.DOTALL)
 JOB = re.compile(r"^python run\.py (?!--help)")
-SMOKE = "debug=smoke generation.max_new_tokens=8"
+SHORT = "generation.max_new_tokens=8"
+SMOKE = f"debug=smoke {SHORT}"
 SCRIPTS = {
     "main_result.py": f"--seeds 0 --controls --scenes 2 --out main.json {SMOKE}",
     "ablations.py": "--table",
@@ -87,7 +88,7 @@ def shortened(command: Command) -> str:
     text = re.sub(r"\b(trainer\.max_steps)=\d+", r"\1=2", text)
     text = re.sub(r"\bseed=0,1,2\b", "seed=0,1", text)
     if JOB.match(text):
-        return f"{text} {command.overrides} {SMOKE}"
+        return f"{text} {command.overrides} {SMOKE if 'job=' not in text else SHORT}"
     script = re.match(r"python benchmarks/(\w+\.py)", text)
     return f"{text} {SCRIPTS.get(script[1], '')}" if script else text
 
