@@ -15,7 +15,7 @@ def configure(*, matmul_precision: str, accelerator: str) -> None:
     """Set the matrix precision and, on CPU, attention by plain matrix products.
 
     CPU flash attention was 3-4 times slower than matrix products on the short rows of image
-    patches and sequences that models of this size see (docs/results.md).
+    patches and sequences that models of this size see (docs/log/stage0.md).
     """
     torch.set_float32_matmul_precision(matmul_precision)
     if accelerator == "cpu":
