@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from datamodules.base import ShardDataModule
+from datamodules.streaming import ShardDataModule
 from dress.data.stream import Step
 from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import ReferenceLogProbs

@@ -18,16 +18,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from dress.distributed import gather
 from dress.errors import InputError
 from dress.modeling.devices import PRECISIONS
-from dress.objectives.base import Objective
+from dress.objectives.objective import Objective
 from dress.types import LossOutput, TokenBatch
 from lit_modules import random_state
-from lit_modules.totals import Totals, figures, means, read_many, read_step
-from lit_modules.trainable import (
+from lit_modules.parameters import (
     check_state,
     keep_frozen_in_eval,
     parameter_groups,
     trainable_state,
 )
+from lit_modules.totals import Totals, figures, means, read_many, read_step
 
 CHECKPOINT_KEY = "alignment"
 IDS_SHOWN = 16

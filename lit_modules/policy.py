@@ -31,7 +31,7 @@ from dress.modeling.build import build_model
 from dress.modeling.reference import Reference
 from dress.modeling.trainable import set_trainable
 from dress.objectives.functional import target_log_probs
-from dress.objectives.policy import Experience, PolicyObjective
+from dress.objectives.policy_objective import Experience, PolicyObjective
 from dress.types import LossOutput
 from lit_modules.alignment import CHECKPOINT_KEY, AlignmentModule, NonFiniteStep
 

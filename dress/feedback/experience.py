@@ -17,7 +17,7 @@ from dress.feedback.reward_scorer import RewardScorer, answered
 from dress.modeling.decoding import DrawnLogProbs
 from dress.modeling.reference import Reference
 from dress.objectives.functional import target_entropies, target_log_probs
-from dress.objectives.policy import Experience
+from dress.objectives.policy_objective import Experience
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards, correctness
 from dress.types import Dialogue, Encoded, EncodedGroup, Sample, TokenBatch

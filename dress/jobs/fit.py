@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,8 +14,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.base import ShardDataModule
 from datamodules.reference_cache import reference_log_probs
+from datamodules.streaming import ShardDataModule
 from dress.artifact import Artifact, Building
 from dress.assistant import Assistant
 from dress.chat.condition import chosen_target
@@ -23,7 +24,7 @@ from dress.data.collate import TreeCollator
 from dress.feedback.annotator import Annotator, BatchAnnotator
 from dress.feedback.given import GivenAnnotator
 from dress.feedback.reward_scorer import RewardScorer
-from dress.jobs.data_sets import Parents, cache
+from dress.jobs.data_sets import Parents, cache, open_data_set
 from dress.jobs.job import Job
 from dress.jobs.offers import build, build_all
 from dress.jobs.resolved import resolved_model, resolved_template
@@ -34,7 +35,7 @@ from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.modeling.tree_attention import attends_in_blocks
-from dress.objectives.base import Prepared
+from dress.objectives.objective import Prepared
 from lit_modules.callbacks.train_state import final_figures
 
 Figures = dict[str, float]
@@ -92,6 +93,17 @@ def fit(
     if (rejects := datamodule.rejects).count:
         print(f"{rejects.count} groups rejected, first {rejects.first}", flush=True)
     return figures | rejects.metrics(), state.stop_requested
+
+
+def carry_out(job: Job, order: Mapping[str, Any]) -> tuple[Figures, bool]:
+    """Be one of several ranks that `fit` what an order describes (processes.py)."""
+    parents = Parents(
+        init=Artifact.open(order["init"]) if order["init"] else None,
+        reward=Artifact.open(order["reward"]) if order["reward"] else None,
+        data=open_data_set(order["data"]),
+        mixture={name: open_data_set(place) for name, place in order["mixture"].items()},
+    )
+    return fit(job, Building(path=Path(order["building"])), order["config"], parents)
 
 
 def starting_point(job: Job, config: Mapping[str, Any], *, init: Artifact | None) -> Assistant:

@@ -89,16 +89,21 @@ class Job:
 
     def work(self) -> Callable[[Job], Artifact | None]:
         """Check the configuration and return what does the job; None comes of a mere check."""
+        name = self.cfg.job.name
         if not self.leads:
             check_processes(self.cfg)
-            return follow
+            name = "processes"  # which trains with the first
+        else:
+            self._check()
+        run: Callable[[Job], Artifact | None] = import_module(f"dress.jobs.{name}").run
+        return run
+
+    def _check(self) -> None:
         check(self.cfg)
         resolve(self.cfg)
         if not self.is_parent:
             check_processes(self.cfg)
             check_typed(self.cfg, typed(self.overrides))
-        run: Callable[[Job], Artifact | None] = import_module(f"dress.jobs.{self.cfg.job.name}").run
-        return run
 
     def finish(self, artifact: Artifact | None) -> float | None:
         """Say where the artifact is, and return the metric that a sweep asks for."""
@@ -211,13 +216,6 @@ class Job:
                 f"{name} is missing and {why} to build it: run experiment={self.cfg.name} with the "
                 "same model, data and seed first, in one process."
             )
-
-
-def follow(job: Job) -> None:
-    """Train with the first process, which builds the artifact."""
-    from dress.jobs import rank  # imports torch
-
-    rank.follow()
 
 
 def resolve(cfg: DictConfig) -> None:

@@ -65,14 +65,14 @@ def run(job: Job) -> Artifact:
             from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
 
             if max(job.cfg.trainer.devices, world_size()) > 1:
-                from dress.jobs.launch import fit_on_all_devices
+                from dress.jobs.processes import fit_on_all_devices
 
                 metrics, stop = fit_on_all_devices(job, building, config, parents)
             else:
                 metrics, stop = fit(job, building, config, parents)
             building.write_metrics(metrics)
         elif world_size() > 1:
-            from dress.jobs.rank import send
+            from dress.jobs.processes import send
 
             send(None)
     if stop:

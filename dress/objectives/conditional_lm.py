@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from dress.objectives.base import Objective
 from dress.objectives.functional import is_top_token, target_log_probs
+from dress.objectives.objective import Objective
 from dress.types import LossOutput, Requires, TokenBatch
 
 

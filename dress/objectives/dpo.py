@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference
-from dress.objectives.base import LogProbs, Objective
 from dress.objectives.dpo_loss import Variant, dpo_loss, ipo_loss
 from dress.objectives.functional import sequence_sums, target_log_probs
+from dress.objectives.objective import LogProbs, Objective
 from dress.types import LossOutput, Requires, TokenBatch
 
 From = Literal["step", "cached"]

@@ -24,7 +24,7 @@ from torch import Tensor
 from dress.errors import InputError
 from dress.objectives.clipping import check_positive, clipped_loss
 from dress.objectives.functional import sequence_sums
-from dress.objectives.policy import Experience, PolicyObjective
+from dress.objectives.policy_objective import Experience, PolicyObjective
 from dress.objectives.returns import kl_penalty
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards

@@ -32,7 +32,7 @@ from torch import Tensor
 from dress.distributed import gather
 from dress.errors import InputError
 from dress.objectives.clipping import check_positive, clipped_loss
-from dress.objectives.policy import Experience, PolicyObjective
+from dress.objectives.policy_objective import Experience, PolicyObjective
 from dress.objectives.returns import KLForm, gae, kl_penalty, token_rewards, value_losses
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards

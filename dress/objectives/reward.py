@@ -21,8 +21,8 @@ from torch.nn.functional import logsigmoid
 
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
-from dress.objectives.base import Objective
 from dress.objectives.calibration import calibration_sums
+from dress.objectives.objective import Objective
 from dress.types import LossOutput, Requires, TokenBatch
 
 

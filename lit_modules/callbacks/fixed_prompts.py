@@ -17,7 +17,7 @@ from dress.data.shard_set import ShardSet
 from dress.data.stores.addresses import below
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, Tally, annotate_groups
-from dress.objectives.base import Prepared
+from dress.objectives.objective import Prepared
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 from lit_modules.callbacks.condition_ratings import ConditionRatings
 from lit_modules.callbacks.sample_table import SampleTable, TablePrompt

@@ -20,7 +20,7 @@ from dress.modeling.reference import Reference
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.objectives.grpo import GRPO
-from dress.objectives.policy import PolicyObjective
+from dress.objectives.policy_objective import PolicyObjective
 from dress.objectives.ppo import PPO
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards

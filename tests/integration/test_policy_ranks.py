@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dress.chat.prompts import PromptGroup, PromptGroups
 from dress.feedback.experience import Drawn, draw
-from dress.jobs.rank import join
+from dress.jobs.processes import join
 from dress.objectives.symbolic import SymbolicRewards
 from lit_modules.policy import PolicyModule
 from tests.integration.policies import make_module, make_parts, prompts

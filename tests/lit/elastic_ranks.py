@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 
-from datamodules.base import ShardDataModule
+from datamodules.streaming import ShardDataModule
 from dress.chat.encoders import InstructionEncoder
 from dress.data.shard_writer import ShardWriter
 from dress.files import append_line
-from dress.jobs.rank import join
+from dress.jobs.processes import join
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.types import Sample
 from lit_modules.alignment import AlignmentModule

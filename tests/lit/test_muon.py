@@ -8,8 +8,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_modules.muon import MuonAdamW
+from lit_modules.parameters import parameter_groups
 from lit_modules.schedules import warmup_cosine
-from lit_modules.trainable import parameter_groups
 
 
 def language(tied=False):

@@ -13,7 +13,7 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor
 
-from dress.objectives.base import Prepared
+from dress.objectives.objective import Prepared
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
 from dress.types import LossOutput, Movable, Requires, TokenBatch
