@@ -15,9 +15,7 @@ from dress.files import write_json, write_lines, write_text
 from dress.fingerprint import canonical_json
 from dress.records import Turn
 
-FOLDER = "official"
-
-RESPONSES = "responses.jsonl"
+RESPONSES, OFFICIAL = "responses.jsonl", "official"
 JUDGEMENTS, JUDGE = "judgements.jsonl", "judge.json"
 UNPARSED = "unparsed.jsonl"
 _SHOWN = 5
@@ -138,6 +136,6 @@ def _write_official(benchmark: Benchmark, answered: Sequence[Answered], director
     if not isinstance(benchmark, Bridged):
         return
     for name, text in benchmark.official(answered).items():
-        path = directory / FOLDER / name
+        path = directory / OFFICIAL / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
