@@ -73,7 +73,8 @@ class AlignmentModule(L.LightningModule):
         optimizer = self.build_optimizer(parameter_groups(self))
         if self.build_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.build_scheduler(optimizer)}
+        scheduler = {"scheduler": self.build_scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def train(self, mode: bool = True) -> AlignmentModule:
         super().train(mode)

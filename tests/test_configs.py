@@ -41,7 +41,7 @@ GIVEN_LATER = dict.fromkeys(  # what the jobs add to a node's own keywords
         *("assistant", "model", "processor", "condition", "objective", "optimizer", "scheduler"),
         *("judge", "reward", "annotator", "rejects", "data", "seed", "target", "decoding"),
         *("collator_of", "rows_per_batch", "title", "config", "is_parent", "scratch"),
-        *("directory", "params", "groups_per_step"),
+        *("directory", "save_dir", "params", "groups_per_step"),
     )
 )
 

@@ -150,6 +150,13 @@ NOTHING = (
         (("seed=1",), CHAIN),
         (("matmul_precision=medium",), MODELS),
         (NOTHING, set()),
+        (("callbacks=[default,early_stopping]",), {"dress_stage2"}),
+        (("callbacks=[none,best_weights]",), {"dress_stage2"}),
+        (("callbacks=[default,learning_rate_monitor,device_stats_monitor]",), set()),
+        (
+            ("logger=[default,csv]", "+trainer.profiler=simple", "+trainer.limit_val_batches=2"),
+            set(),
+        ),
     ],
 )
 def test_what_a_change_makes_anew(
@@ -157,6 +164,18 @@ def test_what_a_change_makes_anew(
 ) -> None:
     before, after = chain(), chain(*overrides)
     assert {name for name in CHAIN if before[name] != after[name]} == changed
+
+
+def test_validations_count_where_a_callback_decides_by_them(chain: Any) -> None:
+    def name(*overrides: str) -> str:
+        return chain(*overrides)["dress_stage2"]
+
+    best = "callbacks=[default,best_weights]"
+    for change in ("trainer.val_check_interval=7", "+trainer.limit_val_batches=2"):
+        assert name() == name(change) and name(best) != name(best, change)
+    fewer, rating = "callbacks.condition_ratings.prompts=3", "val/rating/best/mean"
+    rated = (best, f"callbacks.best_weights.monitor={rating}", "callbacks.best_weights.mode=max")
+    assert name(best) == name(best, fewer) and name(*rated) != name(*rated, fewer)
 
 
 def test_a_model_that_saw_no_conditions_is_sampled_under_none(chain: Any) -> None:

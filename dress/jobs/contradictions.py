@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from hydra.utils import get_class
@@ -20,7 +21,6 @@ READERS = {  # what is read by some jobs alone
     "reward_from": ("train",),
 }
 
-
 INSTEAD = (  # keys of the trainer, what leaves them alone, and what to give in their place
     (
         "accumulate_grad_batches",
@@ -37,6 +37,11 @@ INSTEAD = (  # keys of the trainer, what leaves them alone, and what to give in 
     ),
     ("logger", None, "give logger=[default,csv] or +logger.<name>._target_=..."),
 )
+PACKAGES = {  # what classes of Lightning need and Lightning does not bring
+    "TensorBoardLogger": "tensorboard",
+    "MLFlowLogger": "mlflow",
+    "DeviceStatsMonitor": "psutil",
+}
 
 
 def check_together(cfg: DictConfig) -> None:
@@ -139,6 +144,7 @@ def check_trainer(cfg: DictConfig) -> None:
                     f"{group}.{name} is {entry}: give {group}.{name}._target_=<class>, or null to "
                     "leave it out."
                 )
+            check_package(f"{group}.{name}", entry)
     if cfg.callbacks.get("train_state") is None:
         raise InputError(
             "callbacks.train_state is missing, which keeps the state that a run resumes from: give "
@@ -148,3 +154,10 @@ def check_trainer(cfg: DictConfig) -> None:
     if needs_policy != str(cfg.module._target_).startswith("lit_modules.policy."):
         module = "policy" if needs_policy else "alignment"
         raise InputError(f"this objective is trained by another module: give module={module}.")
+
+
+def check_package(key: str, entry: Mapping[str, Any] | None) -> None:
+    """Refuse a class whose package is missing now, not when it is built after the parents."""
+    package = PACKAGES.get(str(entry["_target_"]).rpartition(".")[2]) if entry else None
+    if package and find_spec(package) is None:
+        raise InputError(f"{key} needs a package that is missing: pip install {package}.")

@@ -40,6 +40,11 @@ MEANINGS = {  # what Hydra says at length
     r"(\S+) appears more than once": "is chosen already: leave out the +",
     r"Multiple values for (\S+)\.": "is chosen already: leave out the +",
 }
+PLUGINS = {  # packages that bring options of Hydra's own groups
+    "hydra/sweeper=optuna": "hydra-optuna-sweeper",
+    "hydra/launcher=submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher=submitit_slurm": "hydra-submitit-launcher",
+}
 OF_A_STAGE = ("model.trainable", "data.steps", "data.groups_per_step")
 
 
@@ -114,6 +119,8 @@ def composition_sentence(error: Exception) -> str:
     """Say in one sentence what Hydra says in several lines of a command that does not compose."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if (package := PLUGINS.get(f"{group}={option}")) is not None:
+            return f"{group}={option} needs a package that is missing: pip install {package}."
         return unknown_option(group, option, list(error.options))
     if isinstance(error, OverrideParseException):
         return (

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
@@ -28,6 +29,7 @@ SPINS = "3000"  # pauses of a waiting thread before it sleeps, a tenth of a mill
 FULL_ERROR = "HYDRA_FULL_ERROR"
 TRACED = os.environ.get(FULL_ERROR) == "1"  # the user wants tracebacks
 ROOM = 2**16  # bytes that Hydra's own files need
+PARTS = {"callbacks": "callbacks", "loggers": "logger", "profilers": "trainer.profiler"}
 
 OmegaConf.register_new_resolver("from_home", from_home, replace=True)  # for Hydra's own folders
 
@@ -103,9 +105,8 @@ def sentence_of(error: BaseException | None) -> str | None:
             return str(error)
         if isinstance(error, COMPOSITION_ERRORS):  # of a parent
             return composition_sentence(error)
-        if type(error).__name__ == "MisconfigurationException":  # Lightning's, not imported here
-            why = " ".join(str(error).split())
-            return f"the trainer cannot run so ({why}): change trainer.accelerator or .devices."
+        if (node := _refused_by_lightning(error)) is not None:
+            return f"training cannot run so ({' '.join(str(error).split())}): change {node}."
         if (full := no_space(error)) is not None:
             file = full.filename2 or full.filename or "a file"
             return (
@@ -122,6 +123,16 @@ def sentence_of(error: BaseException | None) -> str | None:
     return None
 
 
+def _refused_by_lightning(error: BaseException) -> str | None:
+    """Name what to change where a callback, a logger or the trainer refuses what it is given."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    for module in modules[-1:]:
+        part = module.removeprefix("lightning.pytorch.").partition(".")[0]
+        if part in PARTS:
+            return PARTS[part]
+    return "trainer" if type(error).__name__ == "MisconfigurationException" else None
+
+
 def quieten() -> None:
     """Keep libraries' chatter from hiding the few lines that matter.
 
@@ -136,6 +147,9 @@ def quieten() -> None:
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)
         library.propagate = False
+    profilers = logging.getLogger("lightning.pytorch.profilers")  # they report what was asked for
+    profilers.setLevel(logging.INFO)
+    profilers.handlers = [logging.StreamHandler(sys.stdout)]
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than cores

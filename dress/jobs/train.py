@@ -46,6 +46,7 @@ HARDWARE_AND_WATCHING = {  # keys of the trainer that change no number; all othe
     "use_distributed_sampler",
     "max_epochs",
 }
+VALIDATION = {"val_check_interval", "check_val_every_n_epoch", "limit_val_batches"}
 WATCHERS = re.compile(  # callbacks that change no number; all others count
     r"lit_modules\.callbacks\.(?!best_weights).*"
     r"|lightning\.pytorch\.callbacks\.(\w+\.)*"
@@ -161,11 +162,8 @@ def fingerprinted(job: Job) -> dict[str, Any]:
         datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}
     model = resolved_model(job)
     names = ("seed", "stage", "optimizer", "scheduler", "module", "matmul_precision")
-    callbacks = {
-        name: callback
-        for name, callback in job.node("callbacks").items()
-        if callback is not None and not WATCHERS.fullmatch(callback["_target_"])
-    }
+    callbacks = deciding_callbacks(job)
+    watching = HARDWARE_AND_WATCHING - (VALIDATION if callbacks else set())
     return {name: job.node(name) for name in names} | {
         "template": resolved_template(job),
         # the same numbers, computed at another time
@@ -174,10 +172,22 @@ def fingerprinted(job: Job) -> dict[str, Any]:
         # what trains in other stages is no matter of this one
         "model": model | {"trainable": model["trainable"][job.cfg.stage]},
         "datamodule": datamodule,
-        "trainer": {k: v for k, v in trainer.items() if k not in HARDWARE_AND_WATCHING},
+        "trainer": {k: v for k, v in trainer.items() if k not in watching},
         "condition": {name: condition[name] for name in CONDITION_NODES},
         **({"callbacks": callbacks} if callbacks else {}),
     }
+
+
+def deciding_callbacks(job: Job) -> dict[str, Any]:
+    """Return the callbacks that change what is trained; ratings do where another monitors them."""
+    callbacks = {name: node for name, node in job.node("callbacks").items() if node is not None}
+    deciding = {
+        name: node for name, node in callbacks.items() if not WATCHERS.fullmatch(node["_target_"])
+    }
+    monitored = [str(node.get("monitor")) for node in deciding.values()]
+    if any(name.startswith("val/rating/") for name in monitored):
+        deciding |= {n: node for n, node in callbacks.items() if n == "condition_ratings"}
+    return deciding
 
 
 def note(job: Job, artifact: Artifact, figures: Mapping[str, float]) -> None:

@@ -102,8 +102,10 @@ class TrainedTokens(L.Callback):
     ) -> None:
         self.count += sum(micro_batch.target_node.numel() for micro_batch in batch)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         is_last = trainer.global_step == trainer.max_steps
-        if is_last or (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0:
+        may_be_last = batches % trainer.val_check_interval == 0  # a validation may stop training
+        if is_last or may_be_last or batches % every == 0:
             pl_module.log(
                 "train/trained_tokens",
                 float(self.count),

@@ -23,10 +23,16 @@ from dress.errors import InputError
 from dress.files import no_space, replacing
 from dress.interrupts import Interrupted, StopSignals
 from lit_modules.alignment import CHECKPOINT_KEY, NonFiniteStep
+from lit_modules.callbacks.best_weights import BestWeights
 from lit_modules.loggers.json_lines import JsonLinesLogger
 
 FILE_NAME = "last.ckpt"
-FIGURES = "figures"
+FIGURES, STOPPED = "figures", "stopped"
+BEGUN = {  # progress of a validation in its first batch: Lightning begins it again on resuming
+    "total": {"ready": 1, "started": 1, "processed": 0, "completed": 0},
+    "current": {"ready": 0, "started": 0, "processed": 0, "completed": 0},
+    "is_last_batch": False,
+}
 
 logger = logging.getLogger(__name__)
 
@@ -65,11 +71,15 @@ class TrainState(Checkpoint):
         # not those of a validation, which may still be due at this step
         figures = _logged(trainer)
         checkpoint[FIGURES] = {n: v for n, v in figures.items() if not n.startswith("val/")}
+        checkpoint[STOPPED] = trainer.should_stop
+        if _validation_is_due(trainer):
+            checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"] = BEGUN
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self.figures = checkpoint.get(FIGURES, {})
+        trainer.should_stop = checkpoint.get(STOPPED, False)
 
     def resume_path(self) -> Path | None:
         """Return what to give `trainer.fit(ckpt_path=...)`."""
@@ -197,13 +207,25 @@ class TrainState(Checkpoint):
 def final_figures(
     trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule
 ) -> dict[str, float]:
-    """Return what was logged last, with a validation of the final weights."""
+    """Return what was logged last, with a validation of the final weights or of the best ones."""
     found = _logged(trainer)
     batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
     if not any(n.startswith("val/") for n in found) or batches % trainer.val_check_interval:
         trainer.validate(module, datamodule, verbose=False)  # forgets those of training
         found |= _logged(trainer)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, BestWeights):
+            found |= callback.restore(module)
     return found
+
+
+def _validation_is_due(trainer: L.Trainer) -> bool:
+    """Tell whether the step that just ended is to be followed by a validation."""
+    loop = trainer.fit_loop.epoch_loop
+    progress: Any = loop.batch_progress.current
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    ending: bool = progress.completed < progress.processed  # not yet counted as completed
+    return ending and loop._should_check_val_fx(fetcher)
 
 
 def _logged(trainer: L.Trainer) -> dict[str, float]:

@@ -37,6 +37,11 @@ class JsonLinesLogger(Logger):
     def version(self) -> int:
         return 0
 
+    @property
+    def save_dir(self) -> str:
+        """Where profilers leave their traces."""
+        return str(self.path.parent)
+
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
         return
