@@ -83,6 +83,7 @@ def run(job: Job) -> Artifact:
     evaluations = compare(
         job, {"self": artifact} | ({"init": parents.init} if parents.init else {})
     )
+    log_model(job, artifact, parents)
     if evaluations and job.cfg.report.after and not job.is_parent:
         page = report.write(job, Selection(evaluations=evaluations, models=()))
         print(f"report: {page.path / 'report.html'}", flush=True)
@@ -196,12 +197,27 @@ def note(job: Job, artifact: Artifact, figures: Mapping[str, float]) -> None:
     if all(known.get(name) == value for name, value in figures.items()):
         return
     artifact.update_metrics(figures)
-    if (wandb := job.cfg.logger.get("wandb")) and wandb_mode(wandb.mode) != "disabled":
+    if (settings := wandb_settings(job)) is not None:
         from lit_modules.loggers.weights_and_biases import log_evaluations  # Lightning: seconds
 
-        log_evaluations(
-            artifact, figures, is_parent=job.is_parent, project=wandb.project, mode=wandb.mode
-        )
+        log_evaluations(artifact, figures, **settings)
+
+
+def log_model(job: Job, artifact: Artifact, parents: Parents) -> None:
+    """Log the finished model to W&B where `logger.wandb.log_model` asks for it."""
+    settings = wandb_settings(job)
+    if settings is not None and job.cfg.logger.wandb.get("log_model"):
+        from lit_modules.loggers import weights_and_biases  # Lightning: seconds
+
+        weights_and_biases.log_model(artifact, parents.by_role(), **settings)
+
+
+def wandb_settings(job: Job) -> dict[str, Any] | None:
+    """Return how the W&B run of a model is found again, or None where W&B is off."""
+    wandb = job.cfg.logger.get("wandb")
+    if not wandb or wandb_mode(wandb.mode) == "disabled":
+        return None
+    return {"is_parent": job.is_parent, "project": wandb.project, "mode": wandb.mode}
 
 
 def compare(job: Job, artifacts: Mapping[str, Artifact]) -> tuple[Artifact, ...]:

@@ -12,13 +12,14 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from dress.artifact import Artifact
+from dress.artifact import Artifact, Parent
 from dress.errors import InputError
 from dress.files import write_text
 from dress.reporting.dashboard import TURNS, by_turn
 from dress.wandb_mode import Mode, wandb_mode
 
-RUN_ID = "run_id"
+RUN_ID, LOGGED = "run_id", "logged_model"
+MODEL_FILES = ("weights", "tokenizer", "preprocess.json", "config.yaml", "metrics.json")
 STEP = "trainer/global_step"
 DEFAULTS: dict[str, Any] = {
     "project": "dress",
@@ -39,11 +40,15 @@ def wandb_logger(
     is_parent: bool,
     project: str | None,
     mode: str,
+    log_model: bool = False,
 ) -> Iterator[WandbLogger | None]:
     """Yield the logger of one run, closed afterwards: each stage of a process is a run of its own.
 
-    None where W&B is disabled, and on every rank but the first.
+    None where W&B is disabled, and on every rank but the first. The artifact is finished later;
+    who finishes it looks at `log_model`.
     """
+    if not isinstance(log_model, bool):
+        raise InputError(f"logger.wandb.log_model is {log_model!r}: give true or false.")
     chosen = wandb_mode(mode)
     if chosen == "disabled" or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield None
@@ -71,8 +76,75 @@ def log_evaluations(
 
     Those over turns of feedback are logged a second time, turn by turn, as curves.
     """
+    with _run_of(artifact, is_parent=is_parent, project=project, mode=mode) as run:
+        if run is None:
+            return
+        run.log({**metrics, STEP: artifact.config["trainer"]["max_steps"]})
+        turns = by_turn(metrics)
+        run.define_metric(TURNS, hidden=True)
+        for name in dict.fromkeys(name for figures in turns.values() for name in figures):
+            run.define_metric(name, step_metric=TURNS)
+        for turn, figures in turns.items():
+            run.log({**figures, TURNS: turn})
+
+
+def log_model(
+    artifact: Artifact,
+    parents: Mapping[str, Parent],
+    *,
+    is_parent: bool,
+    project: str | None,
+    mode: str,
+) -> None:
+    """Log a finished model as an artifact of W&B, once, with what it was made from.
+
+    A model goes with its weights, tokenizer, configuration and figures; data are only named.
+    """
+    logged = artifact.path / "wandb" / LOGGED
+    if logged.exists():
+        return
+    with _run_of(artifact, is_parent=is_parent, project=project, mode=mode) as run:
+        if run is None:
+            return
+        for parent in parents.values():
+            # run.use_artifact does the same and refuses to where W&B is offline
+            run._log_artifact(
+                _described(parent), aliases=[parent.fingerprint[:12]], use_after_commit=True
+            )
+        run.log_artifact(_described(artifact), aliases=["latest", artifact.fingerprint[:12]])
+    write_text(logged, "")
+
+
+def _described(parent: Parent) -> Any:
+    """Describe a model or data as an artifact of W&B, the same whichever run logs it."""
+    import wandb
+
+    is_model = isinstance(parent, Artifact) and parent.lineage["kind"] == "model"
+    described = wandb.Artifact(
+        parent.name.rpartition("-")[0] or parent.name,
+        type="model" if is_model else "dataset",
+        metadata={"name": parent.name, "fingerprint": parent.fingerprint},
+    )
+    if not (is_model and isinstance(parent, Artifact)):
+        with described.new_file("fingerprint.txt") as file:
+            file.write(parent.fingerprint)
+        return described
+    for name in MODEL_FILES:
+        for path in sorted((parent.path / name).rglob("*")) or [parent.path / name]:
+            if path.is_file():
+                name_there = path.relative_to(parent.path).as_posix()
+                described.add_file(str(path), name=name_there, policy="immutable", skip_cache=True)
+    return described
+
+
+@contextmanager
+def _run_of(
+    artifact: Artifact, *, is_parent: bool, project: str | None, mode: str
+) -> Iterator[Any]:
+    """Yield the W&B run that a model was trained in; None where there is none or W&B is off."""
     identity, chosen = artifact.path / "wandb" / RUN_ID, wandb_mode(mode)
     if chosen == "disabled" or not identity.exists() or int(os.environ.get("RANK", "0")) > 0:
+        yield None
         return
     with wandb_run(
         directory=artifact.path,
@@ -82,13 +154,7 @@ def log_evaluations(
         mode=chosen,
         config=artifact.config,
     ) as run:
-        run.log({**metrics, STEP: artifact.config["trainer"]["max_steps"]})
-        turns = by_turn(metrics)
-        run.define_metric(TURNS, hidden=True)
-        for name in dict.fromkeys(name for figures in turns.values() for name in figures):
-            run.define_metric(name, step_metric=TURNS)
-        for turn, figures in turns.items():
-            run.log({**figures, TURNS: turn})
+        yield run
 
 
 def _own(variable: str, is_parent: bool) -> str | None:
