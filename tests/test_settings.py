@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 from omegaconf import open_dict
 
 from dress.jobs.checks import check
 from dress.jobs.contradictions import check_typed
 from dress.jobs.job import Job
-from dress.jobs.keys import check_keys, typed
+from dress.jobs.keys import check_keys, composition_sentence, typed
 from dress.jobs.train import fingerprinted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +83,7 @@ def check_all(*overrides: str) -> None:
         (["max_steps=5"], "did you mean trainer.max_steps?"),
         (
             ["+trainer.accumulate_grad_batches=2"],
-            "nothing reads trainer.accumulate_grad_batches: leave it out (trainer has accelerator,",
+            "trainer.accumulate_grad_batches is not used here: a step is cut up by datamodule.rows",
         ),
         (["modle=tiny"], "nothing reads modle: did you mean model or"),
         (["+modle=tiny"], "nothing reads modle: did you mean model or"),
@@ -144,6 +146,11 @@ def test_a_key_that_nothing_reads(
         ],
         ["data=photographs", "debug=smoke"],
         ["~source.sizes"],
+        ["callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=5"],
+        ["callbacks=[default,early_stopping]", "+callbacks.early_stopping.verbose=true"],
+        ["+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor"],
+        ["logger=[default,csv]", "+logger.csv.prefix=dress"],
+        ["+trainer.profiler=simple", "+trainer.limit_val_batches=2", "trainer.strategy=auto"],
     ],
     ids=lambda value: value[0],
 )
@@ -281,3 +288,42 @@ def test_what_contradicts_itself_in_other_jobs(
 )
 def test_what_goes_together(overrides: list[str]) -> None:
     check_all(*overrides)
+
+
+def test_the_command_of_the_shipped_sweep_of_wandb_is_read() -> None:
+    sweep = yaml.safe_load((ROOT / "benchmarks/sweep.yaml").read_text())
+    assert (ROOT / sweep["program"]).is_file()
+    trial = [
+        f"{key}={range_['min'] if 'min' in range_ else range_['values'][0]}"
+        for key, range_ in sweep["parameters"].items()
+    ]
+    check_all(*[part for part in sweep["command"] if not part.startswith("${")], *trial)
+
+
+def test_a_sweeper_that_chooses_by_a_figure_is_told_which(refused: Callable[..., str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an optional package")
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sweep = ["-m", "hydra/sweeper=optuna", "optimizer.lr=choice(1,2)", "experiment=dress_stage0"]
+    assert "give sweep.metric=val/loss" in refused(*sweep)
+
+
+@pytest.mark.parametrize(
+    ("package", "overrides"),
+    [
+        ("tensorboard", ["logger=[default,tensorboard]"]),
+        ("mlflow", ["logger=[local,mlflow]"]),
+        ("psutil", ["callbacks=[none,device_stats_monitor]"]),
+    ],
+)
+def test_a_missing_package_is_named_before_anything_is_built(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, package: str, overrides: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    assert f"pip install {package}." in refused("experiment=dress_stage2", *overrides)
+
+
+def test_a_missing_plug_in_of_hydra_is_named() -> None:
+    error = MissingConfigException("", "hydra/sweeper/optuna", ["basic"])
+    assert composition_sentence(error).endswith("pip install hydra-optuna-sweeper.")

@@ -171,3 +171,12 @@ def test_a_given_project_beats_the_variable(tmp_path: Path) -> None:
         r.run.project for f in files for r in records(f) if r.WhichOneof("record_type") == "run"
     }
     assert found == {"ours"}
+
+
+def test_of_a_trial_in_a_sweep_of_wandb_the_parents_are_no_runs(tmp_path: Path) -> None:
+    variables = {"WANDB_MODE": "offline", "WANDB_SWEEP_ID": "abc", "WANDB_RUN_ID": "id7"}
+    assert track(tmp_path, **variables) == (0, "")
+    files = list(tmp_path.glob("*/wandb/*/*.wandb"))
+    assert {file.parents[2].name for file in files} == {"own"}
+    runs = [r.run for f in files for r in records(f) if r.WhichOneof("record_type") == "run"]
+    assert {(run.run_id, run.sweep_id) for run in runs} == {("id7", "abc")}

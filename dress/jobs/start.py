@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -47,6 +48,7 @@ def started(cfg: DictConfig) -> Iterator[Job]:
             print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)
             check_code(cfg)
             check_keys(cfg, hydra.runtime.choices)
+            check_sweep(cfg, hydra.runtime.choices)
         yield job
     except Exception as error:
         if TRACED or (sentence := sentence_of(error)) is None:
@@ -56,14 +58,24 @@ def started(cfg: DictConfig) -> Iterator[Job]:
 
 @contextmanager
 def told_in_a_sentence() -> Iterator[None]:
-    """End with one line and code 1 where the command does not compose."""
+    """End with one line and code 1 where the command does not compose, or a job elsewhere fails."""
     os.environ[FULL_ERROR] = "1"  # Hydra then raises what it would print in several lines
     try:
         yield
-    except COMPOSITION_ERRORS as error:
-        if TRACED:
+    except Exception as error:  # a launcher brings those of jobs in other processes
+        if TRACED or (sentence := sentence_of(error)) is None:
             raise
-        _fail(composition_sentence(error))
+        _fail(sentence)
+
+
+def check_sweep(cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
+    """Refuse a sweeper that chooses by a figure and is told none, before the first trial."""
+    sweeper = choices.get("hydra/sweeper")
+    if HydraConfig.get().mode == RunMode.MULTIRUN and sweeper != "basic" and not cfg.sweep.metric:
+        raise InputError(
+            f"hydra/sweeper={sweeper} chooses by a figure: give sweep.metric=val/loss or another "
+            "name in metrics.json."
+        )
 
 
 class CheckWritable(Callback):

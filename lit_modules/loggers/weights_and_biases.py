@@ -49,7 +49,7 @@ def wandb_logger(
     """
     if not isinstance(log_model, bool):
         raise InputError(f"logger.wandb.log_model is {log_model!r}: give true or false.")
-    chosen = wandb_mode(mode)
+    chosen = _mode_of(mode, is_parent=is_parent)
     if chosen == "disabled" or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield None
         return
@@ -142,7 +142,8 @@ def _run_of(
     artifact: Artifact, *, is_parent: bool, project: str | None, mode: str
 ) -> Iterator[Any]:
     """Yield the W&B run that a model was trained in; None where there is none or W&B is off."""
-    identity, chosen = artifact.path / "wandb" / RUN_ID, wandb_mode(mode)
+    identity = artifact.path / "wandb" / RUN_ID
+    chosen = _mode_of(mode, is_parent=is_parent)
     if chosen == "disabled" or not identity.exists() or int(os.environ.get("RANK", "0")) > 0:
         yield None
         return
@@ -155,6 +156,11 @@ def _run_of(
         config=artifact.config,
     ) as run:
         yield run
+
+
+def _mode_of(mode: str, *, is_parent: bool) -> Mode:
+    """Say how W&B runs; a trial of its sweeps is one run, which is not that of the parents."""
+    return "disabled" if is_parent and "WANDB_SWEEP_ID" in os.environ else wandb_mode(mode)
 
 
 def _own(variable: str, is_parent: bool) -> str | None:
