@@ -36,7 +36,7 @@ from tests.feedback.llm_server import Answer, LLMServer
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<marker>[^>]+) -->\n)?```bash\n(?P<code>.*?)```", re.DOTALL)
-JOB = re.compile(r"^python run\.py (?!--help)")
+JOB = re.compile(r"^(python|torchrun \S+) run\.py (?!--help)")
 SHORT = "generation.max_new_tokens=8"
 SMOKE = f"debug=smoke {SHORT}"
 SCRIPTS = {
@@ -87,6 +87,7 @@ def shortened(command: Command) -> str:
     text = re.sub(r"\b(benchmark\.scenes)=\d+", r"\1=2", command.text)
     text = re.sub(r"\b(trainer\.max_steps)=\d+", r"\1=2", text)
     text = re.sub(r"\bseed=0,1,2\b", "seed=0,1", text)
+    text = re.sub(r"\b(n_trials)=\d+", r"\1=2", text)
     if JOB.match(text):
         return f"{text} {command.overrides} {SMOKE if 'job=' not in text else SHORT}"
     script = re.match(r"python benchmarks/(\w+\.py)", text)
