@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from dress.files import read_lines
 from dress.jobs import checks, progress
 from dress.jobs.job import Job
 from lit_modules.alignment import PRECISIONS
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -35,19 +36,19 @@ SMALL = [
 ]
 
 
-def start(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "run.py", *arguments],
         cwd=ROOT,
-        env=ENVIRONMENT | (environment or {}),
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def run(*arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    process = start(*arguments, environment=environment)
+def run(*arguments: str) -> tuple[int, str, str]:
+    process = start(*arguments)
     output, errors = process.communicate(timeout=60)
     return process.returncode, output, errors
 
@@ -232,15 +233,16 @@ def test_wandb_offline_keeps_a_run_per_artifact_and_no_secret(tmp_path: Path) ->
     command = ["experiment=dress_stage0", *SMALL, f"paths.artifacts={tmp_path}", "logger=default"]
     command += ["logger.mode=offline", "callbacks.table_rows=2", "trainer.max_steps=16"]
     command += ["generation.max_new_tokens=4", "trainer.save_every=1", "trainer.validate_every=2"]
-    key = {"WANDB_API_KEY": secret}
-    process = start(*command, environment=key)
+    environment = ENVIRONMENT | {"WANDB_API_KEY": secret}
+    process = Process(ROOT / "run.py", command, environment=environment)
     while not list(tmp_path.glob("*.partial/metrics.jsonl")):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.communicate(timeout=30)
-    code, output, errors = run(*command, environment=key)
-    assert (code, errors) == (0, "") and "resuming dress_stage0-" in output
+    process = Process(ROOT / "run.py", command, environment=environment)
+    output, errors = process.communicate(300)
+    assert (process.returncode, errors) == (0, "") and "resuming dress_stage0-" in output
     artifact = Artifact.open(output.splitlines()[-1].removeprefix("artifact: "))
     history = list(read_lines(artifact.path / "metrics.jsonl"))
     assert [line for line in history if line.get("resumed_at", 0) >= 1]
