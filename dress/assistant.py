@@ -20,6 +20,7 @@ from dress.data.rejects import Reject
 from dress.data.sources.photographs import read_photograph
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
+from dress.sampling import Sampling
 from dress.types import Encoded, Turn
 
 
@@ -101,8 +102,13 @@ class Assistant:
         `share` (r, n) answers only the batches r, r + n, ...: what a prompt is batched with is the
         same for every n.
         """
-        if guidance and temperature > 0:
-            raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
+        sampling = Sampling(
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            guidance=guidance,
+        )
         if self.model.scalar_head is not None:
             raise InputError(
                 "this is a reward model, which scores answers and gives none: take a "
@@ -124,11 +130,11 @@ class Assistant:
                 attention_mask=batch.attention_mask,
                 image_slot=batch.image_slot,
                 pixels=batch.pixels,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
+                max_new_tokens=sampling.max_new_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
                 num_return_sequences=num_samples,
-                guidance=guidance,
+                guidance=sampling.guidance,
                 seed=seed + start,
             )
             texts = self._texts(tokens)

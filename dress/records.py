@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
-ASPECTS = ("helpfulness", "honesty", "harmlessness")
+Aspect = Literal["helpfulness", "honesty", "harmlessness"]
+ASPECTS: tuple[str, ...] = get_args(Aspect)
 RATINGS = (1, 2, 3, 4)
 _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0+)?", re.ASCII)
 

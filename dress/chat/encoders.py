@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from dress.chat.condition import Condition
-from dress.chat.loss_turns import LossTurns, check_loss_turns, supervised_turns
+from dress.chat.loss_turns import LossTurns, supervised_turns
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.settings import checked
 from dress.types import Dialogue, Encoded, EncodedGroup, Feedback, Sample
 
 History = Literal["all", "none"]
@@ -33,8 +33,9 @@ class InstructionEncoder:
 
     requires: Requires = "dialogues"
 
+    @checked
     def __init__(self, *, processor: Processor, loss_turns: LossTurns = "all") -> None:
-        self.processor, self.loss_turns = processor, check_loss_turns(loss_turns)
+        self.processor, self.loss_turns = processor, loss_turns
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         images, pixels = self.processor.load_images(sample.images)
@@ -58,6 +59,7 @@ class CritiqueEncoder:
 
     requires: Requires = "feedback"
 
+    @checked
     def __init__(
         self,
         *,
@@ -69,15 +71,8 @@ class CritiqueEncoder:
         history: History = "all",
         feedback_of: FeedbackOf = "own",
     ) -> None:
-        for name, value, choices in (
-            ("responses", responses, get_args(Responses)),
-            ("history", history, get_args(History)),
-            ("feedback_of", feedback_of, get_args(FeedbackOf)),
-        ):
-            if value not in choices:
-                raise InputError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
         self.processor, self.condition, self.seed = processor, condition, seed
-        self.loss_turns, self.responses = check_loss_turns(loss_turns), responses
+        self.loss_turns, self.responses = loss_turns, responses
         self.history, self.feedback_of = history, feedback_of
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:

@@ -16,9 +16,10 @@ from dataclasses import replace
 from dress.chat.encoders import Requires
 from dress.chat.facts import facts_of
 from dress.chat.loss_turns import supervised_turns
-from dress.chat.preferences import PairRule, check_pairs, places, preference_pairs
+from dress.chat.preferences import PairRule, places, preference_pairs
 from dress.chat.processor import Processor
 from dress.data.rejects import Reject
+from dress.settings import Amount, checked
 from dress.types import Dialogue, Encoded, EncodedGroup, Sample, Turn
 
 REQUEST = (
@@ -40,6 +41,7 @@ class RewardEncoder:
 
     requires: Requires = "preferences"
 
+    @checked
     def __init__(
         self,
         *,
@@ -47,10 +49,10 @@ class RewardEncoder:
         seed: int,
         facts: bool = True,
         pairs: PairRule = "all",
-        margin: float = 0.0,
+        margin: Amount = 0.0,
     ) -> None:
         self.processor, self.seed, self.facts = processor, seed, facts
-        self.pairs, self.margin = check_pairs(pairs, margin), margin
+        self.pairs, self.margin = pairs, margin
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         images, pixels = self.processor.load_images(sample.images)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 from dress.data.rejects import Reject
-from dress.errors import InputError
 from dress.types import RATINGS, Dialogue, Turn
 
 LossTurns = Literal["all", "last", "improved"]
-
-
-def check_loss_turns(rule: str) -> LossTurns:
-    if rule not in get_args(LossTurns):
-        raise InputError(f"loss_turns is {rule!r}: choose one of {', '.join(get_args(LossTurns))}.")
-    return rule  # type: ignore[return-value]
 
 
 def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from dress.chat.condition import BANK
 from dress.errors import InputError
@@ -22,6 +22,7 @@ from dress.feedback.object_rules import (
 from dress.feedback.phrases import there_is_sentence
 from dress.feedback.refusals import Stance, read_stance
 from dress.feedback.synonyms import SynonymTable, load_synonyms
+from dress.settings import checked
 from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample
 
 Detail = Literal["hint", "reveal"]
@@ -38,11 +39,8 @@ class RuleAnnotator:
     missing value too. `synonyms_file` replaces the table for COCO's categories.
     """
 
+    @checked
     def __init__(self, *, synonyms_file: str | None = None, detail: Detail = "hint") -> None:
-        if detail not in get_args(Detail):
-            raise InputError(
-                f"annotator.detail is {detail!r}: choose one of {', '.join(get_args(Detail))}."
-            )
         self.table, self.detail = load_synonyms(synonyms_file), detail
 
     def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:

@@ -8,6 +8,7 @@ from typing import Literal
 from omegaconf import DictConfig
 
 from dress.errors import InputError
+from dress.settings import check_value
 
 Mode = Literal["online", "offline", "shared", "disabled"]
 _MODES: dict[str, Mode] = {
@@ -28,6 +29,7 @@ def wandb_mode(logger: DictConfig) -> Mode:
     """
     if not logger.wandb:
         return "disabled"
+    check_value("logger.mode", logger.mode, Literal["auto", "online", "offline", "disabled"])
     if logger.mode != "auto":
         return _MODES[logger.mode]
     if os.environ.get("WANDB_DISABLED", "").lower() in _TRUE:

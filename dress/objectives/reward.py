@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.objectives.base import Objective, Requires
 from dress.objectives.calibration import calibration_sums
+from dress.settings import Amount, checked
 from dress.types import LossOutput, TokenBatch
 
 
@@ -39,9 +39,8 @@ class PairwiseReward(Objective):
     Held-out pairs also show how well the model is calibrated.
     """
 
-    def __init__(self, *, centring: float = 1e-3, requires: Requires = "preferences") -> None:
-        if centring < 0:
-            raise InputError(f"objective.centring is {centring}: give a weight of 0 or more.")
+    @checked
+    def __init__(self, *, centring: Amount = 1e-3, requires: Requires = "preferences") -> None:
         self.centring, self.requires = centring, requires
 
     def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:

@@ -8,11 +8,13 @@ from dress.data.sources.conversations import image_names
 from dress.data.sources.fields import Fields
 from dress.data.sources.image_captions import ImageCaptions
 from dress.data.sources.row_source import RowSource
+from dress.settings import Whole, checked
 
 
 class FactsSource(RowSource):
     """`captions`, a file such as image_to_caption.json, gives `annotations.captions`."""
 
+    @checked
     def __init__(
         self,
         *,
@@ -20,7 +22,7 @@ class FactsSource(RowSource):
         file: str,
         images: str = "train2017",
         captions: str | None = None,
-        limit: int | None = None,
+        limit: Whole | None = None,
     ) -> None:
         super().__init__(root=root, file=file, images=images, limit=limit)
         self._captions = ImageCaptions(root, captions) if captions is not None else None

@@ -28,6 +28,8 @@ from dress.data.sources.photographs import (
 from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError
 from dress.fingerprint import content_hash
+from dress.records import Aspect
+from dress.settings import Whole, checked
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 
 _ASPECT_OF_NAME = {"hallucination": "honesty", **{aspect: aspect for aspect in ASPECTS}}
@@ -43,18 +45,17 @@ class LVLMNLFSource(Source):
     `candidates` are whole dialogues with their feedback, `instructions` and `prompts` first turns.
     """
 
+    @checked
     def __init__(
         self,
         *,
         root: str | None,
         files: Sequence[str] = ("*.jsonl",),
         images: str = "images",
-        aspect: str = "helpfulness",
-        limit: int | None = None,
+        aspect: Aspect = "helpfulness",
+        limit: Whole | None = None,
         seed: int = 0,
     ) -> None:
-        if aspect not in ASPECTS:
-            raise InputError(f"source.aspect is {aspect!r}: choose one of {', '.join(ASPECTS)}.")
         self.root, self.files, self.images = root, tuple(files), images
         self.aspect, self.limit, self.seed = aspect, limit, seed
 

@@ -17,6 +17,7 @@ from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
 from dress.errors import InputError
 from dress.records import RATINGS, Dialogue, Feedback, Judgement, Turn, whole_number
+from dress.settings import Whole, checked
 
 ASPECT_OF = {
     "Helpfulness": "helpfulness",
@@ -55,6 +56,7 @@ class VLFeedbackSource(RowSource):
 
     name = "vlfeedback"
 
+    @checked
     def __init__(
         self,
         *,
@@ -62,7 +64,7 @@ class VLFeedbackSource(RowSource):
         file: str = "vlfeedback_80k.jsonl",
         images: str = "merged_images",
         scale: Sequence[int] = (1, 2, 2, 3, 4),
-        limit: int | None = None,
+        limit: Whole | None = None,
     ) -> None:
         super().__init__(root=root, file=file, images=images, limit=limit)
         if len(scale) != len(THEIR_RATINGS) or not set(scale) <= set(RATINGS):

@@ -22,6 +22,7 @@ from dress.data.sources.photographs import (
 from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError
 from dress.fingerprint import content_hash
+from dress.settings import Whole, checked
 from dress.types import Dialogue, Sample, Turn
 
 CANDIDATE_KINDS = ("reference", "compliant")
@@ -45,6 +46,7 @@ class VLSafeSource(Source):
     which its annotations record. There is no part `captions`.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -53,7 +55,7 @@ class VLSafeSource(Source):
         alignment: str = "vlsafe/harmlessnss_alignment.jsonl",
         image_fallback: bool = False,
         fallback_images: str = "coco/images",
-        limit: int | None = None,
+        limit: Whole | None = None,
         seed: int = 0,
     ) -> None:
         self.root, self.images, self.alignment = root, images, alignment

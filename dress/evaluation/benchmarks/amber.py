@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
@@ -19,6 +19,7 @@ from dress.evaluation.official import json_array, released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
 from dress.evaluation.yes_no import defined, first_word, under, yes_no_labels
 from dress.records import Turn
+from dress.settings import checked
 
 Answers = Literal["exact", "first_word"]
 DIMENSIONS: Mapping[str, tuple[str, ...]] = {  # type of an annotation -> where it counts
@@ -37,6 +38,7 @@ class AmberBenchmark(PublicBenchmark):
 
     name = "amber"
 
+    @checked
     def __init__(
         self,
         *,
@@ -48,8 +50,6 @@ class AmberBenchmark(PublicBenchmark):
         unanswered: Unanswered = "error",
     ) -> None:
         super().__init__(root=root, images=images, unanswered=unanswered)
-        if answers not in get_args(Answers):
-            raise InputError(f"benchmark.answers is {answers!r}: choose exact or first_word.")
         self.queries, self.annotations, self.answers = queries, annotations, answers
 
     def files(self) -> Sequence[str]:

@@ -22,6 +22,7 @@ from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, u
 from dress.evaluation.yes_no import defined
 from dress.files import read_json, read_text, text_lines
 from dress.records import Turn
+from dress.settings import Share, checked
 
 GENERATIVE = "generative"
 Alike = Callable[[str, str], bool]
@@ -36,6 +37,7 @@ class AmberGenerativeBenchmark(PublicBenchmark):
 
     name = "amber_generative"
 
+    @checked
     def __init__(
         self,
         *,
@@ -46,7 +48,7 @@ class AmberGenerativeBenchmark(PublicBenchmark):
         safe_words: str = "amber/safe_words.txt",
         images: str = "amber/image",
         similarity: str | None = None,
-        threshold: float = 0.8,
+        threshold: Share = 0.8,
         unanswered: Unanswered = "error",
     ) -> None:
         super().__init__(root=root, images=images, unanswered=unanswered)

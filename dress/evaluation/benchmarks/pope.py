@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
@@ -21,6 +21,7 @@ from dress.evaluation.official import all_answered, json_lines, released_id
 from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
 from dress.evaluation.yes_no import QUANTITIES, defined, first_word, under, yes_no_labels
 from dress.records import Turn
+from dress.settings import checked
 
 Answers = Literal["official", "first_word"]
 _NO = frozenset(("No", "not", "no"))
@@ -34,6 +35,7 @@ class PopeBenchmark(PublicBenchmark):
     response_fields = ("response", "answer", "text")
     key_fields = ("split", "question_id")
 
+    @checked
     def __init__(
         self,
         *,
@@ -45,8 +47,6 @@ class PopeBenchmark(PublicBenchmark):
         unanswered: Unanswered = "error",
     ) -> None:
         super().__init__(root=root, images=images, unanswered=unanswered)
-        if answers not in get_args(Answers):
-            raise InputError(f"benchmark.answers is {answers!r}: choose official or first_word.")
         once = not isinstance(splits, str) and 0 < len(set(splits)) == len(splits)
         if not once or "{split}" not in file:
             raise InputError(
