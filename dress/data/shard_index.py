@@ -19,8 +19,9 @@ from dress.data.reading import explained
 from dress.data.rejects import Reject
 from dress.data.schema import SCHEMA_VERSION
 from dress.data.shards import INDEX_NAME, OFFSETS_SUFFIX
+from dress.data.stores import open_store
 from dress.data.stores.cache import CachedStore, ShardCache
-from dress.data.stores.store import Store, is_remote, open_store
+from dress.data.stores.store import Store, is_remote
 from dress.errors import InputError
 from dress.types import Sample
 

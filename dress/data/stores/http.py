@@ -12,8 +12,7 @@ from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
 from dress.data.reading import again
-from dress.data.stores.ranges import asked, check_whole, end_of_answer
-from dress.data.stores.store import below, public
+from dress.data.stores.store import asked, below, check_whole, end_of_answer, public
 
 TIMEOUT_S = 30.0  # to connect, and without a byte
 TOTAL_S = 600.0  # for one range

@@ -17,8 +17,7 @@ from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
 from dress.data.reading import again
-from dress.data.stores.ranges import asked, check_whole, end_of_answer
-from dress.data.stores.store import below
+from dress.data.stores.store import asked, below, check_whole, end_of_answer
 
 TIMEOUT_S = 30.0  # to connect, and without a byte
 _CODE = r"\w{1,60}"
