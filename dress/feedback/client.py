@@ -10,16 +10,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from openai import APIError, AsyncOpenAI, DefaultAsyncHttpxClient
+from openai import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AsyncOpenAI,
+    DefaultAsyncHttpxClient,
+)
 from openai.types.chat import ChatCompletion
 
 from dress.data.rejects import Reject
 from dress.errors import InputError
-from dress.feedback.chat_errors import explained, long_wait
-from dress.feedback.endpoint import api_key, check_url, is_loopback
-from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, read_reply
-from dress.feedback.reply_cache import ReplyCache, request_key
+from dress.feedback.endpoint import NO_KEY, api_key, check_url, is_loopback
+from dress.feedback.reply import (
+    BROKEN,
+    NO_JSON,
+    REFUSED,
+    ReplyCache,
+    read_reply,
+    request_key,
+)
+from dress.settings import AboveZero, Amount, Positive, Whole, checked
 
+_MESSAGE_LENGTH = 200
 _ATTEMPTS = 3  # times that one question is asked until the reply is valid
 
 
@@ -27,21 +41,23 @@ class ChatClient:
     """Ask within `async with client:`; at most `concurrency` requests are in flight.
 
     The SDK itself repeats what failed for the moment (HTTP 408, 409, 429, 5xx, a lost connection,
-    a timeout) up to `max_retries` times. `temperature`, `max_tokens` and `seed` are not sent where
-    they are None. The key is read from the environment and kept by the SDK alone.
+    a timeout) up to `max_retries` times. It waits for as long as the server asks, if that is two
+    minutes at most; a longer wait ends the request. `temperature`, `max_tokens` and `seed` are not
+    sent where they are None. The key is read from the environment and kept by the SDK alone.
     """
 
+    @checked
     def __init__(
         self,
         *,
         base_url: str,
         model: str,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = 1024,
+        temperature: Amount | None = 0.0,
+        max_tokens: Positive | None = 1024,
         seed: int | None = 0,
-        timeout_s: float = 120.0,
-        max_retries: int = 6,
-        concurrency: int = 16,
+        timeout_s: AboveZero = 120.0,
+        max_retries: Whole = 6,
+        concurrency: Positive = 16,
         cache_dir: Path | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         price_per_million: Mapping[str, float] | None = None,
@@ -153,30 +169,22 @@ class ChatClient:
         raise fault
 
     async def _send(self, request: dict[str, Any]) -> object:
-        for left in reversed(range(self.max_retries + 1)):
-            try:
-                completion = await self._sdk.chat.completions.create(**request)
-            except (JSONDecodeError, UnicodeDecodeError):
-                return None
-            except APIError as error:
-                failure, wait = self._explained(error), long_wait(error)
-            else:
-                self._count_tokens(completion)
-                return completion
-            # out here, as the error, its request and their headers are gone
-            if wait is None or not left:
-                break
-            await asyncio.sleep(wait)
-        raise failure
-
-    def _explained(self, error: APIError) -> InputError | Reject:
-        return explained(
-            error,
-            base_url=self.base_url,
-            model=self.model,
-            api_key_env=self.api_key_env,
-            secret=self._sdk.api_key,
-        )
+        try:
+            completion = await self._sdk.chat.completions.create(**request)
+        except (JSONDecodeError, UnicodeDecodeError):
+            return None
+        except APIError as error:
+            failure = explained(
+                error,
+                base_url=self.base_url,
+                model=self.model,
+                api_key_env=self.api_key_env,
+                secret=self._sdk.api_key,
+            )
+        else:
+            self._count_tokens(completion)
+            return completion
+        raise failure  # out here, as the error, its request and their headers are gone
 
     def _count_tokens(self, completion: object) -> None:
         usage = completion.usage if isinstance(completion, ChatCompletion) else None
@@ -186,3 +194,41 @@ class ChatClient:
 
     async def _count_request(self, request: object) -> None:
         self._counts["requests"] += 1
+
+
+def explained(
+    error: APIError, *, base_url: str, model: str, api_key_env: str, secret: str
+) -> InputError | Reject:
+    """Say what the SDK raises in one sentence, without headers and without the key.
+
+    A mistake in the settings ends the run, a request that failed is a Reject.
+    """
+    if isinstance(error, APITimeoutError):
+        return Reject("no answer in time", detail=base_url)
+    if isinstance(error, APIConnectionError):
+        if type(error.__cause__).__name__ == "ConnectError":  # nobody listens there
+            return InputError(f"cannot reach {base_url}: start the server or correct base_url.")
+        return Reject("connection lost", detail=base_url)
+    if not isinstance(error, APIStatusError):
+        return Reject("no chat completion", detail=base_url)
+    status, said = error.status_code, _message(error, secret)
+    if status in (401, 403):
+        return InputError(
+            f"{base_url} refuses the key (HTTP {status}{said}): correct the environment variable "
+            f"{api_key_env}."
+        )
+    if status == 404:
+        return InputError(
+            f"{base_url} has no chat completions of {model!r} (HTTP 404{said}): correct base_url "
+            "or model."
+        )
+    return Reject(f"HTTP {status}", detail=f"{base_url}{said}")
+
+
+def _message(error: APIStatusError, secret: str) -> str:
+    text = error.body.get("message") if isinstance(error.body, dict) else None
+    if not isinstance(text, str):
+        return ""
+    if secret != NO_KEY:
+        text = text.replace(secret, "***")
+    return f": {' '.join(text.split())[:_MESSAGE_LENGTH]}"

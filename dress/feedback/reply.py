@@ -1,21 +1,26 @@
 """Read the reply in a chat completion: JSON that fits a schema, or a Reject with the reason.
 
+Replies are kept on disk, so that nothing is paid for twice.
+
 A server that keeps to the schema sends nothing but the JSON. Others put it in a fence, behind
 thoughts or among words: then exactly one object of the text must fit.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from openai.types.chat import ChatCompletion
 
 from dress.data.rejects import Reject
-from dress.files import is_unicode
+from dress.files import is_unicode, write_text
+from dress.fingerprint import canonical_json
 from dress.records import whole_number
 
 REFUSED = "the model refused"
@@ -125,3 +130,48 @@ def _content(completion: object) -> str:
     if not isinstance(content, str):
         raise Reject("no chat completion", detail="the answer has no text")
     return content
+
+
+def request_key(request: Mapping[str, Any]) -> str:
+    """Hash a request, wherever it is sent; images count by the hash of their data URL."""
+    return hashlib.sha256(canonical_json(_hashed_images(request)).encode()).hexdigest()
+
+
+class ReplyCache:
+    """Keep replies under `directory/ab/<key>.json`; without a directory keep nothing.
+
+    Several processes and machines may share a directory: a file appears whole or not at all.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self.directory = directory
+
+    def read(self, key: str, schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the reply, or None where there is none or it was damaged."""
+        if self.directory is None:
+            return None
+        try:
+            reply = json.loads(self._path(self.directory, key).read_bytes())
+            return fitted(reply, schema)
+        except (FileNotFoundError, ValueError, Reject):
+            return None
+
+    def write(self, key: str, reply: Mapping[str, Any]) -> None:
+        if self.directory is None:
+            return
+        path = self._path(self.directory, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(reply, ensure_ascii=False) + "\n")
+
+    def _path(self, directory: Path, key: str) -> Path:
+        return directory / key[:2] / f"{key}.json"
+
+
+def _hashed_images(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("data:"):
+        return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
+    if isinstance(value, Mapping):
+        return {name: _hashed_images(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_hashed_images(item) for item in value]
+    return value
