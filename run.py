@@ -1,17 +1,18 @@
 """Compose a configuration and run its job: python run.py experiment=dress_stage2"""
 
-from lit_modules.callbacks.stop import ending_cleanly
+from dress.interrupts import ending_cleanly
 
 with ending_cleanly():  # imports take seconds
     import hydra
     from omegaconf import DictConfig
 
-    from dress.jobs.start import start, told_in_a_sentence
+    from dress.jobs.start import started, told_in_a_sentence
 
     @told_in_a_sentence()
     @hydra.main(version_base="1.3", config_path="conf", config_name="run")
-    def main(cfg: DictConfig) -> None:
-        start(cfg)
+    def main(cfg: DictConfig) -> float | None:
+        with started(cfg) as job:
+            return job.finish(job.work()(job))
 
     if __name__ == "__main__":
         main()

@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    common = ["logger=local", "callbacks.progress=false", *arguments.overrides]
+    common = ["logger=local", "callbacks.progress=null", *arguments.overrides]
     both = [*ARMS.values(), *TURN_ARMS.values()]
     for overrides in dict.fromkeys(overrides for ways in both for overrides in ways.values()):
         path = arm_file(arguments.out, overrides)

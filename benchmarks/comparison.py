@@ -25,14 +25,14 @@ from typing import Any
 from learning_rates import best_rate
 
 from dress.artifact import HISTORY, Artifact
+from dress.data.shard_index import read_all
 from dress.data.split import SPLITS
-from dress.data.verify import read_all
-from dress.evaluation.report.evaluations import Evaluation
-from dress.evaluation.report.significance import paired
-from dress.evaluation.report.training import timed
+from dress.evaluation.statistics import paired
 from dress.files import read_lines
 from dress.jobs.report import combine_of
 from dress.loading import artifact_tokenizer
+from dress.reporting.columns import Evaluation
+from dress.reporting.runs import timed
 
 BEFORE, OURS = "stage 1", "DRESS 2"
 NO_FACTS = "lineage.reward=llava_rlhf_rm_no_facts"
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    common = ["logger=local", "callbacks.progress=false", *arguments.overrides]
+    common = ["logger=local", "callbacks.progress=null", *arguments.overrides]
     common.append(f"paths.artifacts={arguments.artifacts}")
     for seed in arguments.seeds:
         for arm in arguments.arms:

@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 
 from dress.errors import InputError
-from dress.evaluation.dashboard.workspace import build_workspace
+from dress.reporting.dashboard import build_workspace
 
 
 def picture(artifacts: list[str], title: str, out: Path) -> None:
-    from dress.evaluation.dashboard.picture import draw_dashboard  # matplotlib: a second
-    from dress.evaluation.dashboard.run_data import open_runs
+    from dress.reporting.dashboard_picture import draw_dashboard  # matplotlib: a second
+    from dress.reporting.runs import open_runs
 
     canvas = draw_dashboard(open_runs(artifacts), title=title)
     try:

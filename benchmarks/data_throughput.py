@@ -45,7 +45,7 @@ from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
 from dress.data.collate import TreeCollator, stacked_images
 from dress.data.rejects import Rejects
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stream import GroupStream, StepLoader, StepStream
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.vision import open_clip_tower

@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the table of what is there")
     parser.add_argument("overrides", nargs="*", help="passed on to every training")
     arguments = parser.parse_args()
-    common = ["logger=local", "callbacks.progress=false"]
+    common = ["logger=local", "callbacks.progress=null"]
     columns: Columns = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
 
     @cache

@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/results/main.json"))
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
     arguments = parser.parse_args()
-    common = ["logger=local", "callbacks.progress=false", *arguments.overrides]
+    common = ["logger=local", "callbacks.progress=null", *arguments.overrides]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
     done = {(result["seed"], result["scenes"]) for result in results}

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from dress.evaluation.table import headline_gains
+from dress.reporting.comparison import headline_gains
 
 ASPECTS = ("helpfulness", "honesty", "harmlessness", "mean")
 DETAILS = (

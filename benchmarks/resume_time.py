@@ -23,7 +23,7 @@ import numpy as np
 
 from dress.data.rejects import Rejects
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import INDEX_NAME, ShardWriter, offsets_path
+from dress.data.shard_writer import INDEX_NAME, ShardWriter, offsets_path
 from dress.data.stream import GroupStream, StepLoader, StepStream
 from dress.types import Dialogue, EncodedGroup, Sample, TokenBatch, Turn
 from dress.version import code_version

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    common = ["data=world_mini", "logger=local", "callbacks.progress=false", *arguments.overrides]
+    common = ["data=world_mini", "logger=local", "callbacks.progress=null", *arguments.overrides]
     common.append(f"paths.artifacts={arguments.artifacts}")
     for arm in RATES:
         for rate, path in trials(arguments.out, arm):

@@ -15,12 +15,11 @@ from torch import Tensor
 from dress.chat.condition import AUTO, Condition, chosen_target
 from dress.chat.images import decode_image, png
 from dress.chat.processor import Processor
-from dress.data.collate import stacked_images
-from dress.data.rejects import Reject
+from dress.data.collate import TreeCollator, stacked_images
 from dress.data.sources.photographs import read_photograph
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.modeling.lvlm import LVLM
-from dress.sampling import Sampling
+from dress.settings import Amount, Positive, Share, checked
 from dress.types import Encoded, Turn
 
 
@@ -78,16 +77,17 @@ class Assistant:
         )
         return response
 
+    @checked
     def generate(
         self,
         prompts: Sequence[Prompt],
         *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        num_samples: int = 1,
-        batch_size: int = 128,
-        guidance: float = 0.0,
+        max_new_tokens: Positive = 128,
+        temperature: Amount = 0.0,
+        top_p: Share = 1.0,
+        num_samples: Positive = 1,
+        batch_size: Positive = 128,
+        guidance: Amount = 0.0,
         contrast: str = "",
         seed: int = 0,
         on_batch: Callable[[int], None] | None = None,
@@ -102,13 +102,8 @@ class Assistant:
         `share` (r, n) answers only the batches r, r + n, ...: what a prompt is batched with is the
         same for every n.
         """
-        sampling = Sampling(
-            temperature=temperature,
-            top_p=top_p,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            guidance=guidance,
-        )
+        if guidance and temperature > 0:
+            raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
         if self.model.scalar_head is not None:
             raise InputError(
                 "this is a reward model, which scores answers and gives none: take a "
@@ -130,11 +125,11 @@ class Assistant:
                 attention_mask=batch.attention_mask,
                 image_slot=batch.image_slot,
                 pixels=batch.pixels,
-                max_new_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                top_p=top_p,
                 num_return_sequences=num_samples,
-                guidance=sampling.guidance,
+                guidance=guidance,
                 seed=seed + start,
             )
             texts = self._texts(tokens)
@@ -166,6 +161,27 @@ class Assistant:
                     raise
                 rejects[number] = reject
         return encoded, pixels
+
+    def collator(
+        self,
+        *,
+        share_prefixes: bool = True,
+        rows_per_batch: int | None = None,
+        row_tokens: int | None = None,
+        pad_to_multiple: int = 1,
+        one_row: bool = False,
+    ) -> TreeCollator:
+        """Return what makes batches of groups for this model; trees only if it can run them."""
+        return TreeCollator(
+            pad_token_id=self.model.pad_token_id,
+            image_token_id=self.model.image_token_id,
+            num_image_tokens=self.processor.num_image_tokens,
+            share_prefixes=share_prefixes and self.model.trees,
+            rows_per_batch=rows_per_batch,
+            row_tokens=row_tokens,
+            pad_to_multiple=pad_to_multiple,
+            one_row=one_row,
+        )
 
     def collate(self, rows: Sequence[Encoded], pixels: dict[Hashable, Tensor]) -> PromptBatch:
         """Pad on the left and point every placeholder at its patch."""

@@ -22,8 +22,8 @@ from dress.errors import InputError
 from dress.files import naming, read_json, write_json
 from dress.modeling.build import build_model, public_base, settings_of
 from dress.modeling.checkpoint import load_weights, save_weights, stored_parts
+from dress.modeling.language import full_precision
 from dress.modeling.lvlm import LVLM
-from dress.modeling.precision import full_precision
 from dress.modeling.tokenizer import load_tokenizer
 from dress.modeling.vision import VisionTower, open_clip_tower, recorded_tower
 

@@ -1,4 +1,4 @@
-"""Which classes a configuration may name: our own packages' and torch's optimizers."""
+"""Which classes a configuration may name: our own packages', torch's optimizers and Lightning's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-OURS = re.compile(r"(dress|datamodules|lit_modules|torch\.optim)(\.\w+)+")
+OURS = re.compile(
+    r"(dress|datamodules|lit_modules|torch\.optim)(\.\w+)+"
+    r"|lightning\.(pytorch\.)?Trainer"
+    r"|lightning\.pytorch\.(callbacks|loggers|profilers|strategies)(\.\w+)+"
+)
 
 
 def foreign_target(config: Any) -> str | None:

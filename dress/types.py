@@ -15,7 +15,16 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from dress.records import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
+from dress.records import (
+    ASPECTS,
+    RATINGS,
+    Dialogue,
+    Feedback,
+    Judgement,
+    Requires,
+    Sample,
+    Turn,
+)
 
 __all__ = [
     "ASPECTS",
@@ -28,6 +37,7 @@ __all__ = [
     "Judgement",
     "LossOutput",
     "Movable",
+    "Requires",
     "Sample",
     "TargetMask",
     "TokenBatch",

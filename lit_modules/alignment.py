@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
@@ -17,23 +17,21 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dress.distributed import gather
 from dress.errors import InputError
+from dress.modeling.devices import PRECISIONS
+from dress.objectives.objective import Objective
+from dress.settings import Amount, checked
 from dress.types import LossOutput, TokenBatch
 from lit_modules import random_state
-from lit_modules.totals import Totals, figures, means, read_many, read_step
-from lit_modules.trainable import (
+from lit_modules.parameters import (
     check_state,
     keep_frozen_in_eval,
     parameter_groups,
     trainable_state,
 )
+from lit_modules.totals import Totals, figures, means, read_many, read_step
 
 CHECKPOINT_KEY = "alignment"
 IDS_SHOWN = 16
-PRECISIONS = ("32-true", "bf16-mixed")
-
-
-class Objective(Protocol):
-    def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput: ...
 
 
 class NonFiniteStep(RuntimeError):
@@ -49,6 +47,7 @@ class AlignmentModule(L.LightningModule):
     `gradient_clip` bounds the norm of the divided gradient; None leaves it as it is.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -56,7 +55,7 @@ class AlignmentModule(L.LightningModule):
         objective: Objective,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-        gradient_clip: float | None = 1.0,
+        gradient_clip: Amount | None = 1.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -116,7 +115,12 @@ class AlignmentModule(L.LightningModule):
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
-        rows = self._backward(batch)
+        rows = []
+        for index, micro_batch in enumerate(batch):
+            with self._sync(enabled=index == len(batch) - 1):
+                output = self.loss(micro_batch)
+                self.manual_backward(output.loss_sum)
+            rows.append(figures(output))
         groups = optimizer.param_groups
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         totals, norm = read_step(rows, torch.nn.utils.get_total_norm(gradients))
@@ -156,15 +160,6 @@ class AlignmentModule(L.LightningModule):
         logged |= {"train/grad_norm": norm, "train/learning_rate": self.learning_rate}
         # `step` is what loggers then use as x; their default counts batches from 0
         self.log_dict(logged | {"step": float(self.global_step)}, batch_size=1)
-
-    def _backward(self, batch: Sequence[Any]) -> list[Totals]:
-        rows = []
-        for index, micro_batch in enumerate(batch):
-            with self._sync(enabled=index == len(batch) - 1):
-                output = self.loss(micro_batch)
-                self.manual_backward(output.loss_sum)
-            rows.append(figures(output))
-        return rows
 
     def _sync(self, *, enabled: bool) -> contextlib.AbstractContextManager[None]:
         strategy = self.trainer.strategy

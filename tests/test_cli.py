@@ -9,19 +9,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from dress import progress
 from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.files import read_lines
-from dress.jobs import checks, progress
+from dress.jobs import checks
 from dress.jobs.job import Job
-from lit_modules.alignment import PRECISIONS
+from dress.modeling.devices import PRECISIONS
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -36,19 +38,19 @@ SMALL = [
 ]
 
 
-def start(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "run.py", *arguments],
         cwd=ROOT,
-        env=ENVIRONMENT | (environment or {}),
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def run(*arguments: str, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
-    process = start(*arguments, environment=environment)
+def run(*arguments: str) -> tuple[int, str, str]:
+    process = start(*arguments)
     output, errors = process.communicate(timeout=60)
     return process.returncode, output, errors
 
@@ -130,7 +132,10 @@ def job(folder: Path, *overrides: str) -> Job:
         ("experiment=dress_stage2 optimizer.lr=fast", "optimizer.lr is 'fast': give a number"),
         ("experiment=dress_stage2 condition.target=4/5/4", "condition.target is '4/5/4'"),
         ("experiment=dress_stage2 condition.form=all", "condition.form is 'all'"),
-        ("experiment=dress_stage2 logger=default logger.mode=cloud", "logger.mode is 'cloud'"),
+        (
+            "experiment=dress_stage2 logger=default logger.wandb.mode=cloud",
+            "logger.wandb.mode is 'cloud'",
+        ),
         ("experiment=dress_stage2 init_from=/nowhere", "/nowhere does not exist"),
         ("experiment=dress_stage2 parents=require", "is missing and parents=require forbids"),
         ("experiment=dress_feedback feedback.responses=all", "choose sampled or captions"),
@@ -231,17 +236,26 @@ def test_a_killed_build_is_made_again(tmp_path: Path) -> None:
 def test_wandb_offline_keeps_a_run_per_artifact_and_no_secret(tmp_path: Path) -> None:
     secret = "0123456789abcdef" * 3
     command = ["experiment=dress_stage0", *SMALL, f"paths.artifacts={tmp_path}", "logger=default"]
-    command += ["logger.mode=offline", "callbacks.table_rows=2", "trainer.max_steps=16"]
-    command += ["generation.max_new_tokens=4", "trainer.save_every=1", "trainer.validate_every=2"]
-    key = {"WANDB_API_KEY": secret}
-    process = start(*command, environment=key)
+    command += [
+        "logger.wandb.mode=offline",
+        "callbacks.sample_table.rows=2",
+        "trainer.max_steps=16",
+    ]
+    command += [
+        "generation.max_new_tokens=4",
+        "callbacks.train_state.every_n_steps=1",
+        "trainer.val_check_interval=2",
+    ]
+    environment = ENVIRONMENT | {"WANDB_API_KEY": secret}
+    process = Process(ROOT / "run.py", command, environment=environment)
     while not list(tmp_path.glob("*.partial/metrics.jsonl")):
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.communicate(timeout=30)
-    code, output, errors = run(*command, environment=key)
-    assert (code, errors) == (0, "") and "resuming dress_stage0-" in output
+    process = Process(ROOT / "run.py", command, environment=environment)
+    output, errors = process.communicate(300)
+    assert (process.returncode, errors) == (0, "") and "resuming dress_stage0-" in output
     artifact = Artifact.open(output.splitlines()[-1].removeprefix("artifact: "))
     history = list(read_lines(artifact.path / "metrics.jsonl"))
     assert [line for line in history if line.get("resumed_at", 0) >= 1]

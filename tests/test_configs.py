@@ -23,6 +23,8 @@ from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
 from dress.evaluation.benchmark import Benchmark
 from dress.feedback.annotator import Annotator
+from dress.jobs.contradictions import records_needed
+from dress.jobs.offers import build
 from dress.modeling.build import build_model
 from dress.modeling.language import causal_lm
 from dress.modeling.tokenizer import train_tokenizer
@@ -34,15 +36,14 @@ FILES = sorted(CONF.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GROUPS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-GIVEN_LATER = {  # what the jobs add to a node's own keywords
-    "processor": None,
-    "condition": None,
-    "seed": 0,
-    "params": None,
-    "groups_per_step": 1,
-    "room": 1,
-    "judged": None,
-}
+GIVEN_LATER = dict.fromkeys(  # what the jobs add to a node's own keywords
+    (
+        *("assistant", "model", "processor", "condition", "objective", "optimizer", "scheduler"),
+        *("judge", "reward", "annotator", "rejects", "data", "seed", "target", "decoding"),
+        *("collator_of", "rows_per_batch", "title", "config", "is_parent", "scratch"),
+        *("directory", "params", "groups_per_step"),
+    )
+)
 
 
 @pytest.fixture(autouse=True)
@@ -117,19 +118,15 @@ def test_an_experiment_composes_and_instantiates(experiment: str) -> None:
     optimizer = instantiate(cfg.optimizer, _convert_="all")([{"params": [parameter]}])
     assert optimizer.param_groups[0]["lr"] == cfg.optimizer.lr
     objective = instantiate(cfg.objective)
-    assert instantiate_encoder(cfg).requires == objective.requires
+    assert instantiate_encoder(cfg).requires == objective.requires == records_needed(cfg)
     if cfg.benchmark.get("_target_"):
         benchmark: Benchmark = instantiate(cfg.benchmark, _convert_="all")
         assert next(iter(benchmark.examples())).question
 
 
 def instantiate_encoder(cfg: DictConfig) -> Encoder:
-    extra: dict[str, Any] = {"processor": None}
-    if cfg.objective.requires == "feedback":
-        extra |= {"condition": Condition(form=cfg.condition.form), "seed": 0}
-    if cfg.objective.requires == "prompts":
-        extra |= {"room": 96, "judged": lambda sample, room: None}
-    return instantiate(cfg.datamodule.encoder, **extra)
+    offers = {"condition": Condition(form=cfg.condition.form), "processor": None, "seed": 0}
+    return build(cfg.datamodule.encoder, offers | {"judge": None})
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda value: str(value))

@@ -77,7 +77,7 @@ def test_what_parents_share(override: str) -> None:
         "datamodule.rows_per_batch=1",
         "optimizer.lr=0.1",
         "trainer.max_steps=5",
-        "trainer.save_every=5",
+        "callbacks.train_state.every_n_steps=5",
         "benchmark.scenes=5",
         "generation.temperature=1",
         "init_from=random",
@@ -132,8 +132,8 @@ NOTHING = (
     "generation.batch_size=5",
     "logger=local",
     "callbacks=none",
-    "trainer.save_every=7",
-    "trainer.matmul_precision=highest",  # what `auto` stands for on a CPU
+    "callbacks.train_state.every_n_steps=7",
+    "matmul_precision=highest",  # what `auto` stands for on a CPU
     "paths.artifacts=elsewhere",
 )
 
@@ -148,7 +148,7 @@ NOTHING = (
         (("data.steps.stage1=7",), {"dress_stage1", "dress_feedback", "dress_stage2"}),
         (("model.max_length=300",), MODELS),
         (("seed=1",), CHAIN),
-        (("trainer.matmul_precision=medium",), MODELS),
+        (("matmul_precision=medium",), MODELS),
         (NOTHING, set()),
     ],
 )

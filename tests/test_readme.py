@@ -1,4 +1,4 @@
-"""The README says only what can be typed."""
+"""The README and the pages say only what can be typed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
-DOCUMENTS = [TEXT, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [TEXT, *(path.read_text() for path in PAGES)]
 COMMANDS = sorted(
     {
         match
@@ -23,7 +24,7 @@ COMMANDS = sorted(
 
 
 def test_it_is_short_and_finished() -> None:
-    assert TEXT.count("\n") <= 150
+    assert TEXT.count("\n") <= 120
     assert not any(re.search(r"@[A-Z0-9]+@", text) for text in DOCUMENTS)
 
 
@@ -39,8 +40,3 @@ def test_every_command_composes(command: str) -> None:
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 4
-
-
-def test_every_place_it_names_exists() -> None:
-    for name in re.findall(r"\]\(([^)#:]+)\)", TEXT):
-        assert (ROOT / name).exists(), name

@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from omegaconf import OmegaConf
 
 from dress.errors import InputError
-from dress.jobs.wandb_mode import wandb_mode
+from dress.wandb_mode import wandb_mode
 from tests.integration.wandb_file import records
+from tests.processes import Process
 
-ROOT = Path(__file__).resolve().parents[1]
 KEY = "0123456789" * 4
 TRACK = """
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from omegaconf import OmegaConf
-from dress.artifact import Artifact, Building
+from dress.artifact import Artifact
 from dress.errors import InputError
-from dress.jobs.tracking import log_evaluations, tracking
-logger = OmegaConf.load("conf/logger/default.yaml")
-logger.merge_with(OmegaConf.from_cli(sys.argv[2:]))
+from lit_modules.loggers.weights_and_biases import log_evaluations, wandb_logger
+node = OmegaConf.load("conf/logger/wandb.yaml").wandb
+node.merge_with(OmegaConf.from_cli(sys.argv[2:]))
+settings = {"project": node.project, "mode": node.mode}
 try:
     for name, is_parent in (("parent", True), ("own", False)):
-        job = SimpleNamespace(cfg=OmegaConf.create({"logger": logger}), is_parent=is_parent)
         folder = Path(sys.argv[1]) / name
         folder.mkdir()
-        with tracking(job, Building(path=folder), {}) as loggers:
-            loggers[-1].log_metrics({"train/loss": 1.0}, step=1)
+        given = {"directory": folder, "config": {}, "is_parent": is_parent}
+        with wandb_logger(**given, **settings) as logger:
+            if logger:
+                logger.log_metrics({"train/loss": 1.0}, step=1)
         config, lineage = {"trainer": {"max_steps": 1}}, {"name": name}
-        log_evaluations(job, Artifact(folder, config, lineage), {"world/honesty": 1.0})
+        artifact = Artifact(folder, config, lineage)
+        log_evaluations(artifact, {"world/honesty": 1.0}, is_parent=is_parent, **settings)
 except InputError as error:
     sys.exit(f"error: {error}")
 """
@@ -67,15 +66,14 @@ def test_which_mode(
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert wandb_mode(OmegaConf.create({"wandb": True, "mode": given})) == expected
-    assert wandb_mode(OmegaConf.create({"wandb": False, "mode": given})) == "disabled"
+    assert wandb_mode(given) == expected
 
 
 def test_a_mode_that_wandb_does_not_have_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "of-line")
     monkeypatch.delenv("WANDB_DISABLED", raising=False)
     with pytest.raises(InputError, match="WANDB_MODE is 'of-line': set it to online, offline"):
-        wandb_mode(OmegaConf.create({"wandb": True, "mode": "auto"}))
+        wandb_mode("auto")
 
 
 @pytest.fixture
@@ -101,17 +99,15 @@ def requests() -> Iterator[tuple[str, list[str]]]:
     server.shutdown()
 
 
-def track(folder: Path, *overrides: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def track(folder: Path, *overrides: str, **variables: str) -> tuple[int | None, str]:
     """Log a parent and the run itself in a process of their own, as W&B reads variables once."""
     outside = {name: v for name, v in os.environ.items() if not name.startswith("WANDB_")}
-    return subprocess.run(
-        [sys.executable, "-c", TRACK, str(folder), *overrides],
-        cwd=ROOT,
-        env=outside | {"WANDB_API_KEY": KEY, "HOME": str(folder)} | variables,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    script = folder / "track.py"
+    script.write_text(TRACK)
+    environment = outside | {"WANDB_API_KEY": KEY, "HOME": str(folder)} | variables
+    process = Process(script, [str(folder), *overrides], environment=environment)
+    _, errors = process.communicate(120)
+    return process.returncode, errors
 
 
 @pytest.mark.parametrize(
@@ -121,7 +117,7 @@ def test_no_request_leaves(tmp_path: Path, requests: tuple[str, list[str]], vari
     url, seen = requests
     name, _, value = variable.partition("=")
     done = track(tmp_path, WANDB_BASE_URL=url, **{name: value})
-    assert (done.returncode, done.stderr, seen) == (0, "", [])
+    assert (done, seen) == ((0, ""), [])
     kept = len(list(tmp_path.glob("*/wandb/offline-run-*")))
     assert kept == (4 if value == "offline" else 0)  # training and evaluation of both
 
@@ -131,7 +127,7 @@ def test_the_command_line_beats_the_variable(
 ) -> None:
     url, seen = requests
     done = track(tmp_path, "mode=online", WANDB_BASE_URL=url, WANDB_MODE="offline")
-    assert seen and done.stderr.startswith("error: W&B failed (")
+    assert seen and done[0] == 1 and done[1].startswith("error: W&B failed (")
 
 
 def test_a_run_is_named_and_kept_as_the_variables_say(tmp_path: Path) -> None:
@@ -150,7 +146,7 @@ def test_a_run_is_named_and_kept_as_the_variables_say(tmp_path: Path) -> None:
         WANDB_NOTES="n",
         WANDB_TAGS="a,b",
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done == (0, "")
     runs = [
         record.run
         for file in sorted(elsewhere.glob("wandb/*/*.wandb"))
@@ -169,7 +165,7 @@ def test_a_run_is_named_and_kept_as_the_variables_say(tmp_path: Path) -> None:
 def test_a_given_project_beats_the_variable(tmp_path: Path) -> None:
     variables = {"WANDB_MODE": "offline", "WANDB_PROJECT": "theirs"}
     done = track(tmp_path, "project=ours", **variables)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done == (0, "")
     files = list(tmp_path.glob("own/wandb/*/*.wandb"))
     found = {
         r.run.project for f in files for r in records(f) if r.WhichOneof("record_type") == "run"

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from cases import CASES
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from profile_step import STEPS, Step
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from dress.jobs.backend import configure
+from dress.modeling.devices import configure
 
 LEAST = 0.004  # share of the step below which a call is not drawn
 WIDTH, ROW = 11.0, 0.28  # inches
@@ -114,7 +113,7 @@ def main() -> None:
     parser.add_argument("case", choices=CASES)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
+    configure(matmul_precision="highest", accelerator="cpu")
     torch.set_num_threads(1)
     root = profiled(Step(CASES[given.case]))
     for call in root.inside.values():

@@ -18,11 +18,10 @@ from statistics import median
 import torch
 from cases import CASES
 from compare import machine
-from omegaconf import OmegaConf
 from profile_step import STEPS, Step, profiled, timed
 from torch.utils.flop_counter import FlopCounterMode
 
-from dress.jobs.backend import configure
+from dress.modeling.devices import configure
 
 aten = torch.ops.aten
 KINDS = {
@@ -87,7 +86,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["sft_k4_64"], choices=CASES)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
+    configure(matmul_precision="highest", accelerator="cpu")
     torch.set_num_threads(1)
     found = {}
     for name in given.cases:

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/speed/levers.py sft_k4_64
 
-bf16 products are `trainer.matmul_precision=medium`. Autocast to bfloat16 covers the whole forward
+bf16 products are `matmul_precision=medium`. Autocast to bfloat16 covers the whole forward
 pass but attention, which stays in float32 (block_attention.py); compiled are the MLPs of the
 language model, the largest part without hooks.
 """
@@ -18,10 +18,9 @@ from statistics import median
 
 import torch
 from cases import CASES
-from omegaconf import OmegaConf
 from profile_step import Step
 
-from dress.jobs.backend import configure
+from dress.modeling.devices import configure
 
 ROUNDS, WARM_UP = 12, 4
 
@@ -39,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("case", choices=CASES)
     given = parser.parse_args()
-    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
+    configure(matmul_precision="highest", accelerator="cpu")
     plain, compiled = (Step(CASES[given.case]) for _ in range(2))
     for module in compiled.model.language.modules():
         if type(module).__name__.endswith("MLP"):

@@ -18,10 +18,9 @@ from typing import Any
 
 from cases import CASES, samples
 from compare import machine
-from omegaconf import OmegaConf
 from ours import build, collator_of, encoder_of, processor_of
 
-from dress.jobs.backend import configure
+from dress.modeling.devices import configure
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.types import EncodedGroup, TokenBatch
 
@@ -43,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
+    configure(matmul_precision="highest", accelerator="cpu")
     case = CASES["sft_k4_64"]
     model = build(case).train()
     encode = encoder_of(case, processor_of(model, image_tokens=case.image_tokens))

@@ -22,19 +22,18 @@ from cases import (
     samples,
     tokenizer,
 )
-from omegaconf import OmegaConf
 from segments import Segments, own_stdout
 
+from datamodules.reference_cache import log_probs
 from dress.chat.encoders import CritiqueEncoder, InstructionEncoder
 from dress.chat.processor import Processor
 from dress.data.collate import TreeCollator
 from dress.data.rejects import Rejects
 from dress.data.stream import Position, StepLoader, StepStream
-from dress.jobs.backend import configure
-from dress.jobs.reference import log_probs
 from dress.modeling.build import build_model
+from dress.modeling.devices import configure
 from dress.modeling.lvlm import LVLM
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.trainable import set_trainable
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.objectives.dpo import DPO
@@ -167,7 +166,7 @@ def kept(model: LVLM, steps: StepStream, case: Case) -> ReferenceLogProbs:
 
 def main(case: Case, *, epochs: int, cached: bool) -> None:
     reports = own_stdout()
-    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
+    configure(matmul_precision="highest", accelerator="cpu")
     model = build(case)
     processor = processor_of(model, image_tokens=case.image_tokens)
     steps = StepStream(
@@ -178,9 +177,7 @@ def main(case: Case, *, epochs: int, cached: bool) -> None:
     )
     source = "cached" if cached else "step"
     objective = DPO(reference=source) if case.objective == "dpo" else ConditionalLM()
-    objective.start(model)
-    if cached:
-        objective.use(kept(model, steps, case))
+    objective.prepare(model, cached=lambda: kept(model, steps, case))
     module = AlignmentModule(
         model=model,
         objective=objective,

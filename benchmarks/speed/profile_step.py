@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 from cases import CASES, Case, samples
-from omegaconf import OmegaConf
 from ours import build, collator_of, encoder_of, processor_of
 from torch.profiler import ProfilerActivity, profile
 
-from dress.jobs.backend import configure
+from dress.modeling.devices import configure
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.objectives.dpo import DPO
 
@@ -38,7 +37,7 @@ class Step:
         self.encoder = encoder_of(case, processor)
         self.collator = collator_of(self.model, image_tokens=case.image_tokens)
         self.objective = DPO() if case.objective == "dpo" else ConditionalLM()
-        self.objective.start(self.model)
+        self.objective.prepare(self.model)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-4, fused=True)
 
@@ -93,7 +92,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=25, help="of the table; 0: no profile")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
+    configure(matmul_precision="highest", accelerator="cpu")
     step = Step(CASES[given.case])
     parts = timed(step)
     print("CPU ms:", {name: round(ms, 1) for name, ms in parts.items()}, "all", sum(parts.values()))

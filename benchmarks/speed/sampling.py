@@ -17,12 +17,11 @@ from statistics import median
 import torch
 from cases import CASES, samples
 from compare import machine
-from omegaconf import OmegaConf
 from ours import build, processor_of
 from torch import Tensor
 from transformers import GenerationConfig
 
-from dress.jobs.backend import configure
+from dress.modeling.devices import configure
 from dress.modeling.lvlm import LVLM
 
 COPIES, PROMPTS, NEW, REPEATS = 8, 4, 48, 5
@@ -79,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
+    configure(matmul_precision="highest", accelerator="cpu")
     model = build(replace(CASES["dpo_lora_256"], lora=False)).eval()
     given = prompts(model)
     spent: dict[str, list[float]] = {"ours": [], "generate": []}

@@ -18,13 +18,12 @@ from typing import Any
 
 from cases import CASES, samples
 from compare import machine
-from omegaconf import OmegaConf
 from ours import build, collator_of, encoder_of, processor_of
 
 from dress.data.rejects import Rejects
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stream import GroupStream, StepLoader, StepStream
-from dress.jobs.backend import configure
+from dress.modeling.devices import configure
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.types import Sample
 
@@ -56,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    configure(OmegaConf.create({"matmul_precision": "highest", "accelerator": "cpu"}))
+    configure(matmul_precision="highest", accelerator="cpu")
     case = replace(CASES["tiny_sft_k4"], groups=GROUPS)
     model = build(case).train()
     encoder = encoder_of(case, processor_of(model, image_tokens=case.image_tokens))

@@ -7,16 +7,15 @@ from dataclasses import replace
 from typing import Literal, Protocol, runtime_checkable
 
 from dress.chat.condition import Condition
-from dress.chat.loss_turns import LossTurns, supervised_turns
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.settings import checked
-from dress.types import Dialogue, Encoded, EncodedGroup, Feedback, Sample
+from dress.types import RATINGS, Dialogue, Encoded, EncodedGroup, Feedback, Requires, Sample, Turn
 
 History = Literal["all", "none"]
 Responses = Literal["all", "best"]
 FeedbackOf = Literal["own", "other"]
-Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
+LossTurns = Literal["all", "last", "improved"]
 
 
 @runtime_checkable
@@ -133,3 +132,26 @@ class CritiqueEncoder:
 def _final_rating(dialogue: Dialogue) -> float:
     feedback = dialogue.turns[-1].feedback
     return feedback.mean_rating if feedback else 0.0
+
+
+def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[int, ...]:
+    """Return the indices of the turns with loss; Reject where a turn has no response.
+
+    `improved` takes the turns after the first that are rated above the one before, or the best
+    possible: what a revision can teach. A dialogue may have none.
+    """
+    turns = dialogue.turns
+    if any(turn.model is None for turn in turns):
+        raise Reject("no response", key=key, detail="a turn has nothing to learn from")
+    if rule == "last":
+        return (len(turns) - 1,)
+    if rule == "all":
+        return tuple(range(len(turns)))
+    return tuple(i for i in range(1, len(turns)) if _improved(turns[i - 1], turns[i]))
+
+
+def _improved(before: Turn, after: Turn) -> bool:
+    if after.feedback is None or before.feedback is None:
+        return False
+    rating = after.feedback.mean_rating
+    return rating > before.feedback.mean_rating or rating == max(RATINGS)

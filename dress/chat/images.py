@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
 _HASHED = 256  # bytes
+Resize = Literal["squash", "crop", "pad"]
+Interpolation = Literal["bicubic", "bilinear"]
+Fill = tuple[int, int, int]
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+MAX_RATIO = 100  # of a picture's sides, before the shorter one is scaled
 
 
 class ImageKey:
@@ -135,3 +142,44 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     elif image.mode == "F" and values.max() <= 1:
         values *= 255
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def to_square(
+    image: Image.Image, side: int, *, resize: Resize, interpolation: Interpolation, fill: Fill
+) -> Image.Image:
+    """Make a picture `side` pixels wide and high.
+
+    `squash` gives up its proportions, `crop` scales its shorter side and keeps the middle, as
+    open_clip and torchvision do, and `pad` first makes it a square with `fill` on two sides, as
+    LLaVA-1.5 does.
+    """
+    image = as_rgb(image)
+    if resize == "pad":
+        image = _padded(image, fill)
+    if resize == "crop":
+        return _cropped(image, side, FILTERS[interpolation])
+    return image.resize((side, side), FILTERS[interpolation])
+
+
+def _cropped(image: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
+    image = _middle(image, *(min(n, MAX_RATIO * min(image.size)) for n in image.size))
+    shorter = min(image.size)
+    width, height = (side if n == shorter else int(side * n / shorter) for n in image.size)
+    return _middle(image.resize((width, height), resample), side, side)
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    if image.size == (width, height):
+        return image
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _padded(image: Image.Image, fill: Fill) -> Image.Image:
+    shrink = math.ceil(max(image.size) / math.sqrt(MAX_PIXELS))
+    if shrink > 1:  # the square would be too large
+        image = image.reduce(shrink)
+    longer = max(image.size)
+    square = Image.new("RGB", (longer, longer), fill)
+    square.paste(image, ((longer - image.width) // 2, (longer - image.height) // 2))
+    return square

@@ -13,14 +13,14 @@ import random
 from collections.abc import Hashable
 from dataclasses import replace
 
-from dress.chat.encoders import Requires
-from dress.chat.facts import facts_of
-from dress.chat.loss_turns import supervised_turns
-from dress.chat.preferences import PairRule, places, preference_pairs
+from dress.chat.encoders import supervised_turns
+from dress.chat.preferences import PairRule, preference_pairs, renumbered
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.settings import Amount, checked
-from dress.types import Dialogue, Encoded, EncodedGroup, Sample, Turn
+from dress.types import Dialogue, Encoded, EncodedGroup, Requires, Sample, Turn
+from dress.world.grammar import caption
+from dress.world.scene import Scene
 
 REQUEST = (
     "How good is your last answer?\n"
@@ -67,7 +67,7 @@ class RewardEncoder:
             sequences.append(
                 encode_judged(self.processor, dialogue, shuffled, images=images, key=sample.id)
             )
-        return EncodedGroup(sample.id, tuple(sequences), pixels, places(pairs, kept))
+        return EncodedGroup(sample.id, tuple(sequences), pixels, renumbered(pairs, kept))
 
 
 def encode_judged(
@@ -97,3 +97,19 @@ def encode_judged(
 def request(facts: tuple[str, ...]) -> str:
     lines = "\n".join(f"- {fact}" for fact in facts)
     return REQUEST.format(facts=FACTS.format(lines=lines) if facts else "")
+
+
+def facts_of(sample: Sample) -> tuple[str, ...]:
+    """Return human captions, or that of a synthetic scene; raise Reject where there is neither."""
+    if "scene" in sample.annotations:
+        return (caption(Scene.from_json(sample.annotations["scene"]).things),)
+    captions = sample.annotations.get("captions")
+    if not isinstance(captions, list) or not captions:
+        raise Reject("no facts", key=sample.id, detail="annotations hold no captions and no scene")
+    return tuple(map(str, captions))
+
+
+def expected_answer(sample: Sample) -> str | None:
+    """Return the answer that a rule can check, `annotations.answer`: A, B, C, D, yes or no."""
+    answer = sample.annotations.get("answer")
+    return None if answer is None else str(answer)

@@ -6,12 +6,11 @@ import math
 from itertools import combinations
 from typing import Any, Literal
 
-from dress.chat.encoders import Requires
-from dress.chat.loss_turns import supervised_turns
+from dress.chat.encoders import supervised_turns
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.settings import Amount, checked
-from dress.types import EncodedGroup, Sample
+from dress.types import EncodedGroup, Requires, Sample
 
 PairRule = Literal["all", "best_worst"]
 Pairs = tuple[tuple[int, int], ...]
@@ -43,7 +42,7 @@ class PreferenceEncoder:
             )
             for number in kept
         )
-        return EncodedGroup(sample.id, sequences, pixels, places(pairs, kept))
+        return EncodedGroup(sample.id, sequences, pixels, renumbered(pairs, kept))
 
 
 def preference_pairs(sample: Sample, *, rule: PairRule, margin: float) -> Pairs:
@@ -65,7 +64,7 @@ def preference_pairs(sample: Sample, *, rule: PairRule, margin: float) -> Pairs:
     )
 
 
-def places(pairs: Pairs, kept: list[int]) -> Pairs:
+def renumbered(pairs: Pairs, kept: list[int]) -> Pairs:
     """Number pairs of dialogues by their places among the dialogues that are kept."""
     return tuple((kept.index(chosen), kept.index(rejected)) for chosen, rejected in pairs)
 

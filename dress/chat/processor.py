@@ -15,8 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dress.chat.images import MAX_PIXELS, ImageKey, decode_image
 from dress.chat.template import ChatTemplate, Rendered
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Encoded, Turn
 
 UNREADABLE = "\ufffd"  # what bytes that are no text decode to

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
-from dress.chat.encoders import Requires
 from dress.chat.processor import Processor
-from dress.data.rejects import Reject
-from dress.types import Dialogue, EncodedGroup, Sample
+from dress.errors import Reject
+from dress.types import Dialogue, EncodedGroup, Requires, Sample
 
-Judged = Callable[[Sample, int], object]
+
+class Judge(Protocol):
+    """What scores responses."""
+
+    def check(self, sample: Sample, room: int, /) -> None:
+        """Raise Reject where a response of `room` tokens could not be read."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,22 @@ class PromptGroups:
         return self
 
 
+def collate_prompts(groups: list[PromptGroup]) -> tuple[PromptGroups, ...]:
+    return (PromptGroups(tuple(groups)),)
+
+
 class PromptEncoder:
     """Encode the first dialogue up to its last question, as a policy will read it.
 
-    A prompt that leaves fewer than `room` tokens for a response is a reject; `judged` raises Reject
-    where its judge could not read a response of that length (RewardScorer.check).
+    A prompt that leaves fewer than `room` tokens for a response is a reject, and so is one where
+    `judge` could not read a response of that length.
     """
 
     requires: Requires = "prompts"
+    collate = staticmethod(collate_prompts)
 
-    def __init__(self, *, processor: Processor, room: int, judged: Judged) -> None:
-        self.processor, self.room, self.judged = processor, room, judged
+    def __init__(self, *, processor: Processor, room: int, judge: Judge) -> None:
+        self.processor, self.room, self.judge = processor, room, judge
 
     def __call__(self, sample: Sample, *, epoch: int) -> PromptGroup:
         *earlier, last = sample.dialogues[0].turns
@@ -55,9 +63,5 @@ class PromptEncoder:
         encoded = self.processor.encode(opened.dialogues[0].turns, images=images, prompt_only=True)
         if len(encoded.input_ids) + self.room > self.processor.max_length:
             raise Reject("too long", key=sample.id, detail="there is no room for a response")
-        self.judged(opened, self.room)
+        self.judge.check(opened, self.room)
         return PromptGroup(sample.id, (encoded,), pixels, sample=opened)
-
-
-def collate_prompts(groups: list[PromptGroup]) -> tuple[PromptGroups, ...]:
-    return (PromptGroups(tuple(groups)),)

@@ -12,11 +12,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from dress.data.rejects import Reject
 from dress.data.schema import check
 from dress.data.sources.source import Part, Source
 from dress.data.workers import deaf_to_interrupts
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.settings import Whole, checked
 from dress.types import Sample
 

@@ -6,14 +6,23 @@ nothing is unpacked, and no compression, link, device, sparse file or extended h
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator
 
-from dress.data.member_names import base_plus_ext
-from dress.data.rejects import Reject
 from dress.data.schema import from_json, parse_json
-from dress.data.shards import MAX_GROUP_BYTES, MAX_MEMBER_BYTES, group_key
+from dress.data.shard_writer import MAX_GROUP_BYTES, MAX_MEMBER_BYTES, group_key
+from dress.errors import Reject
 from dress.types import Sample
+
+# webdataset reads these when it is imported and when it opens a URL: no switch from outside
+for _name in [name for name in os.environ if name.startswith(("WDS_", "GOPEN_", "USE_AIS_FOR"))]:
+    del os.environ[_name]
+
+import webdataset.utils  # noqa: E402
+from webdataset.tariterators import base_plus_ext  # noqa: E402
+
+webdataset.utils.enforce_security = True  # no pickled member is ever decoded, no pipe opened
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 _KINDS = {

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from dress.data.shards import group_key, image_suffix
+from dress.data.shard_writer import group_key, image_suffix
 from dress.files import naming
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 

@@ -19,9 +19,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from dress.data.rejects import Reject
 from dress.data.stream import Position, Stream, permutation
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.settings import checked
 from dress.types import Sample
 

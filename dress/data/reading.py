@@ -23,7 +23,7 @@ _retries = 0
 logger = logging.getLogger(__name__)
 
 
-def again(read: Callable[[], _Result], path: str | os.PathLike[str]) -> _Result:
+def with_retries(read: Callable[[], _Result], path: str | os.PathLike[str]) -> _Result:
     """Call `read` until it succeeds; an error that a pause cannot mend is raised at once.
 
     Raises OSError where every attempt failed.

@@ -8,36 +8,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dress.errors import InputError
+from dress.errors import InputError, Reject, reject_of
 from dress.settings import Amount, checked
 
 SHOWN = 5  # rejects of one reason that are logged one by one
-LONGEST = 300  # characters of a key or a detail, which may be the data's own words
 
 logger = logging.getLogger(__name__)
-
-
-class Reject(Exception):
-    """A record that cannot be used: a short reason to count by, where it lies, and the detail."""
-
-    def __init__(self, reason: str, *, key: str = "", where: str = "", detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.where, self.key = _printable(where), _printable(key[:LONGEST])
-        self.detail = _printable(detail[:LONGEST])
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.reason, self.key, self.where, self.detail)
-
-    def __str__(self) -> str:
-        detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.where or '?'}, key {self.key or '?'}: {self.reason}{detail}"
-
-    def at(self, *, where: str, key: str) -> Reject:
-        """Fill in the place where it is not known yet."""
-        return Reject(
-            self.reason, key=self.key or key, where=self.where or where, detail=self.detail
-        )
 
 
 class Rejects:
@@ -72,18 +48,17 @@ class Rejects:
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, as JSON."""
-        first = self.first
         return {
             "seen": self.groups_seen,
             "by_reason": self.by_reason,
             "by_file": self.by_file,
-            "first": [first.reason, first.key, first.where, first.detail] if first else None,
+            "first": self.first.fields if self.first else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.groups_seen = state["seen"]
         self.by_reason, self.by_file = Counter(state["by_reason"]), Counter(state["by_file"])
-        self.first = _rebuild(*state["first"]) if state["first"] else None
+        self.first = reject_of(*state["first"]) if state["first"] else None
 
     def seen(self, groups: int = 1) -> None:
         self.groups_seen += groups
@@ -113,8 +88,8 @@ class Rejects:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was counted by `add_once`, as plain data."""
-        found = [[r.reason, r.key, r.where, r.detail] for r in self._once.values()]
-        return {"groups_seen": self.groups_seen, "rejects": found}
+        rejects = [reject.fields for reject in self._once.values()]
+        return {"groups_seen": self.groups_seen, "rejects": rejects}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.groups_seen = state["groups_seen"]
@@ -132,12 +107,3 @@ class Rejects:
             name = re.sub(r"\W+", "_", reason).strip("_")
             figures[f"data/rejects/{name}"] = float(count)
         return figures
-
-
-def _printable(text: str) -> str:
-    """Escape what a terminal or a log could not show, or would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _rebuild(reason: str, key: str, where: str, detail: str) -> Reject:
-    return Reject(reason, key=key, where=where, detail=detail)

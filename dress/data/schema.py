@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.files import is_unicode
-from dress.types import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
+from dress.records import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
 
 SCHEMA_VERSION = 1
 

@@ -7,22 +7,22 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from dress.data.group_bytes import check_size, read_group
 from dress.data.reading import explained
-from dress.data.rejects import Reject
 from dress.data.schema import SCHEMA_VERSION
-from dress.data.shards import INDEX_NAME, OFFSETS_SUFFIX
-from dress.data.stores import open_store
+from dress.data.shard_writer import INDEX_NAME, OFFSETS_SUFFIX
+from dress.data.stores.addresses import is_remote
 from dress.data.stores.cache import CachedStore, ShardCache
-from dress.data.stores.store import Store, is_remote
-from dress.errors import InputError
+from dress.data.stores.store import Store, open_store
+from dress.errors import InputError, Reject
 from dress.types import Sample
 
 MAX_INDEX = 256 * 2**20  # bytes; 100,000 shards take 20 million
@@ -206,3 +206,47 @@ def _check_files(store: Store, found: Mapping[str, int], shards: Sequence[_Shard
                 f"{store.where(offsets_name(file))} is missing or does not match its shard: copy "
                 "or build the shards again."
             )
+
+
+def splits_of(directory: Path) -> dict[str, Path]:
+    """Find the folders of shards: `directory` itself, or those inside it, by their name."""
+    if (directory / INDEX_NAME).is_file():
+        return {directory.name: directory}
+    found = {path.parent.name: path.parent for path in sorted(directory.glob(f"*/{INDEX_NAME}"))}
+    if not found:
+        raise InputError(
+            f"{directory} holds no shards (no {INDEX_NAME} in it or one folder below): give the "
+            "folder of an artifact of shards, or of one split."
+        )
+    return found
+
+
+def read_all(directory: Path) -> Iterator[Sample]:
+    """Yield every group in order; raise InputError naming the first that is damaged."""
+    index = ShardIndex.open(directory)
+    for shard, groups in enumerate(index.groups):
+        for sample in index.read_groups(shard, 0, int(groups)):
+            if isinstance(sample, Reject):
+                raise InputError(f"{sample}: copy or build the shards again.")
+            yield sample
+
+
+def verify(directory: Path, *, on_group: Callable[[], None] = lambda: None) -> int:
+    """Return the number of groups; raise InputError at the first fault.
+
+    Checked are the hash and size of every shard, that no shard is left out of the index, that each
+    group is where the index says and fits the schema, and that no id occurs twice.
+    """
+    index = ShardIndex.open(directory)
+    index.verify()
+    if extra := {path.name for path in directory.glob("*.tar*")} - set(index.files):
+        raise InputError(
+            f"{directory / min(extra)} is not in {INDEX_NAME}: remove it or build the shards again."
+        )
+    seen: set[str] = set()
+    for sample in read_all(directory):
+        if sample.id in seen:
+            raise InputError(f"{directory} holds the id {sample.id!r} twice: build it again.")
+        seen.add(sample.id)
+        on_group()
+    return len(seen)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dress.data.reading import explained
-from dress.data.stores import open_store
+from dress.data.stores.store import open_store
 from dress.errors import InputError
 
 LINEAGE = "lineage.json"

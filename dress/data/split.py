@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dress.data.conversion import Items
-from dress.data.rejects import Reject, Rejects
-from dress.data.shards import ShardWriter
-from dress.errors import InputError
+from dress.data.rejects import Rejects
+from dress.data.shard_writer import ShardWriter
+from dress.errors import InputError, Reject
 from dress.files import read_json, remove_unfinished, write_json
 from dress.settings import Share, checked
 from dress.types import Sample
@@ -125,7 +125,7 @@ def _head(rows: Iterator[list[Sample]]) -> Iterator[list[Sample]]:
 
 def _widened(validation_share: float, samples: Sequence[Sample]) -> float:
     """Return a share that includes at least one image, unless none or only one image is there."""
-    places = sorted({_place(sample) for sample in samples})
+    places = sorted({_hash_share(sample) for sample in samples})
     if validation_share <= 0 or len(places) < 2:
         return validation_share
     return max(validation_share, places[1] if places[0] >= validation_share else 0.0)
@@ -133,10 +133,10 @@ def _widened(validation_share: float, samples: Sequence[Sample]) -> float:
 
 def split_of(sample: Sample, validation_share: float) -> str:
     """Choose by the hash of the first image, so that no image stands on both sides."""
-    return "validation" if _place(sample) < validation_share else "train"
+    return "validation" if _hash_share(sample) < validation_share else "train"
 
 
-def _place(sample: Sample) -> float:
+def _hash_share(sample: Sample) -> float:
     """Hash the first image to a number from 0 to 1."""
     key = sample.images[0] if sample.images else sample.id.encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64

@@ -15,13 +15,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dress.chat.encoders import Encoder
 from dress.data.reading import take_retries
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
 from dress.data.shard_index import ShardIndex
 from dress.data.stores.cache import ShardCache
-from dress.data.transfer import Receiver, Sender
-from dress.data.workers import deaf_to_interrupts, end_with_parent
+from dress.data.workers import Receiver, Sender, deaf_to_interrupts, end_with_parent
 from dress.distributed import gather, summed
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.settings import Positive, Whole, checked
 from dress.types import EncodedGroup, Sample, TokenBatch
 

@@ -1,4 +1,4 @@
-"""The interface of a benchmark, and what it counts.
+"""The interfaces of a benchmark and of its judge, and what a benchmark counts.
 
 A label is a pair (numerator, denominator) per response; a metric is a function of pooled ratios,
 so that a bootstrap over clusters only has to resample sums.
@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from dress.evaluation.judge import JudgeRequest
+from dress.errors import Reject
+from dress.feedback.rubric import DATA_RULE, marked, strict_object
 from dress.records import Turn
 
 Label = tuple[float, float]
@@ -97,3 +98,36 @@ class Judged(Benchmark, Protocol):
 
     def judged_labels(self, example: Example, reply: Mapping[str, Any]) -> Labels:
         """Count what a reply that fits the schema of the request is worth."""
+
+
+@dataclass(frozen=True)
+class JudgeRequest:
+    """Chat messages and the strict JSON schema of the reply; `prompt` is what all items share."""
+
+    messages: Sequence[Mapping[str, Any]]
+    schema: Mapping[str, Any]
+    prompt: str
+
+
+def ask(
+    prompt: str, texts: Sequence[tuple[str, str]], properties: Mapping[str, Any]
+) -> JudgeRequest:
+    """Ask by `prompt` about named texts, which may try to give orders, for an object of JSON."""
+    code, user = marked(texts)
+    system = f"{prompt}\n\n{DATA_RULE.format(code=code)}"
+    messages = ({"role": "system", "content": system}, {"role": "user", "content": user})
+    return JudgeRequest(messages, strict_object(properties), prompt)
+
+
+class Judge(Protocol):
+    max_failures: int
+
+    def judge(self, requests: Iterable[JudgeRequest]) -> Iterator[Mapping[str, Any] | Reject]:
+        """Yield a reply per request, in order; a Reject where none was valid."""
+        ...
+
+    def metrics(self) -> dict[str, float]: ...
+
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies the judge and can change its replies."""
+        ...

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from dress.errors import InputError
-from dress.evaluation.singular import singular
 from dress.files import read_text, text_lines
 
 _ANIMALS = "bird cat dog horse sheep cow elephant bear zebra giraffe animal cub".split()
@@ -36,6 +36,33 @@ DOUBLE_WORDS: dict[str, str] = {
 # a word of the tokenizer: cut at blanks and at these signs, and before 's and the like
 _APART = re.compile(r"([][(){}<>;@#$%&*?!\"«»“”„`\u2018\u2019\u2013\u2014]|--+|\.{2,}|[:,](?!\d))")
 _CLITIC = re.compile(r"('s|'m|'d|'ll|'re|'ve|n't)$")
+_IRREGULAR = (
+    ("children", "child"),
+    ("men", "man"),
+    ("people", "person"),
+    ("geese", "goose"),
+    ("oxen", "ox"),
+    ("kine", "cow"),
+)
+_KEPT = frozenset(("scissors", "cookies", "collies", "doggies", "birdies", "pixies"))
+_ENDINGS = tuple(
+    (re.compile(pattern), ending)
+    for pattern, ending in (
+        (r"(?<=shoe)s$", ""),
+        (r"(?<=o)es$", ""),
+        (r"(?<=bus)es$", ""),
+        (r"(?<=[ml])ice$", "ouse"),
+        (r"(?<=x)es$|(?<=ch)es$|(?<=ss)es$|(?<=sh)es$", ""),
+        (r"(?<=[^aeiouy])ies$|(?<=qu)ies$", "y"),
+        (r"(?<=[aeo]l)ves$", "f"),
+        (r"(?<=[nlw]i)ves$", "fe"),
+        (r"(?<=[lr])ves$", "f"),
+        (r"(?<=[aeo])ves$", "ve"),
+        (r"(?<=hi)ves$|(?<=ti)ves$|(?<=si)ves$", "ve"),
+        (r"(?<=[^f])ves$", "fe"),
+        (r"s$", ""),
+    )
+)
 
 
 def tokens(text: str) -> list[str]:
@@ -83,3 +110,17 @@ def _joined(words: Sequence[str]) -> list[str]:
         joined.append(DOUBLE_WORDS.get(pair, words[place]))
         place += 2 if pair in DOUBLE_WORDS else 1
     return joined
+
+
+@lru_cache(maxsize=100_000)
+def singular(word: str) -> str:
+    """Return the singular of a lower-case word as the original does where an object may result."""
+    if word in _KEPT:
+        return word
+    for many, one in _IRREGULAR:
+        if word.endswith(many):
+            return word.removesuffix(many) + one
+    for pattern, ending in _ENDINGS:
+        if pattern.search(word):
+            return pattern.sub(ending, word)
+    return word

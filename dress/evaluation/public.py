@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from dress.data.sources.json_rows import json_rows
 from dress.data.sources.photographs import photograph_path, photographs_hash, read_photograph
 from dress.errors import InputError
-from dress.evaluation.benchmark import Example, Labels, Ratios
+from dress.evaluation.benchmark import Answered, Benchmark, Example, Label, Labels, Ratios
 from dress.files import is_unicode
 from dress.fingerprint import content_hash
 from dress.records import Turn, whole_number
@@ -19,6 +23,8 @@ from dress.settings import checked
 
 Unanswered = Literal["error", "skip"]
 _HELD = 8  # images; questions about one image stand together
+QUANTITIES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
+_FIRST = re.compile(r"[\W_]*(yes|no)(?![^\W_])", re.IGNORECASE)
 
 
 class PublicBenchmark(ABC):
@@ -34,6 +40,8 @@ class PublicBenchmark(ABC):
     """Fields of a row that may hold the response; the first one that it has counts."""
     key_fields: ClassVar[tuple[str, ...]] = ("id",)
     """Fields of a row of responses that name its question together."""
+    row_fields: ClassVar[tuple[str, ...]] = ()
+    """Annotations of an example that stand in its rows of responses.jsonl."""
     fixed_questions: ClassVar[bool] = True
     """Whether a response was made to the question as released, word for word."""
 
@@ -48,9 +56,24 @@ class PublicBenchmark(ABC):
         ...
 
     @abstractmethod
-    def examples(self) -> Iterator[Example]:
-        """Yield the questions, without images; InputError names the file and row of a fault."""
+    def read_examples(self) -> Iterator[Example]:
+        """Read the questions, without images; InputError names the file and row of a fault."""
         ...
+
+    def examples(self) -> Iterator[Example]:
+        """Yield the questions; InputError at an id that comes twice."""
+        seen: set[str] = set()
+        for example in self.read_examples():
+            if example.id in seen:
+                raise InputError(f"{example.id} is asked twice: fetch the released file again.")
+            seen.add(example.id)
+            yield example
+
+    def rows(self, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield where each row of a file below `root` stands, as messages say it, and the row."""
+        path = self.path(name)
+        for number, row in json_rows(path):
+            yield f"{path}, row {number},", row
 
     def response_rows(self, path: Path) -> Iterator[tuple[Path, int, Mapping[str, Any]]]:
         """Yield file, number from 1 and fields of every row of responses."""
@@ -80,11 +103,11 @@ class PublicBenchmark(ABC):
     def labels(self, example: Example, turns: Sequence[Turn]) -> Labels:
         return {}
 
-    @abstractmethod
-    def metrics(self, ratios: Ratios) -> dict[str, Any]: ...
+    def metrics(self, ratios: Ratios) -> dict[str, Any]:
+        return {f"{self.name}/{name}": value for name, value in ratios.items()}
 
     def row(self, example: Example) -> dict[str, Any]:
-        return {}
+        return {name: example.annotations[name] for name in self.row_fields}
 
     def path(self, name: str) -> Path:
         """Return the place of a file below `root`; InputError where there is none."""
@@ -145,11 +168,50 @@ def as_id(value: object) -> str:
     return str(value) if number is None else str(number)
 
 
-def unique(examples: Iterator[Example]) -> Iterator[Example]:
-    """Pass examples on; InputError at an id that comes twice."""
-    seen: set[str] = set()
-    for example in examples:
-        if example.id in seen:
-            raise InputError(f"{example.id} is asked twice: fetch the released file again.")
-        seen.add(example.id)
-        yield example
+def first_word(response: str) -> str | None:
+    """Return yes or no where it is the first word, in any case and between any marks."""
+    found = _FIRST.match(response)
+    return found[1].lower() if found else None
+
+
+def yes_no_labels(said: str | None, truth: str, *, positive: str) -> dict[str, Label]:
+    """Count one answer; `said` is None where it is neither yes nor no, which is never right.
+
+    F1 = 2 TP / (answered positive + truly positive), so that it too is a ratio of sums.
+    """
+    claimed, is_positive = said == positive, truth == positive
+    hit = claimed and is_positive
+    return {
+        "accuracy": (float(said == truth), 1),
+        "precision": (float(hit), float(claimed)),
+        "recall": (float(hit), float(is_positive)),
+        "f1": (2.0 * hit, float(claimed) + float(is_positive)),
+        "yes_ratio": (float(said == "yes"), 1),
+    }
+
+
+def prefixed(prefix: str, labels: Mapping[str, Label]) -> dict[str, Label]:
+    return {f"{prefix}/{name}": label for name, label in labels.items()}
+
+
+def defined(ratios: Ratios) -> dict[str, Any]:
+    """Replace what is not defined by 0: precision where nothing was claimed, recall, F1."""
+    return {name: np.nan_to_num(value) for name, value in ratios.items()}
+
+
+def all_answered(benchmark: Benchmark, answered: Sequence[Answered]) -> bool:
+    """Whether a script that goes by the order of the rows would join them rightly."""
+    return len(answered) == sum(1 for _ in benchmark.examples())
+
+
+def released_id(name: str) -> int | str:
+    """Return an id as released, where it was a number before it was a name."""
+    return int(name) if name.isdecimal() else name
+
+
+def json_array(rows: Iterable[Mapping[str, Any]]) -> str:
+    return json.dumps(list(rows), indent=1, ensure_ascii=False) + "\n"
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)

@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from dress.assistant import Assistant, Prompt
-from dress.data.rejects import Reject
 from dress.distributed import gather, place
+from dress.errors import Reject
 from dress.evaluation.benchmark import Answered, Benchmark, Example, Interaction
 from dress.evaluation.public import PublicBenchmark
 from dress.files import append_line, naming, read_lines

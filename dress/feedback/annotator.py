@@ -1,4 +1,4 @@
-"""The interface of an annotator: natural-language feedback on one response."""
+"""The interface of an annotator: feedback on one response; and a count of what was said."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from dress.data.rejects import Reject
-from dress.types import Dialogue, Feedback, Sample
+from dress.errors import Reject
+from dress.types import ASPECTS, RATINGS, Dialogue, Feedback, Sample
 
 
 @runtime_checkable
@@ -51,3 +51,29 @@ def annotate_groups(
 def _annotated(annotator: Annotator, sample: Sample, dialogue: Dialogue) -> Dialogue:
     feedback = annotator.annotate(sample, dialogue)
     return Dialogue((*dialogue.turns[:-1], replace(dialogue.turns[-1], feedback=feedback)))
+
+
+class Tally:
+    """Mean rating per aspect and the share of each rating, over all responses."""
+
+    def __init__(self) -> None:
+        self.counts = {(aspect, rating): 0 for aspect in ASPECTS for rating in RATINGS}
+        self.responses = 0
+
+    def add(self, sample: Sample) -> None:
+        for dialogue in sample.dialogues:
+            feedback = dialogue.turns[-1].feedback
+            assert feedback is not None
+            self.responses += 1
+            for aspect, judgement in feedback.judgements.items():
+                self.counts[aspect, judgement.rating] += 1
+
+    def metrics(self) -> dict[str, float]:
+        figures = {"feedback/responses": float(self.responses)}
+        for aspect in ASPECTS:
+            shares = {rating: self.counts[aspect, rating] for rating in RATINGS}
+            if total := sum(shares.values()):
+                mean = sum(rating * n for rating, n in shares.items()) / total
+                figures[f"feedback/{aspect}"] = mean
+                figures |= {f"feedback/{aspect}_{r}": n / total for r, n in shares.items()}
+        return figures

@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from json import JSONDecodeError
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from openai import (
-    APIConnectionError,
-    APIError,
-    APIStatusError,
-    APITimeoutError,
-    AsyncOpenAI,
-    DefaultAsyncHttpxClient,
-)
+from openai import APIError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.chat import ChatCompletion
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
-from dress.feedback.endpoint import NO_KEY, api_key, check_url, is_loopback
-from dress.feedback.reply import (
-    BROKEN,
-    NO_JSON,
-    REFUSED,
-    ReplyCache,
-    read_reply,
-    request_key,
-)
+from dress.errors import InputError, Reject
+from dress.feedback.chat_errors import explained
+from dress.feedback.endpoint import api_key, check_url, is_loopback
+from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, ReplyCache, read_reply, request_key
 from dress.settings import AboveZero, Amount, Positive, Whole, checked
 
-_MESSAGE_LENGTH = 200
 _ATTEMPTS = 3  # times that one question is asked until the reply is valid
+T = TypeVar("T")
 
 
 class ChatClient:
@@ -196,39 +185,62 @@ class ChatClient:
         self._counts["requests"] += 1
 
 
-def explained(
-    error: APIError, *, base_url: str, model: str, api_key_env: str, secret: str
-) -> InputError | Reject:
-    """Say what the SDK raises in one sentence, without headers and without the key.
+class LoopThread:
+    """Run coroutines in a thread of their own while `resource` is open.
 
-    A mistake in the settings ends the run, a request that failed is a Reject.
+    What runs goes on while the caller does something else. Leaving cancels what is left. The
+    thread is a daemon, so that a process which is told to stop never waits for it.
     """
-    if isinstance(error, APITimeoutError):
-        return Reject("no answer in time", detail=base_url)
-    if isinstance(error, APIConnectionError):
-        if type(error.__cause__).__name__ == "ConnectError":  # nobody listens there
-            return InputError(f"cannot reach {base_url}: start the server or correct base_url.")
-        return Reject("connection lost", detail=base_url)
-    if not isinstance(error, APIStatusError):
-        return Reject("no chat completion", detail=base_url)
-    status, said = error.status_code, _message(error, secret)
-    if status in (401, 403):
-        return InputError(
-            f"{base_url} refuses the key (HTTP {status}{said}): correct the environment variable "
-            f"{api_key_env}."
-        )
-    if status == 404:
-        return InputError(
-            f"{base_url} has no chat completions of {model!r} (HTTP 404{said}): correct base_url "
-            "or model."
-        )
-    return Reject(f"HTTP {status}", detail=f"{base_url}{said}")
+
+    def __init__(self, resource: AbstractAsyncContextManager[Any]) -> None:
+        self._resource = resource
+        self._started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+        self._thread = Thread(target=self._run, name="requests", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.result()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        loop, leave = self._started.result()
+        loop.call_soon_threadsafe(leave.set)
+        self._thread.join()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        loop, _ = self._started.result()
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        async with self._resource:
+            leave = asyncio.Event()
+            self._started.set_result((asyncio.get_running_loop(), leave))
+            await leave.wait()
 
 
-def _message(error: APIStatusError, secret: str) -> str:
-    text = error.body.get("message") if isinstance(error.body, dict) else None
-    if not isinstance(text, str):
-        return ""
-    if secret != NO_KEY:
-        text = text.replace(secret, "***")
-    return f": {' '.join(text.split())[:_MESSAGE_LENGTH]}"
+def in_order(client: ChatClient, requests: Iterable[Coroutine[Any, Any, T]]) -> Iterator[T]:
+    """Yield results in the order of the requests, which go on while the next one is made.
+
+    At most twice as many are held as may be in flight.
+    """
+    held: deque[Future[T]] = deque()
+    with LoopThread(client) as thread:
+        for request in requests:
+            held.append(thread.submit(request))
+            if len(held) > 2 * client.concurrency:
+                yield held.popleft().result()
+        while held:
+            yield held.popleft().result()

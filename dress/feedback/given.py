@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.types import Dialogue, Feedback, Sample
 
 

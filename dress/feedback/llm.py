@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
-from dress.feedback.client import ChatClient
-from dress.feedback.loop_thread import LoopThread
+from dress.errors import InputError, Reject
+from dress.feedback.client import ChatClient, in_order
 from dress.feedback.rubric import Show, messages, reply_schema
 from dress.settings import AboveZero, Amount, Positive, Whole, checked
 from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample
@@ -77,14 +73,7 @@ class LLMAnnotator:
 
         A bounded number of groups is held; requests go on while `samples` makes the next group.
         """
-        held: deque[Future[Sample | Reject]] = deque()
-        with LoopThread(self.client) as thread:
-            for sample in samples:
-                held.append(thread.submit(self._annotated(sample)))
-                if len(held) > 2 * self.client.concurrency:
-                    yield held.popleft().result()
-            while held:
-                yield held.popleft().result()
+        return in_order(self.client, (self._annotated(sample) for sample in samples))
 
     def metrics(self) -> dict[str, float]:
         return {f"annotator/{name}": value for name, value in self.client.metrics().items()}

@@ -6,9 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dress.feedback.note import Note, plain_note
-from dress.feedback.phrases import there_is, there_is_sentence
-from dress.feedback.synonyms import SynonymTable
+from dress.data.object_words import SynonymTable, there_is, there_is_sentence
+from dress.records import Assessment
 
 _NAMED_AT_MOST = 3  # objects that one critique spells out
 _WORD = re.compile(r"[a-z]+")
@@ -60,16 +59,16 @@ def compare(
     )
 
 
-def coverage_note(found: Comparison) -> Note:
+def rate_coverage(found: Comparison) -> Assessment:
     """Rate how much of what matters a description names."""
     covered = found.expected - len(found.missing)
     if not found.missing and (found.expected or found.support >= 0.5):
-        return Note(4)
+        return Assessment(4)
     half = 2 * covered >= found.expected > 0
     rating = 3 if half else 2 if found.present or found.support >= 0.5 else 1
     if not found.missing:
-        return plain_note(rating, ("It says too little.", "Say more of what you see."))
-    return Note(
+        return Assessment.plain(rating, ("It says too little.", "Say more of what you see."))
+    return Assessment(
         rating,
         tuple(f"It leaves out the {name}." for name in found.missing[:_NAMED_AT_MOST]),
         (f"You left out {_things(len(found.missing))} in the picture.",),
@@ -77,37 +76,39 @@ def coverage_note(found: Comparison) -> Note:
     )
 
 
-def truth_note(found: Comparison) -> Note:
+def rate_truth(found: Comparison) -> Assessment:
     """Rate by invented and denied objects; without any object, by words shared with captions."""
     if found.wrong:
         true = len(found.present)
         rating = 1 if found.wrong > true else 3 if found.wrong == 1 < true else 2
-        return _wrong_note(rating, found)
+        return _rate_wrong(rating, found)
     if found.present or found.support >= 0.5:
-        return Note(4)
+        return Assessment(4)
     rating = 3 if found.support >= 0.25 else 2 if found.support else 1
-    return plain_note(rating, ("It names nothing that the picture shows.", "Say what you see."))
+    return Assessment.plain(
+        rating, ("It names nothing that the picture shows.", "Say what you see.")
+    )
 
 
-def answer_note(answer: str | None, truth: str, response: str) -> Note:
+def rate_answer(answer: str | None, truth: str, response: str) -> Assessment:
     """Rate the answer to an existence question."""
     if answer is None:
-        return plain_note(1, ("It does not answer.", "Answer the question with yes or no."))
+        return Assessment.plain(1, ("It does not answer.", "Answer the question with yes or no."))
     if answer != truth:
         hint = "Look again and correct your answer."
-        return Note(1, ("The answer is wrong.",), (hint,), (f"The answer is {truth}.",))
+        return Assessment(1, ("The answer is wrong.",), (hint,), (f"The answer is {truth}.",))
     if len(response.split()) < 3:
-        return plain_note(3, ("It is a single word.", "Answer in a full sentence."))
-    return Note(4)
+        return Assessment.plain(3, ("It is a single word.", "Answer in a full sentence."))
+    return Assessment(4)
 
 
-def answer_truth_note(answer: str | None, truth: str, about: str, found: Comparison) -> Note:
+def rate_claim(answer: str | None, truth: str, about: str, found: Comparison) -> Assessment:
     """Rate what the answer claims: an invented object is worse than an overlooked one."""
     if answer is None or answer == truth:
-        return truth_note(found) if answer is None or found.wrong else Note(4)
+        return rate_truth(found) if answer is None or found.wrong else Assessment(4)
     claim = there_is_sentence(about, absent=truth == "no")
     hint = f"Check whether {there_is(about)}."
-    return Note(1 if answer == "yes" else 2, (claim,), (hint,), (claim,))
+    return Assessment(1 if answer == "yes" else 2, (claim,), (hint,), (claim,))
 
 
 def read_answer(response: str, about: str, table: SynonymTable) -> str | None:
@@ -125,7 +126,7 @@ def content_words(text: str) -> frozenset[str]:
     return frozenset(word[:5] for word in _WORD.findall(text.lower()) if word not in _STOP)
 
 
-def _wrong_note(rating: int, found: Comparison) -> Note:
+def _rate_wrong(rating: int, found: Comparison) -> Assessment:
     invented, denied = found.invented[:_NAMED_AT_MOST], found.denied[:_NAMED_AT_MOST]
     faults = (
         *(there_is_sentence(n, absent=True) for n in invented),
@@ -138,7 +139,7 @@ def _wrong_note(rating: int, found: Comparison) -> Note:
         hints.append(f"{named} not in the picture.")
     if denied:
         hints.append("Something that you say is absent is in the picture.")
-    return Note(rating, faults, tuple(hints), faults)
+    return Assessment(rating, faults, tuple(hints), faults)
 
 
 def _support(response: str, captions: Sequence[str]) -> float:

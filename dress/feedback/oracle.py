@@ -1,4 +1,4 @@
-"""The world's annotator: it knows the scene."""
+"""The world's annotator, which knows the scene, and what a response is truly worth."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Literal
 
 from dress.settings import Share, checked
 from dress.types import Dialogue, Feedback, Sample
-from dress.world.oracle import Oracle
 from dress.world.questions import Question
 from dress.world.scene import Scene
+from dress.world.scene_oracle import Oracle
 
 
 class OracleAnnotator:
@@ -33,3 +33,10 @@ class OracleAnnotator:
         response = dialogue.turns[-1].model or ""
         rng = random.Random(f"oracle:{self.seed}:{sample.id}:{response}")
         return self.oracle.annotate(question, scene, response, rng=rng)
+
+
+def true_score(sample: Sample, dialogue: Dialogue) -> float | None:
+    """Return the mean rating, 1 to 4, of an oracle that never errs; None for photographs."""
+    if not {"scene", "question"} <= sample.annotations.keys():
+        return None
+    return OracleAnnotator(noise=0.0).annotate(sample, dialogue).mean_rating

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from dress.assistant import Assistant, Prompt
 from dress.chat.condition import AUTO
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.feedback.annotator import Annotator, annotate_groups
-from dress.sampling import Sampling
+from dress.feedback.sampling import Sampling
 from dress.settings import Positive, Share, checked
 from dress.types import Dialogue, Feedback, Sample, Turn
 

@@ -1,7 +1,5 @@
 """Read the reply in a chat completion: JSON that fits a schema, or a Reject with the reason.
 
-Replies are kept on disk, so that nothing is paid for twice.
-
 A server that keeps to the schema sends nothing but the JSON. Others put it in a fence, behind
 thoughts or among words: then exactly one object of the text must fit.
 """
@@ -18,7 +16,7 @@ from typing import Any
 
 from openai.types.chat import ChatCompletion
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.files import is_unicode, write_text
 from dress.fingerprint import canonical_json
 from dress.records import whole_number

@@ -11,11 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dress.assistant import Assistant
-from dress.chat.facts import facts_of
-from dress.chat.judging import encode_judged
+from dress.chat.judging import encode_judged, facts_of
 from dress.data.collate import TreeCollator
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Encoded, EncodedGroup, Sample
 
 

@@ -15,17 +15,17 @@ from hydra.utils import instantiate
 from dress.artifact import Artifact
 from dress.chat.condition import chosen_target, has_learned
 from dress.data.lvlm_nlf_writer import FOLDER, LvlmNlfWriter
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
+from dress.data.shard_index import read_all
 from dress.data.split import SPLITS
-from dress.data.verify import read_all
-from dress.feedback.annotator import Annotator, BatchAnnotator, annotate_groups
+from dress.errors import Reject
+from dress.feedback.annotator import Annotator, BatchAnnotator, Tally, annotate_groups
 from dress.feedback.endpoint import SAME_REPLIES
-from dress.feedback.tally import Tally
-from dress.jobs.backend import configure
+from dress.generation import Sampling
 from dress.jobs.job import Job, open_model
-from dress.jobs.progress import Bar, progress
 from dress.jobs.shards import described, write_split
-from dress.sampling import Sampling
+from dress.modeling.devices import configure
+from dress.progress import Bar, progress
 from dress.settings import Positive, Share, Whole
 from dress.types import Sample
 
@@ -169,7 +169,7 @@ def _responses(
     job: Job, parents: Mapping[str, Artifact], targets: Sequence[str], figures: dict[str, float]
 ) -> Iterator[Sample | Reject]:
     """Sample single responses to every prompt; `figures` receives how many tokens that took."""
-    from dress.feedback.rollout import sample_responses  # transformers: seconds
+    from dress.feedback.sampling import sample_responses  # transformers: seconds
 
     settings = Responding.of(job)
     for assistant, chunk, seed, shown in _prompts(job, parents, "sampling responses"):
@@ -225,7 +225,7 @@ def _prompts(
     """Yield the model, the next chunk of prompts, its seed and the bar that counts them."""
     from dress.loading import load_artifact
 
-    configure(job.cfg.trainer)
+    configure(matmul_precision=job.cfg.matmul_precision, accelerator=job.cfg.trainer.accelerator)
     assistant = load_artifact(parents["model"])
     total = int(sum(parents["prompts"].metrics[f"shards/{split}"] for split in SPLITS))
     settings = Responding.of(job)

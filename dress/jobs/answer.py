@@ -5,30 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from dress.artifact import Artifact, Building
 from dress.distributed import place
 from dress.evaluation.benchmark import Benchmark
 from dress.evaluation.runner import Generated, generate, restore
-from dress.jobs.backend import configure, device
 from dress.jobs.checks import world_size
 from dress.jobs.job import Job
-from dress.jobs.launch import launch
-from dress.jobs.progress import Bar
-from dress.jobs.rank import Order
+from dress.jobs.processes import Order, Result, launch, order_of
 from dress.loading import load_artifact
+from dress.modeling.devices import configure, own_device
+from dress.progress import Bar
 
 JOURNAL = "generated.jsonl"
 
 
 def answers(job: Job, building: Building, artifact: Artifact, *, on: str, target: str) -> Generated:
     """Return what the model says under a target to the questions of a benchmark node."""
-    order = {
-        "work": "answer",
-        "cfg": OmegaConf.to_container(job.cfg, resolve=True),
-        "overrides": list(job.overrides),
-        "is_parent": job.is_parent,
+    order = order_of(job, "answer") | {
         "building": str(building.path),
         "artifact": str(artifact.path),
         "on": on,
@@ -37,17 +31,18 @@ def answers(job: Job, building: Building, artifact: Artifact, *, on: str, target
     if world_size() == 1 and job.cfg.trainer.devices > 1:
         launch(order, job.cfg.trainer.devices)
     else:
-        answer(job, order)
+        carry_out(job, order)
     return restore(instantiate(job.cfg[on], _convert_="all"), _journal(building))
 
 
-def answer(job: Job, order: Order) -> None:
+def carry_out(job: Job, order: Order) -> Result:
     """Answer this process's share of the questions; the first one saves all answers."""
-    configure(job.cfg.trainer)
+    accelerator = job.cfg.trainer.accelerator
+    configure(matmul_precision=job.cfg.matmul_precision, accelerator=accelerator)
     building = Building(path=Path(order["building"]))
     artifact = Artifact.open(order["artifact"])
     assistant = load_artifact(artifact)
-    assistant.model.to(device(job.cfg.trainer))
+    assistant.model.to(own_device(accelerator))
     benchmark: Benchmark = instantiate(job.cfg[order["on"]], _convert_="all")
     total = sum(1 for _ in benchmark.examples())
     with Bar(f"evaluating {artifact.name} ({order['target']})", total) as shown:
@@ -60,6 +55,7 @@ def answer(job: Job, order: Order) -> None:
             on_batch=shown.update if place()[0] == 0 else None,
             **job.node("generation"),
         )
+    return {}, False
 
 
 def _journal(building: Building) -> Path:

@@ -22,17 +22,16 @@ from dress.chat.condition import Condition
 from dress.errors import InputError
 from dress.jobs.contradictions import check_together, is_read_by
 from dress.jobs.data_sets import check_locations
-from dress.jobs.wandb_mode import wandb_mode
 from dress.settings import (
     AboveZero,
     Amount,
     Positive,
-    Share,
     Whole,
     check_value,
     check_values,
 )
 from dress.targets import foreign_target
+from dress.wandb_mode import wandb_mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +42,7 @@ class Top:
     rounds: Positive
     parents: Literal["build", "require"]
     fresh: bool
+    matmul_precision: Literal["auto", "highest", "high", "medium"]
 
 
 TAKEN_BY = {  # who takes the values of a node that names no `_target_`
@@ -50,8 +50,8 @@ TAKEN_BY = {  # who takes the values of a node that names no `_target_`
     "data": ("dress.data.split.SplitWriter", "dress.data.rejects.Rejects"),
     "template": ("dress.chat.template.ChatTemplate",),
     "condition": ("dress.chat.condition.Condition",),
-    "generation": ("dress.sampling.Sampling",),
-    "feedback": ("dress.sampling.Sampling", "dress.jobs.annotate.Responding"),
+    "generation": ("dress.generation.Sampling",),
+    "feedback": ("dress.generation.Sampling", "dress.jobs.annotate.Responding"),
     "shards": ("dress.jobs.shards.Working",),
     "report": ("dress.jobs.report.Shown",),
     "datamodule": (
@@ -63,6 +63,7 @@ TAKEN_BY = {  # who takes the values of a node that names no `_target_`
     ),
     "datamodule.cache": ("dress.data.stores.cache.shard_cache",),
 }
+OF_LIGHTNING = ("trainer", "module", "scheduler", "callbacks", "logger")
 BUILT_EARLY = ("objective", "source", "benchmark", "interaction")  # they cost nothing
 
 
@@ -80,7 +81,9 @@ def check(cfg: DictConfig) -> None:
     check_targets(cfg)
     check_together(cfg)
     check_constructors(cfg)
-    wandb_mode(cfg.logger)
+    check_lightning(cfg)
+    if wandb := cfg.logger.get("wandb"):
+        wandb_mode(wandb.mode)
 
 
 def check_given(cfg: DictConfig) -> None:
@@ -92,8 +95,8 @@ def check_code(cfg: DictConfig) -> None:
     """Refuse code that an artifact could not name either."""
     if (target := foreign_target(OmegaConf.to_container(cfg))) is not None:
         raise InputError(
-            f"_target_={target} is foreign code: name a class of dress, lit_modules, datamodules "
-            "or torch.optim, and wrap another one there."
+            f"_target_={target} is foreign code: name a class of dress, lit_modules, datamodules, "
+            "torch.optim or Lightning, and wrap another one there."
         )
 
 
@@ -103,13 +106,23 @@ def check_settings(cfg: DictConfig) -> None:
         if is_read_by(cfg.job.name, node):
             for name in names:
                 _check_node(cfg, node, get_object(name))
+    _check_targets(cfg, lightning=False)
+
+
+def check_lightning(cfg: DictConfig) -> None:
+    """Do the same for the nodes whose classes import Lightning, which takes seconds."""
+    _check_targets(cfg, lightning=True)
+
+
+def _check_targets(cfg: DictConfig, *, lightning: bool) -> None:
     for node in _with_target(cfg):
-        if is_read_by(cfg.job.name, node):
+        of_lightning = node.partition(".")[0] in OF_LIGHTNING
+        if of_lightning == lightning and is_read_by(cfg.job.name, node):
             _check_node(cfg, node, _target(cfg, node))
 
 
 def _with_target(cfg: DictConfig, key: str = "") -> Iterator[str]:
-    """Yield the nodes that name a `_target_`; one that refers to another counts there."""
+    """Yield the nodes that name a `_target_`; one that refers to another is found there."""
     for name in cfg:
         node = f"{key}.{name!s}".lstrip(".")
         if not OmegaConf.is_interpolation(cfg, str(name)) and OmegaConf.is_dict(cfg[name]):
@@ -237,16 +250,10 @@ OTHERS: Mapping[str, Any] = {  # what classes of torch and Lightning take
     "optimizer.weight_decay": Amount,
     "trainer.accelerator": Literal["cpu", "gpu", "auto"],
     "trainer.precision": Literal["32-true", "bf16-mixed"],
-    "trainer.matmul_precision": Literal["auto", "highest", "high", "medium"],
     "trainer.devices": Positive,
     "trainer.max_steps": Positive,
-    "trainer.warmup_steps": Whole,
-    "trainer.final_lr": Share,
-    "trainer.gradient_clip": Amount,
-    "trainer.validate_every": Positive,
-    "trainer.save_every": Positive,
-    "trainer.log_every": Positive,
-    "callbacks.table_rows": Whole,
+    "trainer.val_check_interval": Positive,
+    "trainer.log_every_n_steps": Positive,
 }
 
 

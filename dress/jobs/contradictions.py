@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
 from dress.modeling.specification import check_tokenizer, check_trainable, not_from_random
+from dress.records import Requires
 
 READERS = {  # nodes and keys that some jobs alone read
     "artifact": ("evaluate", "annotate"),
@@ -23,7 +24,28 @@ READERS = {  # nodes and keys that some jobs alone read
     "report": ("report", "train"),
 }
 # nodes that groups of commands have in common, so that the other jobs may ignore them
-SHARED = dict.fromkeys(("data", "source", "annotator"), ("annotate", "shards", "train"))
+SHARED = {
+    **dict.fromkeys(("data", "source", "annotator"), ("annotate", "shards", "train")),
+    **dict.fromkeys(("trainer", "module", "scheduler", "callbacks", "logger"), ("train",)),
+}
+
+
+INSTEAD = (  # keys of the trainer, what leaves them alone, and what to give in their place
+    (
+        "accumulate_grad_batches",
+        1,
+        "a step is cut up by datamodule.rows_per_batch, which changes no number",
+    ),
+    ("gradient_clip_val", None, "give module.gradient_clip"),
+    ("gradient_clip_algorithm", None, "give module.gradient_clip, which bounds the norm"),
+    ("max_epochs", -1, "give trainer.max_steps"),
+    (
+        "callbacks",
+        None,
+        "give callbacks=[default,early_stopping] or +callbacks.<name>._target_=...",
+    ),
+    ("logger", None, "give logger=[default,csv] or +logger.<name>._target_=..."),
+)
 
 
 def check_together(cfg: DictConfig) -> None:
@@ -39,6 +61,7 @@ def check_together(cfg: DictConfig) -> None:
         check_optimizer(cfg, spec)
         check_reference(cfg)
         check_records(cfg)
+        check_trainer(cfg)
 
 
 def check_typed(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
@@ -50,7 +73,7 @@ def check_typed(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
         if not is_choice and cfg.job.name not in jobs:
             others = " or ".join(f"job={name}" for name in jobs)
             raise InputError(f"{key} is not read by job={cfg.job.name}: give {others}.")
-    if "reward_from" in given and cfg.objective.requires != "prompts":
+    if "reward_from" in given and records_needed(cfg) != "prompts":
         raise InputError("reward_from is not read by this objective: give objective=ppo or grpo.")
     if "artifact" in given and cfg.job.name == "annotate" and cfg.feedback.responses != "sampled":
         raise InputError(
@@ -105,10 +128,40 @@ def check_reference(cfg: DictConfig) -> None:
 
 
 def check_records(cfg: DictConfig) -> None:
-    needed = cfg.objective.requires
+    needed = records_needed(cfg)
     given = get_class(cfg.datamodule.encoder._target_).requires  # type: ignore[attr-defined]
     if needed != given:
         raise InputError(
             f"the objective needs records with {needed}, the datamodule gives {given}: choose a "
             "datamodule that fits (instructions, feedback, preferences or prompts)."
         )
+
+
+def records_needed(cfg: DictConfig) -> Requires:
+    """Return the kind of record that the objective declares, or is told to take."""
+    objective: Any = get_class(cfg.objective._target_)
+    needed: Requires = cfg.objective.get("requires") or objective.requires
+    return needed
+
+
+def check_trainer(cfg: DictConfig) -> None:
+    """Refuse what a Lightning user would try and what has another name here."""
+    for key, unset, instead in INSTEAD:
+        if cfg.trainer.get(key, unset) != unset:
+            raise InputError(f"trainer.{key} is not used here: {instead}.")
+    for group in ("callbacks", "logger"):
+        for name, entry in cfg[group].items():
+            if entry is not None and not (OmegaConf.is_dict(entry) and "_target_" in entry):
+                raise InputError(
+                    f"{group}.{name} is {entry}: give {group}.{name}._target_=<class>, or null to "
+                    "leave it out."
+                )
+    if cfg.callbacks.get("train_state") is None:
+        raise InputError(
+            "callbacks.train_state is missing, which keeps the state that a run resumes from: give "
+            "callbacks=[none,...] or callbacks=[default,...]."
+        )
+    needs_policy = records_needed(cfg) == "prompts"
+    if needs_policy != str(cfg.module._target_).startswith("lit_modules.policy."):
+        module = "policy" if needs_policy else "alignment"
+        raise InputError(f"this objective is trained by another module: give module={module}.")

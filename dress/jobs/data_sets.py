@@ -1,17 +1,37 @@
-"""What a job trains on: its parent, or shards that lie anywhere."""
+"""What a model is trained from: other models, and shards that lie anywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dress.artifact import Artifact
+from dress.artifact import Artifact, Parent
 from dress.data.shard_set import RemoteShards, ShardSet
+from dress.data.stores.addresses import check_url, has_key, is_remote, public
 from dress.data.stores.cache import ShardCache, shard_cache
-from dress.data.stores.store import check_url, has_key, is_remote, public
 from dress.errors import InputError
+
+
+@dataclass(frozen=True)
+class Parents:
+    """Data, the model to begin with, a reward model, and more data to mix in, by name."""
+
+    data: ShardSet
+    init: Artifact | None = None
+    reward: Artifact | None = None
+    mixture: Mapping[str, ShardSet] = field(default_factory=dict)
+
+    def by_role(self) -> dict[str, Parent]:
+        given: dict[str, Parent | None] = {
+            "data": self.data,
+            "init": self.init,
+            "reward": self.reward,
+            **{f"mixture_{name}": data for name, data in self.mixture.items()},
+        }
+        return {role: parent for role, parent in given.items() if parent is not None}
 
 
 def open_data_set(location: str) -> ShardSet:

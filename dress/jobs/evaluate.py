@@ -12,16 +12,15 @@ from hydra.utils import instantiate
 from dress.artifact import Artifact, Building
 from dress.chat.condition import chosen_target, has_learned
 from dress.errors import InputError
-from dress.evaluation.benchmark import Answered, Benchmark, Interaction, Judged
-from dress.evaluation.judge import Judge
+from dress.evaluation.benchmark import Answered, Benchmark, Interaction, Judge, Judged
 from dress.evaluation.public import PublicBenchmark
 from dress.evaluation.response_file import Responses, read_responses
 from dress.evaluation.scoring import RESPONSES, score
-from dress.evaluation.table import category_table, table
 from dress.feedback.endpoint import SAME_REPLIES
 from dress.fingerprint import content_hash
 from dress.jobs.job import Job, open_model
-from dress.jobs.progress import Bar
+from dress.progress import Bar
+from dress.reporting.tables import category_table, table
 
 
 def run(job: Job) -> Artifact:

@@ -1,130 +1,109 @@
-"""Training itself: from a job and its parents to a trained model in the artifact's folder."""
+"""Training on one screen: model, data, objective, module, trainer, fit, save."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from transformers import PreTrainedTokenizerFast
 
-from datamodules.base import ShardDataModule
+from datamodules.reference_cache import reference_log_probs
+from datamodules.streaming import ShardDataModule
 from dress.artifact import Artifact, Building
 from dress.assistant import Assistant
-from dress.chat.prompts import collate_prompts
+from dress.chat.condition import chosen_target
+from dress.chat.encoders import Encoder
 from dress.data.collate import TreeCollator
-from dress.data.shard_set import ShardSet
-from dress.errors import InputError
+from dress.feedback.annotator import Annotator, BatchAnnotator
+from dress.feedback.given import GivenAnnotator
 from dress.feedback.reward_scorer import RewardScorer
-from dress.jobs.backend import configure, device
-from dress.jobs.data_sets import cache
+from dress.jobs.data_sets import Parents, cache, open_data_set
 from dress.jobs.job import Job
-from dress.jobs.monitoring import callbacks
-from dress.jobs.policy import policy_module, reward_scorer
-from dress.jobs.reference import reference_log_probs
-from dress.jobs.tracking import tracking
-from dress.loading import artifact_tokenizer, assemble, restore, save
+from dress.jobs.offers import build, build_all
+from dress.jobs.resolved import resolved_model, resolved_template
+from dress.loading import artifact_tokenizer, assemble, load_artifact, restore, save
 from dress.modeling.build import build_model
+from dress.modeling.devices import configure, own_device
+from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.modeling.tree_attention import attends_in_blocks
-from dress.objectives.dpo import DPO
-from lit_modules.alignment import AlignmentModule, NonFiniteStep
-from lit_modules.callbacks.data_figures import DataFigures
-from lit_modules.callbacks.train_state import TrainState
-from lit_modules.schedule import warmup_cosine
+from dress.objectives.objective import Prepared
+from lit_modules.callbacks.train_state import final_figures
+
+Figures = dict[str, float]
 
 
 def fit(
-    job: Job,
-    building: Building,
-    config: Mapping[str, Any],
-    *,
-    init: Artifact | None,
-    data: ShardSet,
-    others: Mapping[str, ShardSet],
-    reward: Artifact | None = None,
-) -> tuple[dict[str, float], bool]:
+    job: Job, building: Building, config: Mapping[str, Any], parents: Parents
+) -> tuple[Figures, bool]:
     """Train what `config` describes and save it to the building.
 
     Return the final figures, and whether a signal came too late to stop training.
     """
     cfg = job.cfg
-    configure(cfg.trainer)
+    configure(matmul_precision=cfg.matmul_precision, accelerator=cfg.trainer.accelerator)
     L.seed_everything(cfg.seed, verbose=False)
-    assistant = starting_point(job, config, init=init)
-    report = set_trainable(assistant.model, config["model"]["trainable"])
-    print(report, flush=True)
-    scorer = reward_scorer(job, reward) if reward else None
-    datamodule = build_datamodule(job, assistant, data, others, scorer=scorer)
+
+    # The model with its tokenizer and template: as its parent left it, or from scratch.
+    assistant = starting_point(job, config, init=parents.init)
+    print(set_trainable(assistant.model, config["model"]["trainable"]), flush=True)
+
+    # The data: records become sequences, sequences token trees, trees the steps of the optimizer.
+    scorer = reward_scorer(job, parents.reward) if parents.reward else None
+    offers = offers_of(job, building, config, assistant, parents) | {"judge": scorer}
+    encoder = build(cfg.datamodule.encoder, offers)
+    datamodule = build_datamodule(job, assistant, encoder, parents)
     datamodule.check()
-    module = build_module(job, assistant, reward=reward, scorer=scorer)
-    if isinstance(objective := module.objective, DPO) and objective.reference == "cached":
-        objective.use(reference_log_probs(job, assistant.model, datamodule, init=init, data=data))
-    state = TrainState(directory=building.scratch, every_n_steps=cfg.trainer.save_every)
-    figures_of_data = DataFigures(rejects=datamodule.rejects)
-    watching = [state, figures_of_data, *callbacks(job, building, assistant, data)]
-    with tracking(job, building, config) as loggers:
-        trainer = build_trainer(job, building, loggers, watching)
-        figures = train(trainer, module, datamodule, state)
+
+    # The objective, and the module that makes its steps.
+    objective: Prepared = instantiate(cfg.objective, _convert_="all")
+    objective.prepare(
+        assistant.model, cached=partial(kept_log_probs, job, assistant, datamodule, parents)
+    )
+    offers |= {"objective": objective, "optimizer": instantiate(cfg.optimizer, _convert_="all")}
+    offers |= {"scheduler": instantiate(cfg.scheduler), "rejects": datamodule.rejects}
+    module = build(cfg.module, offers)
+
+    # The trainer, with everything that watches it.
+    callbacks = build_all(cfg.callbacks, offers)
+    state = callbacks["train_state"]
+    with ExitStack() as closing:
+        loggers = [
+            closing.enter_context(made) if isinstance(made, AbstractContextManager) else made
+            for made in build_all(cfg.logger, offers).values()
+        ]
+        trainer = build_trainer(job, building, list(callbacks.values()), loggers)
+
+        # Training goes on from the last state, if there is one.
+        with state.explaining_errors():
+            trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
+            figures = state.figures | final_figures(trainer, module, datamodule)
+
+    # The artifact: weights, tokenizer and what a reader of them has to know.
     if trainer.is_global_zero:
         save(assistant, building.path, spec=config["model"])
-    rejects = datamodule.rejects
-    if rejects.count:
+    if (rejects := datamodule.rejects).count:
         print(f"{rejects.count} groups rejected, first {rejects.first}", flush=True)
     return figures | rejects.metrics(), state.stop_requested
 
 
-def build_module(
-    job: Job, assistant: Assistant, *, reward: Artifact | None, scorer: RewardScorer | None
-) -> AlignmentModule:
-    cfg = job.cfg
-    training = {
-        "optimizer": instantiate(cfg.optimizer, _convert_="all"),
-        "scheduler": partial(
-            warmup_cosine,
-            warmup_steps=cfg.trainer.warmup_steps,
-            max_steps=cfg.trainer.max_steps,
-            final=cfg.trainer.final_lr,
-        ),
-        "gradient_clip": cfg.trainer.gradient_clip,
-    }
-    objective: Any = instantiate(cfg.objective)
-    if scorer is not None:
-        assert reward is not None
-        return policy_module(
-            job, assistant, objective, reward=reward, scorer=scorer, training=training
-        )
-    objective.start(assistant.model)
-    return AlignmentModule(model=assistant.model, objective=objective, **training)
-
-
-def train(
-    trainer: L.Trainer, module: AlignmentModule, datamodule: ShardDataModule, state: TrainState
-) -> dict[str, float]:
-    """Fit from the last state, if there is one; return the figures of the final weights."""
-    state.check()
-    try:
-        trainer.fit(module, datamodule, ckpt_path=state.resume_path(), weights_only=True)
-        figures = state.figures | final_metrics(trainer)
-        batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        if not any(n.startswith("val/") for n in figures) or batches % trainer.val_check_interval:
-            trainer.validate(module, datamodule, verbose=False)  # forgets those of training
-            figures |= final_metrics(trainer)
-        return figures
-    except NonFiniteStep as error:
-        raise InputError(
-            f"{error}; {error.remedy} (the last state that was saved is kept)."
-        ) from error
-    except InputError as error:
-        if state.resume_path() is None:
-            raise
-        fault = str(error).removesuffix(".")
-        raise InputError(f"{fault}; the same command goes on from the last state.") from error
+def carry_out(job: Job, order: Mapping[str, Any]) -> tuple[Figures, bool]:
+    """Be one of several ranks that `fit` what an order describes (processes.py)."""
+    parents = Parents(
+        init=Artifact.open(order["init"]) if order["init"] else None,
+        reward=Artifact.open(order["reward"]) if order["reward"] else None,
+        data=open_data_set(order["data"]),
+        mixture={name: open_data_set(place) for name, place in order["mixture"].items()},
+    )
+    return fit(job, Building(path=Path(order["building"])), order["config"], parents)
 
 
 def starting_point(job: Job, config: Mapping[str, Any], *, init: Artifact | None) -> Assistant:
@@ -148,77 +127,125 @@ def root_tokenizer(job: Job, spec: Mapping[str, Any]) -> PreTrainedTokenizerFast
     return train_tokenizer(source.texts(), vocab_size=spec["vocab_size"])
 
 
-def build_datamodule(
+def offers_of(
     job: Job,
+    building: Building,
+    config: Mapping[str, Any],
     assistant: Assistant,
-    data: ShardSet,
-    others: Mapping[str, ShardSet],
-    *,
-    scorer: RewardScorer | None = None,
-) -> ShardDataModule:
+    parents: Parents,
+) -> dict[str, Any]:
+    """Return what encoder, module, callbacks and loggers may ask for, by its name (offers.py)."""
+    cfg = job.cfg
+    target = chosen_target(cfg.condition.target, learned=assistant.condition.learned)
+    return {
+        "assistant": assistant,
+        "model": assistant.model,
+        "processor": assistant.processor,
+        "condition": assistant.condition,
+        "target": target,
+        "decoding": {k: cfg.generation[k] for k in ("max_new_tokens", "temperature", "batch_size")},
+        "seed": cfg.seed,
+        "data": parents.data,
+        "reward": parents.reward,
+        "annotator": live_annotator(job),
+        "collator_of": partial(collator_of, job),
+        "rows_per_batch": cfg.datamodule.rows_per_batch,
+        "title": cfg.name,
+        "config": config,
+        "is_parent": job.is_parent,
+        "scratch": building.scratch,
+        "directory": building.path,  # of the artifact
+        "save_dir": str(building.path),  # the same, as Lightning's loggers call it
+    }
+
+
+def live_annotator(job: Job) -> Annotator | None:
+    """Return the annotator if it judges new responses at no cost."""
+    if issubclass(get_class(job.cfg.annotator._target_), BatchAnnotator | GivenAnnotator):
+        return None
+    annotator: Annotator = instantiate(job.cfg.annotator, _convert_="all")
+    return annotator
+
+
+def reward_scorer(job: Job, reward: Artifact) -> RewardScorer:
+    """Load the frozen judge; whether it is told facts is a matter of its training."""
+    judge = load_artifact(reward)
+    facts = bool(reward.config["datamodule"]["encoder"]["facts"])
+    return RewardScorer(assistant=judge, collator=collator_of(job, judge), facts=facts)
+
+
+def collator_of(job: Job, assistant: Assistant) -> TreeCollator:
+    """Return what makes one batch of groups, as this model reads them."""
     node = job.cfg.datamodule
-    extra: dict[str, Any] = {"processor": assistant.processor}
-    if job.cfg.objective.requires == "feedback":
-        extra |= {"condition": assistant.condition, "seed": job.cfg.seed}
-    if scorer is not None:
-        extra |= {"room": job.cfg.objective.rollouts.max_new_tokens, "judged": scorer.check}
-    encoder = instantiate(node.encoder, **extra)
-    collator: Any = (
-        collate_prompts
-        if scorer is not None
-        else TreeCollator(
-            pad_token_id=assistant.model.pad_token_id,
-            image_token_id=assistant.model.image_token_id,
-            num_image_tokens=assistant.processor.num_image_tokens,
-            share_prefixes=node.share_prefixes and assistant.model.trees,
-            rows_per_batch=node.rows_per_batch,
-            row_tokens=node.row_tokens,
-            pad_to_multiple=node.pad_to_multiple,
-            one_row=assistant.model.trees
-            and attends_in_blocks(assistant.model.language, device(job.cfg.trainer)),
-        )
+    return assistant.collator(
+        share_prefixes=node.share_prefixes, pad_to_multiple=node.pad_to_multiple
+    )
+
+
+def build_datamodule(
+    job: Job, assistant: Assistant, encoder: Encoder, parents: Parents
+) -> ShardDataModule:
+    node, model = job.cfg.datamodule, assistant.model
+    trees = assistant.collator(
+        share_prefixes=node.share_prefixes,
+        rows_per_batch=node.rows_per_batch,
+        row_tokens=node.row_tokens,
+        pad_to_multiple=node.pad_to_multiple,
+        one_row=model.trees
+        and attends_in_blocks(model.language, own_device(job.cfg.trainer.accelerator)),
     )
     return ShardDataModule(
-        directory=data.location,
+        directory=parents.data.location,
         encoder=encoder,
-        collator=collator,
+        collator=getattr(encoder, "collate", trees),  # an encoder of other things has its own
         groups_per_step=node.groups_per_step,
         seed=job.cfg.seed,
         window=node.window,
         num_workers=node.num_workers,
         max_rejects=job.cfg.data.max_rejects,
-        others=[(other.location, node.mixture[name].weight) for name, other in others.items()],
+        others=[(d.location, node.mixture[name].weight) for name, d in parents.mixture.items()],
         weight=node.weight,
         when_dry=node.when_dry,
         cache=cache(job.cfg),
     )
 
 
+def kept_log_probs(
+    job: Job, assistant: Assistant, datamodule: ShardDataModule, parents: Parents
+) -> ReferenceLogProbs:
+    """Open what an earlier run has computed with this model on these data, or compute it now."""
+    trainer = job.cfg.trainer
+    nodes = {
+        "model": {k: v for k, v in resolved_model(job).items() if k != "trainable"},
+        "template": resolved_template(job),
+        "encoder": job.node("datamodule")["encoder"],
+        "precision": trainer.precision,
+        "seed": None if parents.init else job.cfg.seed,  # of random weights
+    }
+    roles = {k: v for k, v in parents.by_role().items() if k in ("data", "init")}
+    with job.building(
+        kind="reference", nodes=nodes, parents=roles, name="dress_reference"
+    ) as building:
+        if building.reused:
+            return ReferenceLogProbs.load(building.path)
+        device = own_device(trainer.accelerator)
+        computed = reference_log_probs(
+            assistant.model, datamodule, device=device, precision=trainer.precision
+        )
+        computed.save(building.path)
+    return computed
+
+
 def build_trainer(
-    job: Job, building: Building, loggers: Sequence[Logger], watching: Sequence[L.Callback]
+    job: Job, building: Building, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]
 ) -> L.Trainer:
-    settings = job.cfg.trainer
-    several = settings.devices > 1  # the processes run already (launch.py, torchrun)
-    return L.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy="ddp" if several else "auto",
-        plugins=[TorchElasticEnvironment()] if several else None,
-        precision=settings.precision,
-        max_steps=settings.max_steps,
-        max_epochs=-1,
-        val_check_interval=settings.validate_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=settings.log_every,
-        logger=loggers,
-        callbacks=list(watching),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=str(building.path),
-    )
-
-
-def final_metrics(trainer: L.Trainer) -> dict[str, float]:
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}
+    """Build the trainer; the processes of several devices run already (processes.py, torchrun)."""
+    several = job.cfg.trainer.devices > 1
+    given = {
+        "callbacks": callbacks,
+        "logger": loggers,
+        "plugins": [TorchElasticEnvironment()] if several else None,
+        "default_root_dir": str(building.path),
+    }
+    trainer: L.Trainer = build(job.cfg.trainer, given)
+    return trainer

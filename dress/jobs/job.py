@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -39,7 +40,7 @@ FORWARDED_GROUPS = {
     "seed",
     "paths",
     "logger",
-    "callbacks",
+    "matmul_precision",
     "parents",
     "debug",
 }
@@ -48,8 +49,18 @@ FORWARDED_KEYS = {
     "trainer.accelerator",
     "trainer.devices",
     "trainer.precision",
-    "trainer.matmul_precision",
+    "trainer.strategy",
 }
+WATCHING = ("default", "none")  # options of the group `callbacks` that change no number
+WATCHERS = (  # their entries
+    "condition_ratings",
+    "progress",
+    "rejected_groups",
+    "sample_table",
+    "throughput",
+    "trained_tokens",
+    "train_state",
+)
 FROM_ARTIFACT = ("model", "template", "condition")
 
 
@@ -66,19 +77,47 @@ class Job:
     def __post_init__(self) -> None:
         expand_home(self.cfg, OmegaConf.to_container(self.cfg, resolve=False))
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process builds the artifact; the others of torchrun train with it."""
+        return world_size() == 1 or os.environ.get("RANK", "0") == "0"
+
     def run(self) -> Artifact:
-        artifact = self.perform()
+        artifact = self.work()(self)
         assert artifact is not None, "a parent is an artifact"
         return artifact
 
-    def perform(self) -> Artifact | None:
-        """Do the job; None where it only checks what is there."""
+    def work(self) -> Callable[[Job], Artifact | None]:
+        """Check the configuration and return what does the job; None comes of a mere check."""
+        name = self.cfg.job.name
+        if not self.leads:
+            check_processes(self.cfg)
+            name = "processes"  # which trains with the first
+        else:
+            self._check()
+        run: Callable[[Job], Artifact | None] = import_module(f"dress.jobs.{name}").run
+        return run
+
+    def _check(self) -> None:
         check(self.cfg)
         resolve(self.cfg)
         if not self.is_parent:
             check_processes(self.cfg)
             check_typed(self.cfg, typed(self.overrides))
-        return import_module(f"dress.jobs.{self.cfg.job.name}").run(self)
+
+    def finish(self, artifact: Artifact | None) -> float | None:
+        """Say where the artifact is, and return the metric that a sweep asks for."""
+        if artifact is None:
+            return None
+        print(f"artifact: {artifact.path}", flush=True)
+        if (name := self.cfg.sweep.metric) is None:
+            return None
+        if name not in artifact.metrics:
+            raise InputError(
+                f"sweep.metric is {name}, which {artifact.path / 'metrics.json'} does not hold: "
+                "give one of its names."
+            )
+        return artifact.metrics[name]
 
     def parent(self, role: str, *extra: str) -> Artifact:
         """Return the artifact of `lineage.<role>`, built first where it is missing.
@@ -185,8 +224,8 @@ def resolve(cfg: DictConfig) -> None:
     Float32 products are at full precision on a CPU, where bf16 products bring nothing at the sizes
     that a CPU trains (docs/performance.md), and in TF32 on a GPU.
     """
-    if cfg.trainer.matmul_precision == "auto":
-        cfg.trainer.matmul_precision = "high" if cfg.trainer.accelerator == "gpu" else "highest"
+    if cfg.matmul_precision == "auto":
+        cfg.matmul_precision = "high" if cfg.trainer.accelerator == "gpu" else "highest"
 
 
 def expand_home(node: Any, plain: Any) -> None:
@@ -206,10 +245,18 @@ def open_model(path: str) -> Artifact:
 
 
 def forwarded_overrides(overrides: Sequence[str]) -> list[str]:
-    """Keep what a parent must share: model, data, seed, paths and where it runs, nothing else."""
+    """Keep what a parent must share: model, data, seed, paths and where it runs, nothing else.
+
+    Callbacks that only watch are shared as well: those that decide belong to one stage.
+    """
     kept = []
     for override in overrides:
-        key = override.lstrip("+~").split("=", 1)[0]
-        if key in FORWARDED_KEYS or re.split(r"[./@]", key)[0] in FORWARDED_GROUPS:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key == "callbacks":
+            watching = [option for option in WATCHING if option in re.split(r"\W+", value)]
+            kept += [f"callbacks=[{','.join(watching)}]"] if watching else []
+        elif key.startswith("callbacks."):
+            kept += [override] if key.split(".")[1] in WATCHERS else []
+        elif key in FORWARDED_KEYS or re.split(r"[./@]", key)[0] in FORWARDED_GROUPS:
             kept.append(override)
     return kept

@@ -90,8 +90,8 @@ def typed(overrides: Sequence[str]) -> dict[str, Any]:
 
 def is_read(cfg: DictConfig, key: str) -> bool:
     """Whether what reads the nearest node above the key takes it there."""
-    if key.startswith("datamodule.mixture."):
-        return True  # its entries have a check of their own
+    if key.startswith("datamodule.mixture.") or re.fullmatch(r"(callbacks|logger)\.\w+", key):
+        return True  # these entries have a check of their own
     parts = key.split(".")
     for depth in range(len(parts) - 1, 0, -1):
         names = _names(cfg, ".".join(parts[:depth]))
@@ -118,7 +118,7 @@ def _constructor(cfg: DictConfig, node: str) -> str | None:
     if named and OURS.fullmatch(named):
         return str(named)
     if node == "model.projector":
-        return f"dress.modeling.projector.{cfg.model.projector.kind}_projector"
+        return f"dress.modeling.build.{cfg.model.projector.kind}_projector"
     return CONSTRUCTORS.get(node)
 
 

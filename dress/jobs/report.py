@@ -11,9 +11,9 @@ from typing import Any
 
 from dress.artifact import Artifact
 from dress.errors import InputError
-from dress.evaluation.report.collect import Selection, select
 from dress.files import write_text
 from dress.jobs.job import Job
+from dress.reporting.selection import Selection, select
 from dress.settings import Whole
 
 BENCHMARK = re.compile(r"(dress\.evaluation\.benchmarks\.\w+)\.([A-Z]\w*)")
@@ -42,7 +42,7 @@ def write(job: Job, selection: Selection) -> Artifact:
     parents = {artifact.name: artifact for artifact in selection.artifacts}
     with job.building(kind="report", nodes=nodes, parents=parents, name="report") as building:
         if not building.reused:
-            from dress.evaluation.report.page import render  # matplotlib: a second
+            from dress.reporting.page import render  # matplotlib: a second
 
             files = render(
                 selection,

@@ -16,15 +16,15 @@ from hydra.utils import instantiate
 from dress.artifact import MARKER, Artifact
 from dress.data.conversion import Items, converted
 from dress.data.overlap import overlaps, read_evaluation_set
-from dress.data.rejects import Reject, Rejects
-from dress.data.shard_index import ShardIndex
+from dress.data.rejects import Rejects
+from dress.data.shard_index import ShardIndex, read_all, splits_of, verify
 from dress.data.sources.source import Source
 from dress.data.split import SPLITS, SplitWriter
-from dress.data.statistics import ShardStatistics
-from dress.data.verify import read_all, splits_of, verify
+from dress.errors import Reject
 from dress.files import write_text
 from dress.jobs.job import Job
-from dress.jobs.progress import Bar
+from dress.progress import Bar
+from dress.reporting.shards_page import Chosen, ShardStatistics, choose, shards_page
 from dress.settings import Whole
 from dress.types import Sample
 
@@ -162,8 +162,6 @@ def describe_shards(job: Job) -> Artifact:
 def _describe(
     directory: Path, splits: Mapping[str, Path], out: Path, *, total: int, count: int
 ) -> None:
-    from dress.evaluation.report.shards_page import Chosen, choose, shards_page
-
     statistics, chosen = ShardStatistics(), Chosen()
     with Bar(f"reading {directory}", total) as shown:
         for name, path in splits.items():

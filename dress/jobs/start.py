@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dress.errors import InputError
 from dress.files import from_home, naming, no_space
-from dress.jobs.checks import check_code, check_processes, world_size
+from dress.jobs.checks import check_code
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 from dress.jobs.keys import COMPOSITION_ERRORS, check_keys, composition_sentence, no_option
 
@@ -32,33 +32,24 @@ ROOM = 2**16  # bytes that Hydra's own files need
 OmegaConf.register_new_resolver("from_home", from_home, replace=True)  # for Hydra's own folders
 
 
-def start(cfg: DictConfig) -> None:
+@contextmanager
+def started(cfg: DictConfig) -> Iterator[Job]:
+    """Yield the job of a composed command; a user's mistake in the block ends as one sentence."""
     quieten()
     wait_briefly()
     hydra = HydraConfig.get()
     typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    job = Job(cfg=cfg, overrides=typed)
     try:
-        if world_size() > 1 and os.environ.get("RANK", "0") != "0":
-            return _follow(job)
-        print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)
-        check_code(cfg)
-        check_keys(cfg, hydra.runtime.choices)
-        artifact = job.perform()
+        job = Job(cfg=cfg, overrides=typed)
+        if job.leads:
+            print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)
+            check_code(cfg)
+            check_keys(cfg, hydra.runtime.choices)
+        yield job
     except Exception as error:
         if TRACED or (sentence := sentence_of(error)) is None:
             raise
         _fail(sentence)
-    if artifact is not None:
-        print(f"artifact: {artifact.path}", flush=True)
-
-
-def _follow(job: Job) -> None:
-    """Train with the first process, which builds the artifact."""
-    check_processes(job.cfg)
-    from dress.jobs.rank import follow  # imports torch
-
-    follow()
 
 
 @contextmanager

@@ -2,39 +2,94 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from dress.artifact import Artifact, Parent
+from dress.artifact import Artifact
 from dress.data.shard_set import ShardSet
 from dress.errors import InputError
-from dress.evaluation.report.collect import Selection
-from dress.evaluation.table import gain_line, headline_gains, table
+from dress.interrupts import INTERRUPTED, Interrupted
 from dress.jobs import report
 from dress.jobs.checks import world_size
-from dress.jobs.data_sets import open_data_set
+from dress.jobs.contradictions import records_needed
+from dress.jobs.data_sets import Parents, open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
 from dress.jobs.resolved import recorded_model, resolved_model, resolved_template
-from dress.jobs.wandb_mode import wandb_mode
-from lit_modules.callbacks.stop import INTERRUPTED, Interrupted
+from dress.reporting.comparison import gain_line, headline_gains
+from dress.reporting.selection import Selection
+from dress.reporting.tables import table
+from dress.wandb_mode import wandb_mode
 
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
 PLACES = ("shards", "cache")  # data counts by its own fingerprint, wherever it lies
 MIXTURE_KNOBS = ("mixture", "weight", "when_dry")
 CONDITION_NODES = ("form", "dropout", "aspect_dropout")
-TRAINER_NODES = (
-    "max_steps",
-    "warmup_steps",
-    "final_lr",
-    "gradient_clip",
-    "precision",
-    "matmul_precision",
+HARDWARE_AND_WATCHING = {  # keys of the trainer that change no number; all others count
+    "_target_",
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "sync_batchnorm",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "limit_val_batches",
+    "num_sanity_val_steps",
+    "log_every_n_steps",
+    "profiler",
+    "detect_anomaly",
+    "enable_checkpointing",
+    "enable_model_summary",
+    "enable_progress_bar",
+    "use_distributed_sampler",
+    "max_epochs",
+}
+WATCHERS = re.compile(  # callbacks that change no number; all others count
+    r"lit_modules\.callbacks\.(?!best_weights).*"
+    r"|lightning\.pytorch\.callbacks\.(\w+\.)*"
+    r"(DeviceStatsMonitor|LearningRateMonitor|ModelCheckpoint|ModelSummary|RichModelSummary"
+    r"|RichProgressBar|ThroughputMonitor|TQDMProgressBar)"
 )
 
 
 def run(job: Job) -> Artifact:
     config = fingerprinted(job)
+    parents = parents_of(job, config)
+    stop = False
+    with job.building(
+        kind="model", nodes=config, parents=parents.by_role(), keep_partial=True
+    ) as building:
+        if not building.reused:
+            from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
+
+            if max(job.cfg.trainer.devices, world_size()) > 1:
+                from dress.jobs.processes import fit_on_all_devices
+
+                metrics, stop = fit_on_all_devices(job, building, config, parents)
+            else:
+                metrics, stop = fit(job, building, config, parents)
+            building.write_metrics(metrics)
+        elif world_size() > 1:
+            from dress.jobs.processes import send
+
+            send(None)
+    if stop:
+        raise Interrupted(INTERRUPTED)
+    artifact = building.artifact
+    assert artifact is not None
+    evaluations = compare(
+        job, {"self": artifact} | ({"init": parents.init} if parents.init else {})
+    )
+    if evaluations and job.cfg.report.after and not job.is_parent:
+        page = report.write(job, Selection(evaluations=evaluations, models=()))
+        print(f"report: {page.path / 'report.html'}", flush=True)
+    return artifact
+
+
+def parents_of(job: Job, config: Mapping[str, Any]) -> Parents:
+    """Return what the model is trained from, built first where it is missing."""
     init = initial_artifact(job)
     if init:
         check_inherited(config, init)
@@ -45,36 +100,8 @@ def run(job: Job) -> Artifact:
         data = open_data_set(job.cfg.datamodule.shards)
     else:
         data = job.parent("data", *([f"artifact='{init.path}'"] if named and init else []))
-    others = {name: open_data_set(e.artifact) for name, e in job.cfg.datamodule.mixture.items()}
-    parents: dict[str, Parent] = {"data": data}
-    if init:
-        parents["init"] = init
-    reward = reward_artifact(job)
-    if reward:
-        parents["reward"] = reward
-    parents |= {f"mixture_{name}": other for name, other in others.items()}
-    stop = False
-    with job.building(kind="model", nodes=config, parents=parents, keep_partial=True) as building:
-        if not building.reused:
-            from dress.jobs.launch import fit_on_all_devices  # imports torch
-
-            metrics, stop = fit_on_all_devices(
-                job, building, config, init=init, data=data, others=others, reward=reward
-            )
-            building.write_metrics(metrics)
-        elif world_size() > 1:
-            from dress.jobs.rank import send
-
-            send(None)
-    if stop:
-        raise Interrupted(INTERRUPTED)
-    artifact = building.artifact
-    assert artifact is not None
-    evaluations = compare(job, {"self": artifact} | ({"init": init} if init else {}))
-    if evaluations and job.cfg.report.after and not job.is_parent:
-        page = report.write(job, Selection(evaluations=evaluations, models=()))
-        print(f"report: {page.path / 'report.html'}", flush=True)
-    return artifact
+    mixture = {name: open_data_set(e.artifact) for name, e in job.cfg.datamodule.mixture.items()}
+    return Parents(data=data, init=init, reward=reward_artifact(job), mixture=mixture)
 
 
 def initial_artifact(job: Job) -> Artifact | None:
@@ -92,7 +119,7 @@ def initial_artifact(job: Job) -> Artifact | None:
 
 def reward_artifact(job: Job) -> Artifact | None:
     """Return the reward model of `reward_from` or `lineage.reward`, where responses are drawn."""
-    if job.cfg.objective.get("requires") != "prompts":
+    if records_needed(job.cfg) != "prompts":
         return None
     given = job.cfg.reward_from
     artifact = open_model(given) if given else job.parent("reward")
@@ -123,8 +150,7 @@ def check_inherited(config: Mapping[str, Any], init: Artifact) -> None:
 
 def fingerprinted(job: Job) -> dict[str, Any]:
     """Return the nodes that decide what is trained; they become the artifact's config.yaml."""
-    trainer = job.node("trainer")
-    condition = job.node("condition")
+    condition, trainer = job.node("condition"), job.node("trainer")
     unused = (*MEMORY_KNOBS, *PLACES)
     datamodule = {k: v for k, v in job.node("datamodule").items() if k not in unused}
     if datamodule["mixture"]:
@@ -134,15 +160,23 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     else:
         datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}
     model = resolved_model(job)
-    return {name: job.node(name) for name in ("seed", "stage", "optimizer")} | {
+    names = ("seed", "stage", "optimizer", "scheduler", "module", "matmul_precision")
+    callbacks = {
+        name: callback
+        for name, callback in job.node("callbacks").items()
+        if callback is not None and not WATCHERS.fullmatch(callback["_target_"])
+    }
+    return {name: job.node(name) for name in names} | {
         "template": resolved_template(job),
         # the same numbers, computed at another time
-        "objective": {k: v for k, v in job.node("objective").items() if k != "reference"},
+        "objective": {k: v for k, v in job.node("objective").items() if k != "reference"}
+        | {"requires": records_needed(job.cfg)},
         # what trains in other stages is no matter of this one
         "model": model | {"trainable": model["trainable"][job.cfg.stage]},
         "datamodule": datamodule,
-        "trainer": {name: trainer[name] for name in TRAINER_NODES},
+        "trainer": {k: v for k, v in trainer.items() if k not in HARDWARE_AND_WATCHING},
         "condition": {name: condition[name] for name in CONDITION_NODES},
+        **({"callbacks": callbacks} if callbacks else {}),
     }
 
 
@@ -152,10 +186,12 @@ def note(job: Job, artifact: Artifact, figures: Mapping[str, float]) -> None:
     if all(known.get(name) == value for name, value in figures.items()):
         return
     artifact.update_metrics(figures)
-    if wandb_mode(job.cfg.logger) != "disabled":
-        from dress.jobs.tracking import log_evaluations  # Lightning: seconds
+    if (wandb := job.cfg.logger.get("wandb")) and wandb_mode(wandb.mode) != "disabled":
+        from lit_modules.loggers.weights_and_biases import log_evaluations  # Lightning: seconds
 
-        log_evaluations(job, artifact, figures)
+        log_evaluations(
+            artifact, figures, is_parent=job.is_parent, project=wandb.project, mode=wandb.mode
+        )
 
 
 def compare(job: Job, artifacts: Mapping[str, Artifact]) -> tuple[Artifact, ...]:

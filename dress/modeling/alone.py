@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.modeling.language import LanguageModel, token_embedding
-from dress.modeling.precision import full_precision
+from dress.modeling.language import LanguageModel, full_precision, token_embedding
 
 PREFIX, OWN, END = 9, 3, 4  # tokens: shared, of one sequence alone, alike again
 LENGTH = PREFIX + OWN + END
@@ -87,7 +86,7 @@ def sequences_alone(language: LanguageModel) -> Alone:
     try:
         logits = language(input_ids=ids, use_cache=False).logits
     except Exception as error:
-        raise refusal(language, f"cannot be run ({told(error)})") from error
+        raise refusal(language, f"cannot be run ({error_line(error)})") from error
     largest = logits.abs().max().item()
     early, late = (
         (logits[0, part] - logits[1, part]).abs().max().item()
@@ -127,7 +126,7 @@ def padded_rows(ids: Int[Tensor, "2 seq"]) -> Rows:
     )
 
 
-def told(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split()):.160}"
 
 

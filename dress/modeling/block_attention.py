@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
-from dress.modeling.language import LanguageModel, attending_as
-from dress.modeling.last_layer import last_layer
-from dress.modeling.precision import full_precision
+from dress.modeling.language import LanguageModel, attending_as, full_precision
+from dress.modeling.layers import last_layer
 
 NAME = "dress_tree_blocks"
 BLOCK = 64  # queries, about

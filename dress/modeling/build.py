@@ -8,16 +8,36 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from inspect import signature
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dress.errors import InputError
-from dress.modeling.language import causal_lm
-from dress.modeling.lvlm import LVLM, build_lvlm
-from dress.modeling.projector import linear_projector, mlp_projector
-from dress.modeling.vision import open_clip_tower
+from dress.modeling.head import output_head
+from dress.modeling.language import LanguageModel, causal_lm, token_embedding
+from dress.modeling.lvlm import LVLM
+from dress.modeling.self_check import ways_of
+from dress.modeling.tokenizer import IMAGE_TOKEN
+from dress.modeling.vision import VisionTower, open_clip_tower
+
+
+def linear_projector(in_dim: int, out_dim: int) -> nn.Module:
+    return nn.Linear(in_dim, out_dim)
+
+
+def mlp_projector(
+    in_dim: int, out_dim: int, hidden_dim: int | None = None, depth: int = 2
+) -> nn.Module:
+    """Build `depth` linear layers with GELU between them, as in LLaVA-1.5 (arXiv 2310.03744)."""
+    assert depth >= 1
+    widths = [in_dim, *[hidden_dim or out_dim] * (depth - 1), out_dim]
+    layers: list[nn.Module] = []
+    for width, next_width in pairwise(widths):
+        layers += [nn.Linear(width, next_width), nn.GELU()]
+    return nn.Sequential(*layers[:-1])
+
 
 PROJECTORS: Mapping[str, Callable[..., nn.Module]] = {
     "linear": linear_projector,
@@ -82,3 +102,47 @@ def _projector(spec: Mapping[str, Any]) -> Callable[[int, int], nn.Module]:
     settings = settings_of(spec, "projector", PROJECTORS[kind], "kind")
     del settings["kind"]
     return partial(PROJECTORS[kind], **settings)
+
+
+def build_lvlm(
+    *,
+    vision: VisionTower,
+    language: LanguageModel,
+    projector: Callable[[int, int], nn.Module],
+    tokenizer: PreTrainedTokenizerBase,
+    scalar_head: bool = False,
+    gpu_kernels: bool = True,
+) -> LVLM:
+    """Join the parts and find out how the language model can be run.
+
+    InputError where it cannot at all, or where the tokenizer does not fit.
+    """
+    vocabulary = tokenizer.get_vocab()
+    if IMAGE_TOKEN not in vocabulary:
+        raise InputError(f"tokenizer: it lacks the token {IMAGE_TOKEN}; add it when loading.")
+    embedding = token_embedding(language)
+    if len(tokenizer) > embedding.num_embeddings:
+        raise InputError(
+            f"model.language.vocab_size: the tokenizer has {len(tokenizer)} tokens, the language "
+            f"model {embedding.num_embeddings}; give vocab_size={len(tokenizer)}."
+        )
+    ways = ways_of(language, generates=not scalar_head)
+    model = LVLM(
+        vision=vision,
+        projector=projector(vision.dim, embedding.embedding_dim),
+        language=language,
+        image_token_id=vocabulary[IMAGE_TOKEN],
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        scalar_head=new_scalar_head(output_head(language).in_features) if scalar_head else None,
+        gpu_kernels=gpu_kernels,
+    )
+    model.ways = ways
+    return model
+
+
+def new_scalar_head(dim: int) -> nn.Linear:
+    """Draw the weights as torch does and begin with a bias of zero, as LLaVA-RLHF does."""
+    head = nn.Linear(dim, 1)
+    nn.init.zeros_(head.bias)
+    return head

@@ -16,34 +16,43 @@ import torch
 from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor
-from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-from transformers.cache_utils import DynamicSlidingWindowLayer
+from transformers import DynamicCache, TemperatureLogitsWarper, TopPLogitsWarper
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from dress.errors import InputError
-from dress.modeling.guidance import ContrastGuidance
-from dress.modeling.kv_cache import GrowingLayer, growing_cache
-from dress.modeling.language import LanguageModel
-from dress.modeling.precision import full_precision
+from dress.modeling.language import LanguageModel, full_precision
 
 CACHE_NAMES = ("cache", "past_key_values")  # from transformers 5.24 on, and before
-KEYS_AND_VALUES = (GrowingLayer, DynamicSlidingWindowLayer)  # layers that hold nothing else
 ENDED_SHARE = 0.25  # of the rows: from here on it pays to copy those that go on
 
 Choose = Callable[[Float[Tensor, "live vocab"], Int[Tensor, " live"]], Int[Tensor, " live"]]
+ROOM = 64  # tokens that are set aside at a time
 
 
 def greedy(*, guidance: float = 0.0) -> Choose:
-    """Take the likeliest token; with `guidance` of pairs of rows, see guidance.py."""
-    guide = ContrastGuidance(guidance) if guidance else None
+    """Take the likeliest token; with `guidance` of pairs of rows, see `contrasted`."""
 
-    def choose(logits: Tensor, rows: Tensor) -> Tensor:
-        return (guide(rows[:, None], logits) if guide else logits).argmax(dim=-1)
+    def choose(logits: Tensor, _: Tensor) -> Tensor:
+        return (contrasted(logits, guidance) if guidance else logits).argmax(dim=-1)
 
     return choose
 
 
-class Said:
-    """The log-probabilities with which tokens were drawn, of rows that end one by one."""
+def contrasted(logits: Float[Tensor, "row vocab"], weight: float) -> Float[Tensor, "row vocab"]:
+    """Mix the first half of the rows with the second: row i + n / 2 is the contrast of row i.
+
+    log p ~ (1 + w) log p(token | target) - w log p(token | contrast): classifier-free guidance for
+    language models (Sanchez et al. 2023, arXiv 2306.17806) with the worst feedback as contrast.
+    Both halves get the same scores, so that greedy decoding keeps them in step, each with its own
+    key-value cache.
+    """
+    target, contrast = logits.log_softmax(dim=-1).chunk(2)
+    mixed = (1 + weight) * target - weight * contrast
+    return torch.cat([mixed, mixed])
+
+
+class DrawnLogProbs:
+    """Keep the log-probabilities with which tokens were drawn, of rows that end one by one."""
 
     def __init__(self) -> None:
         self._steps: list[tuple[Tensor, Tensor]] = []
@@ -52,7 +61,7 @@ class Said:
         self._steps.append((rows, log_probs))
 
     def row_by_row(self, *, rows: int) -> list[list[float]]:
-        """Return what was noted of each row, which may go on after its end token."""
+        """Return those of each row, which may go on after its end token."""
         found: list[list[float]] = [[] for _ in range(rows)]
         for live, log_probs in self._steps:
             for row, value in zip(live.tolist(), log_probs.tolist(), strict=True):
@@ -60,12 +69,14 @@ class Said:
         return found
 
 
-def sampler(*, rows: int, temperature: float, top_p: float, said: Said | None = None) -> Choose:
+def sampler(
+    *, rows: int, temperature: float, top_p: float, drawn: DrawnLogProbs | None = None
+) -> Choose:
     """Draw from the distribution at `temperature`, cut to the smallest set of mass `top_p`.
 
     Every step draws noise for all `rows`, as torch.multinomial would (the largest of p / q, q
-    exponential): so a row's tokens do not depend on which others are still in the batch. `said`
-    notes the log-probabilities in the distribution that is drawn from.
+    exponential): so a row's tokens do not depend on which others are still in the batch. `drawn`
+    keeps the log-probabilities in the distribution that is drawn from.
     """
     warpers: list[Any] = [TemperatureLogitsWarper(temperature)]
     if top_p < 1:
@@ -77,8 +88,8 @@ def sampler(*, rows: int, temperature: float, top_p: float, said: Said | None = 
         probs = logits.softmax(dim=-1)
         noise = probs.new_empty(rows, probs.shape[-1]).exponential_()
         tokens = (probs / noise[live]).argmax(dim=-1)
-        if said is not None:
-            said.add(live, probs.gather(1, tokens[:, None])[:, 0].log())
+        if drawn is not None:
+            drawn.add(live, probs.gather(1, tokens[:, None])[:, 0].log())
         return tokens
 
     return choose
@@ -145,7 +156,8 @@ class _Forward:
                 "generation needs here; choose another language model."
             )
         self.holding = {name: self.cache}
-        self.by_rows = all(type(layer) in KEYS_AND_VALUES for layer in self.cache.layers)
+        keys_and_values = (GrowingLayer, DynamicSlidingWindowLayer)  # these hold nothing else
+        self.by_rows = all(type(layer) in keys_and_values for layer in self.cache.layers)
         self.positions = "position_ids" in accepted
         self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
@@ -156,3 +168,43 @@ class _Forward:
             inputs["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -number:]
         output = self.language(attention_mask=mask, use_cache=True, **inputs)
         return output.logits[:, -1]
+
+
+class GrowingLayer(DynamicLayer):
+    """A layer of DynamicCache that is not copied for each new token, for use without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffers: list[Tensor | None] = [None, None]
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: None, **kwargs: None
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self._append(0, self.keys, key_states)
+        self.values = self._append(1, self.values, value_states)
+        return self.keys, self.values
+
+    def _append(self, number: int, held: Tensor | None, new: Tensor) -> Tensor:
+        """Write `new` [row, head, token, dim] behind `held`, a view of the buffer or anything."""
+        assert held is not None
+        begin = held.shape[-2] if held.numel() else 0
+        end = begin + new.shape[-2]
+        buffer = self._buffers[number]
+        if buffer is None or buffer.data_ptr() != held.data_ptr() or buffer.shape[-2] < end:
+            buffer = new.new_empty(*new.shape[:-2], end + ROOM, new.shape[-1])
+            if begin:
+                buffer[..., :begin, :] = held
+            self._buffers[number] = buffer
+        buffer[..., begin:end, :] = new
+        return buffer[..., :end, :]
+
+
+def growing_cache(language: LanguageModel) -> DynamicCache:
+    """Return an empty cache; layers of other kinds (a window, a state) stay as they are."""
+    cache = DynamicCache(config=language.config)
+    cache.layers = [
+        GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
+    return cache

@@ -237,3 +237,18 @@ def _grow_vocabulary(language: PreTrainedModel, vocab_size: int) -> None:
 def _linear_names(language: PreTrainedModel) -> list[str]:
     names = (name for name, module in language.named_modules() if isinstance(module, nn.Linear))
     return sorted({name.rpartition(".")[2] for name in names})
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Multiply float32 matrices without rounding them to bf16 or TF32 first.
+
+    A CPU then multiplies by MKL. oneDNN, which lower precisions choose, also copies views and is
+    slow on small matrices.
+    """
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)

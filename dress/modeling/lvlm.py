@@ -4,26 +4,46 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from dress.errors import InputError
-from dress.modeling.decoding import Said, decode, greedy, products_for_decoding, sampler
-from dress.modeling.head import Read, fits, output_head, read_in_pieces
+from dress.modeling.decoding import (
+    DrawnLogProbs,
+    decode,
+    greedy,
+    products_for_decoding,
+    sampler,
+)
+from dress.modeling.head import Read, fits, read_in_pieces
 from dress.modeling.language import LanguageModel, token_embedding
-from dress.modeling.self_check import ways_of
-from dress.modeling.tokenizer import IMAGE_TOKEN
 from dress.modeling.tree_attention import Ways, run_language
 from dress.modeling.vision import VisionTower
 from dress.types import EncodedImagesBatch, TokenBatch
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def inside_forward(
+    method: Callable[Concatenate[LVLM, P], T],
+) -> Callable[Concatenate[LVLM, P], T]:
+    """Run a method within `forward`, the one place where a sharded model has its weights."""
+
+    @wraps(method)
+    def run(self: LVLM, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self(partial(method, self, *args, **kwargs))
+
+    return run
+
 
 class LVLM(nn.Module):
     """Splice projected image features into a causal LM.
+
+    Weights are used nowhere but within `forward`, whichever method was called.
 
     `ways` says how the LM may be run (tree_attention.py). `differs` names the parts whose weights
     are no longer those of their public checkpoint, `merged_adapters` the LoRA already inside the
@@ -74,14 +94,15 @@ class LVLM(nn.Module):
                 part.eval()
         return self
 
-    def forward(
-        self, batch: TokenBatch, *reads: Read
-    ) -> Float[Tensor, "node vocab"] | tuple[Tensor, ...]:
-        """Compute the logits at `batch.logit_node` only, through the LM's own head.
+    def forward(self, batch: TokenBatch | Callable[[], Any], *reads: Read) -> Any:
+        """Compute the logits at `batch.logit_node` only, through the LM's own head: [node vocab].
 
-        With `reads` return what each of them says of the targets instead: where the vocabulary is
-        large the logits are then never held all at once (head.py).
+        With `reads` return what each of them says of the targets instead, a tuple of tensors: where
+        the vocabulary is large the logits are then never held all at once (head.py). In place of a
+        batch there may be other work on the weights (`inside_forward`).
         """
+        if not isinstance(batch, TokenBatch):
+            return batch()
         whole = not reads or not self.ways.headless or fits(self.language, batch.logit_node)
         logits, states = self._run(batch, batch.logit_node, head=whole)
         if not reads:
@@ -93,6 +114,7 @@ class LVLM(nn.Module):
             self.language, states, target_logit=targets[0], target_ids=targets[1], reads=reads
         )
 
+    @inside_forward
     def scores(self, batch: TokenBatch) -> Float[Tensor, " sequence"]:
         """Apply the scalar head, in float32 at least, to the state of each sequence's last token.
 
@@ -100,6 +122,7 @@ class LVLM(nn.Module):
         """
         return self._scalars(batch, batch.sequence_end)
 
+    @inside_forward
     def values(self, batch: TokenBatch) -> Float[Tensor, " target"]:
         """Apply the scalar head to the state before each supervised token, as `scores` does."""
         return self._scalars(batch, batch.logit_node)[batch.target_logit]
@@ -172,8 +195,10 @@ class LVLM(nn.Module):
         if _trains(self.vision) or batch.pixels.shape[0] == 0:
             return batch
         with torch.no_grad():
-            return EncodedImagesBatch(**vars(batch), patches=self.vision(batch.pixels))
+            patches = self(partial(self.vision, batch.pixels))
+        return EncodedImagesBatch(**vars(batch), patches=patches)
 
+    @inside_forward
     @torch.no_grad()
     def generate(
         self,
@@ -188,20 +213,20 @@ class LVLM(nn.Module):
         num_return_sequences: int = 1,
         guidance: float = 0.0,
         seed: int | None = None,
-        said: Said | None = None,
+        drawn: DrawnLogProbs | None = None,
     ) -> Int[Tensor, "row_times_k new"]:
         """Continue left-padded prompts: greedily at temperature 0, otherwise by sampling.
 
         A row ends with the end token and is padded after it; the K answers of a prompt are
         neighbours, and its keys and values are computed once. With `seed` the same call gives the
         same tokens, whatever ran before. With `guidance` the second half of the rows are the
-        contrasts of the first (guidance.py). Where tokens are sampled, `said` notes their
+        contrasts of the first (`contrasted`). Where tokens are sampled, `drawn` keeps their
         log-probabilities.
         """
         rows = len(input_ids) * num_return_sequences
         sampling = temperature > 0
         choose = (
-            sampler(rows=rows, temperature=temperature, top_p=top_p, said=said)
+            sampler(rows=rows, temperature=temperature, top_p=top_p, drawn=drawn)
             if sampling
             else greedy(guidance=guidance)
         )
@@ -222,50 +247,6 @@ class LVLM(nn.Module):
         finally:
             self.train(was_training)
         return tokens if sampling else tokens.repeat_interleave(num_return_sequences, dim=0)
-
-
-def build_lvlm(
-    *,
-    vision: VisionTower,
-    language: LanguageModel,
-    projector: Callable[[int, int], nn.Module],
-    tokenizer: PreTrainedTokenizerBase,
-    scalar_head: bool = False,
-    gpu_kernels: bool = True,
-) -> LVLM:
-    """Join the parts and find out how the language model can be run.
-
-    InputError where it cannot at all, or where the tokenizer does not fit.
-    """
-    vocabulary = tokenizer.get_vocab()
-    if IMAGE_TOKEN not in vocabulary:
-        raise InputError(f"tokenizer: it lacks the token {IMAGE_TOKEN}; add it when loading.")
-    embedding = token_embedding(language)
-    if len(tokenizer) > embedding.num_embeddings:
-        raise InputError(
-            f"model.language.vocab_size: the tokenizer has {len(tokenizer)} tokens, the language "
-            f"model {embedding.num_embeddings}; give vocab_size={len(tokenizer)}."
-        )
-    ways = ways_of(language, generates=not scalar_head)
-    model = LVLM(
-        vision=vision,
-        projector=projector(vision.dim, embedding.embedding_dim),
-        language=language,
-        image_token_id=vocabulary[IMAGE_TOKEN],
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        scalar_head=new_scalar_head(output_head(language).in_features) if scalar_head else None,
-        gpu_kernels=gpu_kernels,
-    )
-    model.ways = ways
-    return model
-
-
-def new_scalar_head(dim: int) -> nn.Linear:
-    """Draw the weights as torch does and begin with a bias of zero, as LLaVA-RLHF does."""
-    head = nn.Linear(dim, 1)
-    nn.init.zeros_(head.bias)
-    return head
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ from dress.modeling.alone import (
     OWN,
     PREFIX,
     Alone,
+    error_line,
     name_of,
     refusal,
     sequences_alone,
-    told,
     undisturbed,
 )
 from dress.modeling.decoding import decode
@@ -92,6 +92,6 @@ def _decoding_failure(language: LanguageModel, alone: Alone) -> str:
     except InputError:
         raise
     except Exception as raised:
-        return told(raised)
+        return error_line(raised)
     places = [(sequence, end - 1 + step) for step in range(OWN) for sequence, end in answers]
     return alone.differ(torch.cat(steps), places)

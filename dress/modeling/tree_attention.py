@@ -13,13 +13,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from dress.modeling.alone import Alone, padded_rows, sequences_alone, told, tree_rows, undisturbed
+from dress.modeling.alone import (
+    Alone,
+    error_line,
+    padded_rows,
+    sequences_alone,
+    tree_rows,
+    undisturbed,
+)
 from dress.modeling.block_attention import attending_in_blocks, plan
 from dress.modeling.gpu_attention import attending_by_kernel
 from dress.modeling.head import gathered_head, logits_of
 from dress.modeling.language import LanguageModel, text_config, token_embedding
-from dress.modeling.last_layer import only_at
-from dress.modeling.layer_kinds import unshared_kind
+from dress.modeling.layers import only_at, unshared_kind
 
 # of configurations, nested ones too: what attention does beside a softmax of masked scores
 DROPS = re.compile(r"att(entio)?n.*drop|^dropout_att")
@@ -201,7 +207,7 @@ def failure(language: LanguageModel, alone: Alone, ways: Ways, *, head: bool = T
         language.train()
         logits(of_image)
     except Exception as raised:
-        return told(raised)
+        return error_line(raised)
     finally:
         language.eval()
     return alone.differ(found)

@@ -18,8 +18,8 @@ from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
 
+from dress.chat.images import Interpolation, Resize, to_square
 from dress.errors import InputError
-from dress.modeling.preprocess import Interpolation, Resize, to_square
 
 LIST_NAMES = "python -c 'import open_clip; print(open_clip.list_models())'"
 RESIZE: Mapping[str, Resize] = {"shortest": "crop", "squash": "squash"}  # by open_clip's names

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from dress.objectives.base import Objective, Requires
 from dress.objectives.functional import is_top_token, target_log_probs
-from dress.types import LossOutput, TokenBatch
+from dress.objectives.objective import Objective
+from dress.types import LossOutput, Requires, TokenBatch
 
 
 class ConditionalLM(Objective):

@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference
-from dress.objectives.base import Objective, Requires
 from dress.objectives.dpo_loss import Variant, dpo_loss, ipo_loss
 from dress.objectives.functional import sequence_sums, target_log_probs
+from dress.objectives.objective import LogProbs, Objective
 from dress.settings import AboveZero, Amount, checked
-from dress.types import LossOutput, TokenBatch
+from dress.types import LossOutput, Requires, TokenBatch
 
 From = Literal["step", "cached"]
-LogProbs = Callable[[TokenBatch], Float[Tensor, " target"]]
 
 
 class DPO(Objective):
@@ -40,8 +39,11 @@ class DPO(Objective):
 
     `variant="ipo"` regresses the ratio of per-token means to 1 / (2 beta) instead;
     `sft_weight` adds the chosen response's negative log-likelihood per token. Rewards are
-    `beta * log p/q`. With `reference="cached"` q is not run: `use` gives its log-probabilities.
+    `beta * log p/q`. With `reference="cached"` q is not run in training: its log-probabilities of
+    all data are computed before.
     """
+
+    requires: Requires = "preferences"
 
     @checked
     def __init__(
@@ -52,7 +54,6 @@ class DPO(Objective):
         label_smoothing: float = 0.0,
         sft_weight: Amount = 0.0,
         reference: From = "step",
-        requires: Requires = "preferences",
     ) -> None:
         if not 0 <= label_smoothing < 0.5:
             raise InputError(
@@ -61,23 +62,21 @@ class DPO(Objective):
         if variant == "ipo" and label_smoothing:
             raise InputError("objective.label_smoothing is for variant=dpo: set it to 0 with ipo.")
         self.beta, self.variant, self.label_smoothing = beta, variant, label_smoothing
-        self.sft_weight, self.requires = sft_weight, requires
-        self.reference = reference
-        self._log_probs: LogProbs | None = None
+        self.sft_weight, self.reference = sft_weight, reference
+        self._reference_log_probs: LogProbs | None = None
 
-    def start(self, model: nn.Module, /) -> None:
-        if self.reference == "step":
+    def prepare(self, model: nn.Module, /, *, cached: Callable[[], LogProbs] | None = None) -> None:
+        if self.reference == "cached":
+            assert cached is not None
+            self._reference_log_probs = cached()
+        else:
             run = Reference(model)
-            self.use(lambda batch: run(model, batch, target_log_probs)[0])
-
-    def use(self, log_probs: LogProbs) -> None:
-        """Take the reference's log-probabilities of a batch's targets from here."""
-        self._log_probs = log_probs
+            self._reference_log_probs = lambda batch: run(model, batch, target_log_probs)[0]
 
     def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:
-        assert self._log_probs is not None, "start() or use() comes before the first batch"
+        assert self._reference_log_probs is not None, "prepare() comes before the first batch"
         batch = cast(LVLM, model).with_patches(batch)  # which policy and reference share
-        before = self._log_probs(batch)
+        before = self._reference_log_probs(batch)
         (now,) = model(batch, target_log_probs)
         drift = now.detach() - before
 

@@ -22,10 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.objectives.base import Requires
 from dress.objectives.clipping import clipped_loss
 from dress.objectives.functional import sequence_sums
-from dress.objectives.policy import Experience, PolicyObjective
+from dress.objectives.policy_objective import Experience, PolicyObjective
 from dress.objectives.returns import kl_penalty
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
@@ -48,11 +47,10 @@ class GRPO(PolicyObjective):
         rewards: SymbolicRewards,
         kl: Amount = 0.04,
         clip: Amount = 0.2,
-        requires: Requires = "prompts",
     ) -> None:
         if rollouts.samples < 2:
             raise InputError("objective.rollouts.samples is 1: a group needs 2 or more responses.")
-        self.rollouts, self.rewards, self.requires = rollouts, rewards, requires
+        self.rollouts, self.rewards = rollouts, rewards
         self.kl, self.clip = kl, clip
 
     def advantages(self, parts: Sequence[Experience], /) -> list[Experience]:

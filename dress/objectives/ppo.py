@@ -29,9 +29,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dress.distributed import gather
-from dress.objectives.base import Requires
 from dress.objectives.clipping import clipped_loss
-from dress.objectives.policy import Experience, PolicyObjective
+from dress.objectives.policy_objective import Experience, PolicyObjective
 from dress.objectives.returns import KLForm, gae, kl_penalty, token_rewards, value_losses
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
@@ -46,7 +45,6 @@ class PPO(PolicyObjective):
     The count of its loss is the number of tokens.
     """
 
-    requires: Requires = "prompts"
     has_value = True
 
     @checked
@@ -62,9 +60,8 @@ class PPO(PolicyObjective):
         clip: Amount = 0.2,
         value_clip: Amount = 0.2,
         value_weight: Amount = 0.1,
-        requires: Requires = "prompts",
     ) -> None:
-        self.rollouts, self.rewards, self.requires = rollouts, rewards, requires
+        self.rollouts, self.rewards = rollouts, rewards
         self.kl, self.kl_form = kl, kl_form
         self.gamma, self.lam = gamma, lam
         self.clip, self.value_clip, self.value_weight = clip, value_clip, value_weight

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from dress.modeling.lvlm import LVLM
-from dress.objectives.base import Objective, Requires
 from dress.objectives.calibration import calibration_sums
+from dress.objectives.objective import Objective
 from dress.settings import Amount, checked
-from dress.types import LossOutput, TokenBatch
+from dress.types import LossOutput, Requires, TokenBatch
 
 
 def reward_loss(
@@ -39,9 +39,11 @@ class PairwiseReward(Objective):
     Held-out pairs also show how well the model is calibrated.
     """
 
+    requires: Requires = "preferences"
+
     @checked
-    def __init__(self, *, centring: Amount = 1e-3, requires: Requires = "preferences") -> None:
-        self.centring, self.requires = centring, requires
+    def __init__(self, *, centring: Amount = 1e-3) -> None:
+        self.centring = centring
 
     def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:
         scores = cast(LVLM, model).scores(batch)

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dress.world.language import (
+from dress.world.grammar import (
     bare_refusal,
     benign_help,
     compliance,

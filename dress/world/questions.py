@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dress.world.language import (
+from dress.world.grammar import (
     NUMBERS,
     SIDES,
     benign_help,

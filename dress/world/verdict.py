@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dress.world.language import (
+from dress.world.grammar import (
     SIDES,
     Mention,
     parse_mentions,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from dress.errors import InputError
 from dress.files import no_space, replacing
+from dress.interrupts import Interrupted, StopSignals
+from dress.settings import Positive, checked
 from lit_modules.alignment import CHECKPOINT_KEY, NonFiniteStep
-from lit_modules.callbacks.stop import Interrupted, StopSignals
-from lit_modules.logger import JsonLinesLogger
+from lit_modules.loggers.json_lines import JsonLinesLogger
 
 FILE_NAME = "last.ckpt"
 FIGURES = "figures"
@@ -40,14 +43,15 @@ class _BesideTheFile(TorchCheckpointIO):
 
 
 class TrainState(Checkpoint):
-    """Save every `every_n_steps`, at the end, when told to stop, and at an error between steps.
+    """Save in `scratch` every `every_n_steps`, at the end, when told to stop, and at an error.
 
     A step is whole until the optimizer begins, so what is saved is always a state between steps.
     `figures` are those of the state that training resumed from, validations left out.
     """
 
-    def __init__(self, *, directory: str | os.PathLike[str], every_n_steps: int) -> None:
-        self.path = Path(directory) / FILE_NAME
+    @checked
+    def __init__(self, *, scratch: str | os.PathLike[str], every_n_steps: Positive) -> None:
+        self.path = Path(scratch) / FILE_NAME
         self.every_n_steps = every_n_steps
         self._signals = StopSignals()
         self._saved_step: int | None = None
@@ -61,11 +65,8 @@ class TrainState(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # not those of a validation, which may still be due at this step
-        checkpoint[FIGURES] = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if "/" in name and not name.startswith("val/")
-        }
+        figures = _logged(trainer)
+        checkpoint[FIGURES] = {n: v for n, v in figures.items() if not n.startswith("val/")}
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
@@ -75,6 +76,22 @@ class TrainState(Checkpoint):
     def resume_path(self) -> Path | None:
         """Return what to give `trainer.fit(ckpt_path=...)`."""
         return self.path if self.path.is_file() else None
+
+    @contextmanager
+    def explaining_errors(self) -> Iterator[None]:
+        """Check the state there is; tell of a user's mistake in the block how training goes on."""
+        self.check()
+        try:
+            yield
+        except NonFiniteStep as error:
+            raise InputError(
+                f"{error}; {error.remedy} (the last state that was saved is kept)."
+            ) from error
+        except InputError as error:
+            if self.resume_path() is None:
+                raise
+            fault = str(error).removesuffix(".")
+            raise InputError(f"{fault}; the same command goes on from the last state.") from error
 
     def check(self) -> None:
         """Raise InputError where there is a state that cannot be, or must not be, resumed from."""
@@ -177,3 +194,19 @@ class TrainState(Checkpoint):
         except OSError as error:
             step = trainer.global_step
             logger.warning("the state of step %s was not saved (%s)", step, error.strerror)
+
+
+def final_figures(
+    trainer: L.Trainer, module: L.LightningModule, datamodule: L.LightningDataModule
+) -> dict[str, float]:
+    """Return what was logged last, with a validation of the final weights."""
+    found = _logged(trainer)
+    batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+    if not any(n.startswith("val/") for n in found) or batches % trainer.val_check_interval:
+        trainer.validate(module, datamodule, verbose=False)  # forgets those of training
+        found |= _logged(trainer)
+    return found
+
+
+def _logged(trainer: L.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if "/" in name}

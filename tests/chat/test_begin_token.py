@@ -13,8 +13,7 @@ from transformers import AddedToken, PreTrainedTokenizerFast
 
 from dress.chat.processor import begin_text
 from dress.chat.template import ChatTemplate
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.jobs.job import Job
 from dress.jobs.resolved import resolved_template
 from dress.jobs.train import fingerprinted

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from dress.assistant import Assistant, Prompt
-from dress.chat.condition import BANK, Condition, has_learned
+from dress.chat.condition import Condition, has_learned
 from dress.errors import InputError
+from dress.records import BANK
 from dress.types import ASPECTS, RATINGS, Feedback, Judgement
 
 FEEDBACK = Feedback(

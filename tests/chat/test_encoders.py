@@ -7,8 +7,7 @@ import pytest
 from dress.chat.condition import Condition
 from dress.chat.encoders import CritiqueEncoder, InstructionEncoder
 from dress.data.collate import TreeCollator
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Sample, Turn
 from tests.chat.tiny_chat import feedback, make_processor, picture
 

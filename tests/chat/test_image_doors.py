@@ -12,10 +12,10 @@ from PIL import Image
 
 from dress.assistant import read_image
 from dress.chat.images import as_rgb, as_shown, decode_image, thumbnail
-from dress.data.rejects import Reject
 from dress.data.sources.photographs import read_photograph
-from dress.evaluation.report.pictures import picture_of
+from dress.errors import Reject
 from dress.feedback.rubric import messages
+from dress.reporting.rendering import picture_of
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 from tests.chat.test_images import corner, encoded, png
 from tests.data.coco_files import photograph

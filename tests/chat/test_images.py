@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 
 from dress.chat.images import ImageKey, decode_image
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from tests.chat.tiny_chat import make_processor, picture
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from dress.chat.facts import facts_of
-from dress.chat.judging import RewardEncoder, request
-from dress.data.rejects import Reject
+from dress.chat.judging import RewardEncoder, facts_of, request
+from dress.errors import Reject
 from dress.types import Dialogue, Sample, Turn
 from dress.world.scene import Scene, Thing
 from tests.chat.tiny_chat import feedback, make_processor, picture

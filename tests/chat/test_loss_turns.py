@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dress.chat.loss_turns import supervised_turns
+from dress.chat.encoders import supervised_turns
 from dress.types import Dialogue, Turn
 from tests.chat.tiny_chat import feedback
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from dress.chat.preferences import PreferenceEncoder, preference_pairs, response_scores
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 from tests.chat.tiny_chat import make_processor, picture
 

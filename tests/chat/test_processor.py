@@ -11,8 +11,7 @@ from PIL import Image
 
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Turn
 from tests.chat.tiny_chat import make_processor, picture, tokenizer
 

@@ -13,9 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from dress.chat.condition import BANK
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
+from dress.records import BANK
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 
 SPECIALS = ["<pad>", "<s>", "</s>", "<image>"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dress.data.shards import offsets_path
+from dress.data.shard_writer import offsets_path
 
 
 def bare_shards(directory: Path, groups: Sequence[int]) -> Path:

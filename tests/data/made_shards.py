@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dress.data.rejects import Reject
 from dress.data.schema import to_json
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import file_sha256, offsets_path
+from dress.data.shard_writer import file_sha256, offsets_path
+from dress.errors import Reject
 from dress.types import Sample
 from tests.chat.tiny_chat import make_sample, picture
 

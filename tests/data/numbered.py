@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dress.data.conversion import converted
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
 from dress.data.sources.source import Part, Source
 from dress.data.split import SplitWriter
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Sample, Turn
 
 JPEG = b"\xff\xd8\xff"

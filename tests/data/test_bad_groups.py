@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
+from dress.errors import Reject
 from tests.chat.tiny_chat import make_sample, picture
 from tests.data.made_shards import (
     JSON,

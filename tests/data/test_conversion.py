@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from dress.data.conversion import CHUNK, converted
-from dress.data.rejects import Reject
+from dress.data.shard_index import verify
 from dress.data.sources.llava_prompts import LlavaPromptsSource
-from dress.data.verify import verify
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.files import read_json
 from dress.types import Sample
 from tests.data.numbered import Numbered, convert

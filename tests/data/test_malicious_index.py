@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter
-from dress.errors import InputError
+from dress.data.shard_writer import ShardWriter
+from dress.errors import InputError, Reject
 from tests.chat.tiny_chat import make_sample
 from tests.data.made_shards import JSON, file, rejected, store
 
@@ -161,7 +160,7 @@ def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
 
 READ = """
 from pathlib import Path
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.data.shard_index import ShardIndex
 from webdataset.autodecode import unpickle_loads
 from webdataset.gopen import gopen_pipe

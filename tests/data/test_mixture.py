@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dress.data.mixture import Mixture, seats
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stream import GroupStream
 from dress.errors import InputError
 from dress.types import Sample

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stream import GroupStream, Position
 from dress.errors import InputError
 from dress.types import Sample

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from dress.data import reading
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stream import GroupStream, StepLoader
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from tests.chat.tiny_chat import make_sample
 from tests.data.test_stream import make_steps
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from dress.data.rejects import Reject, Rejects
-from dress.errors import InputError
+from dress.data.rejects import Rejects
+from dress.errors import InputError, Reject
 
 
 def test_the_default_allows_none_and_names_the_first() -> None:

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dress.data.rejects import Reject
 from dress.data.schema import from_json, parse_json, to_json
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 from tests.chat.tiny_chat import make_sample
 

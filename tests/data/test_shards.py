@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import webdataset
 
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter, group_key, offsets_path
-from dress.errors import InputError
+from dress.data.shard_writer import ShardWriter, group_key, offsets_path
+from dress.errors import InputError, Reject
 from dress.types import Sample
 from tests.chat.tiny_chat import make_sample, picture
 
@@ -165,12 +164,12 @@ def test_a_damaged_group_is_a_hole(tmp_path: Path, at: int) -> None:
 def test_what_could_not_be_read_back_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dress.data.shards.MAX_MEMBER_BYTES", len(SAMPLES[1].images[0]) - 1)
+    monkeypatch.setattr("dress.data.shard_writer.MAX_MEMBER_BYTES", len(SAMPLES[1].images[0]) - 1)
     with ShardWriter(tmp_path) as writer:
         with pytest.raises(InputError, match="'sample-1' is too large"):
             writer.write(SAMPLES[1])
         monkeypatch.undo()
-        monkeypatch.setattr("dress.data.shards.MAX_GROUP_BYTES", 4000)
+        monkeypatch.setattr("dress.data.shard_writer.MAX_GROUP_BYTES", 4000)
         with pytest.raises(InputError, match="'sample-2' is too large"):
             writer.write(SAMPLES[2])
         monkeypatch.undo()

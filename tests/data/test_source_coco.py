@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
+from dress.data.object_words import load_synonyms
 from dress.data.schema import to_json
 from dress.data.sources.coco import CocoSource
 from dress.data.sources.source import Source
-from dress.errors import InputError
-from dress.feedback.synonyms import load_synonyms
+from dress.errors import InputError, Reject
 from dress.types import Sample
 from tests.data.coco_files import shared_data, write_coco, write_json
 

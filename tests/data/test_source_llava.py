@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
 from dress.data.schema import from_json, to_json
 from dress.data.sources.llava_instruct import LlavaInstructSource
 from dress.data.sources.llava_preference import LlavaPreferenceSource
 from dress.data.sources.source import Part, Source
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Sample, Turn
 from tests.data.coco_files import photograph
 from tests.data.released_rows import llava_row, message, preference_row, write_rows

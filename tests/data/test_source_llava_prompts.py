@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from dress.chat.facts import expected_answer, facts_of
-from dress.data.rejects import Reject
+from dress.chat.judging import expected_answer, facts_of
 from dress.data.sources.llava_prompts import LlavaPromptsSource
 from dress.data.sources.source import Part
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Sample, Turn
 from tests.data.released_rows import prompt_row, write_rows
 

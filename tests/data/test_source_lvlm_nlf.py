@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
 from dress.data.schema import from_json, to_json
 from dress.data.sources.lvlm_nlf import LVLMNLFSource
 from dress.data.sources.source import Part, Source
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 from tests.data.coco_files import photograph
 from tests.data.nlf_files import nlf_row, write_nlf

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
 from dress.data.sources.mdpo import MdpoSource
 from dress.data.sources.source import Part
+from dress.errors import Reject
 from dress.types import Dialogue, Sample, Turn
 from tests.data.coco_files import photograph, shared_data, write_json
 

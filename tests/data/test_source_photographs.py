@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dress.data.rejects import Reject
 from dress.data.sources.coco import CocoSource
 from dress.data.sources.llava_instruct import LlavaInstructSource
 from dress.data.sources.lvlm_nlf import LVLMNLFSource
@@ -20,7 +19,7 @@ from dress.data.sources.photographs import (
 )
 from dress.data.sources.source import Part, Source
 from dress.data.sources.vlsafe import VLSafeSource
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Sample, Turn
 from tests.data.coco_files import photograph, write_json
 from tests.data.nlf_files import nlf_row

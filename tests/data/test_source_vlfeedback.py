@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
 from dress.data.schema import from_json, to_json
 from dress.data.sources.source import Part
 from dress.data.sources.vlfeedback import VLFeedbackSource
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 from tests.data.coco_files import photograph
 from tests.data.released_rows import completion, vlfeedback_row, write_rows

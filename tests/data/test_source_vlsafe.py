@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
 from dress.data.schema import to_json
 from dress.data.sources.vlsafe import VLSafeSource
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Sample
 from tests.data.coco_files import photograph, shared_data
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dress.data.rejects import Reject, Rejects
-from dress.errors import InputError
+from dress.data.rejects import Rejects
+from dress.errors import InputError, Reject
 from dress.jobs.shards import write_split
 from dress.types import Dialogue, Sample, Turn
 

@@ -11,10 +11,10 @@ import torch
 from dress.chat.condition import Condition
 from dress.chat.encoders import CritiqueEncoder
 from dress.data.collate import TreeCollator
-from dress.data.rejects import Reject, Rejects
-from dress.data.shards import ShardWriter, offsets_path
+from dress.data.rejects import Rejects
+from dress.data.shard_writer import ShardWriter, offsets_path
 from dress.data.stream import GroupStream, StepLoader, StepStream, permutation
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import TokenBatch
 from tests.chat.tiny_chat import make_processor, make_sample
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
+from dress.data.object_words import load_synonyms
 from dress.data.overlap import read_evaluation_set
 from dress.data.sources.coco_index import read_index
+from dress.data.sources.facts_source import ImageCaptions
 from dress.data.sources.fields import Fields
-from dress.data.sources.image_captions import ImageCaptions
 from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmarks.amber_generative import AmberGenerativeBenchmark
 from dress.evaluation.benchmarks.mme import MmeBenchmark
 from dress.evaluation.chair_words import ChairVocabulary
-from dress.feedback.synonyms import load_synonyms
 from dress.files import read_json
 
 BREAKS = "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r"  # str.splitlines() would end a line at each

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from dress.data.collate import TreeCollator
 from dress.data.stream import SentStep, Step
-from dress.data.transfer import LARGE, Receiver, Sender
+from dress.data.workers import LARGE, Receiver, Sender
 from dress.types import TokenBatch
 
 COLLATOR = TreeCollator(pad_token_id=0, image_token_id=9, num_image_tokens=1)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter, file_sha256
-from dress.data.verify import splits_of, verify
+from dress.data.shard_index import ShardIndex, splits_of, verify
+from dress.data.shard_writer import ShardWriter, file_sha256
 from dress.errors import InputError
 from dress.types import Dialogue, Sample, Turn
 from tests.data.coco_files import photograph

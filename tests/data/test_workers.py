@@ -13,7 +13,8 @@ SCRIPT = """
 import multiprocessing, time
 from types import SimpleNamespace
 from torch.utils.data import IterableDataset
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
+from dress.errors import Reject
 from dress.data.stream import Step, StepLoader
 
 class LargeSteps(IterableDataset):

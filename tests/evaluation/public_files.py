@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dress.evaluation.judge import Judge
+from dress.evaluation.benchmark import Judge
 from dress.evaluation.public import PublicBenchmark
 from dress.evaluation.response_file import read_responses
 from dress.evaluation.scoring import score

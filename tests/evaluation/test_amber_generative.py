@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 
 from dress.errors import InputError
-from dress.evaluation.benchmarks.amber_generative import AmberGenerativeBenchmark, object_labels
-from dress.evaluation.nouns import Likeness, NounFinder
+from dress.evaluation.benchmarks.amber_generative import (
+    AmberGenerativeBenchmark,
+    Likeness,
+    NounFinder,
+    object_labels,
+)
 from tests.data.coco_files import shared_data
 from tests.evaluation.public_files import points, scored
 

@@ -13,8 +13,7 @@ import pytest
 
 from dress.errors import InputError
 from dress.evaluation.benchmarks.chair import ChairBenchmark
-from dress.evaluation.chair_words import ChairVocabulary, tokens
-from dress.evaluation.singular import singular
+from dress.evaluation.chair_words import ChairVocabulary, singular, tokens
 from tests.data.coco_files import shared_data, write_coco
 from tests.evaluation.public_files import points, read_rows, scored
 

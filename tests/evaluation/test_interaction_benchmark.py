@@ -119,7 +119,7 @@ def scores(respond: Callable[[Example, list[Turn]], str]) -> dict[str, float]:
             dialogue.append(Turn(said, respond(example, dialogue)))
         clusters.append(example.cluster)
         rows.append(bench.labels(example, dialogue))
-    return bootstrap(*pool(clusters, rows), bench.metrics)
+    return bootstrap(pool(clusters, rows), bench.metrics)
 
 
 def perfect(example: Example) -> str:

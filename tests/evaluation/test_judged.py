@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from dress.errors import InputError
+from dress.evaluation.benchmark import JudgeRequest
 from dress.evaluation.benchmarks.llava_bench import LlavaBenchmark
 from dress.evaluation.benchmarks.mmhal import MMHalBenchmark
 from dress.evaluation.benchmarks.vlsafe import VLSafeBenchmark
-from dress.evaluation.judge import JudgeRequest
-from dress.evaluation.judges.llm import LLMJudge
+from dress.evaluation.llm_judge import LLMJudge
 from dress.evaluation.public import PublicBenchmark
 from tests.data.coco_files import shared_data
 from tests.evaluation.public_files import points, read_rows, scored, write_lines

@@ -15,7 +15,7 @@ import pytest
 
 from dress.errors import InputError
 from dress.evaluation.benchmarks.pope import PopeBenchmark, read_answer
-from dress.evaluation.yes_no import first_word
+from dress.evaluation.public import first_word
 from tests.data.coco_files import shared_data
 from tests.evaluation.public_files import points, read_rows, scored, write_lines
 

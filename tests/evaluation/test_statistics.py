@@ -20,7 +20,7 @@ def intervals(
     clusters: Sequence[str], values: Sequence[float], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
     labels: list[Labels] = [{"hit": (value, 1)} for value in values]
-    return bootstrap(*pool(clusters, labels), identity, resamples=resamples, seed=seed)
+    return bootstrap(pool(clusters, labels), identity, resamples=resamples, seed=seed)
 
 
 def width(figures: dict[str, float], name: str = "toy/hit") -> float:
@@ -28,9 +28,9 @@ def width(figures: dict[str, float], name: str = "toy/hit") -> float:
 
 
 def test_pooling_sums_pairs_per_cluster_and_label() -> None:
-    names, sums = pool(["b", "a", "b"], [{"x": (1, 2)}, {"y": (0, 1), "x": (3, 4)}, {"x": (1, 1)}])
-    assert names == ["x", "y"]
-    assert sums.tolist() == [[[2, 3], [0, 0]], [[3, 4], [0, 1]]]
+    pooled = pool(["b", "a", "b"], [{"x": (1, 2)}, {"y": (0, 1), "x": (3, 4)}, {"x": (1, 1)}])
+    assert pooled.names == ["x", "y"]
+    assert pooled.sums.tolist() == [[[2, 3], [0, 0]], [[3, 4], [0, 1]]]
 
 
 def test_a_point_value_is_the_ratio_of_sums_not_the_mean_of_ratios() -> None:
@@ -39,7 +39,7 @@ def test_a_point_value_is_the_ratio_of_sums_not_the_mean_of_ratios() -> None:
     def metrics(ratios: Ratios) -> dict[str, Any]:
         return {"toy/x": ratios["x"], "toy/sum": ratios["x"] + ratios["y"]}
 
-    figures = bootstrap(*pool(["a", "b"], labels), metrics)
+    figures = bootstrap(pool(["a", "b"], labels), metrics)
     assert figures["toy/x"] == 0.5  # (1 + 1) / (1 + 3), not (1 + 1/3) / 2
     assert figures["toy/sum"] == 1.5
     assert figures["toy/x_low"] == pytest.approx(1 / 3) and figures["toy/x_high"] == 1.0
@@ -81,7 +81,7 @@ def test_a_label_that_some_resamples_lack_is_left_out_of_them() -> None:
     names = [str(i) for i in range(6)]
     labels: list[Labels] = [{"common": (1, 1)} for _ in names[1:]]
     labels.append({"common": (0, 1), "rare": (1, 1)})
-    figures = bootstrap(*pool(names, labels), identity)
+    figures = bootstrap(pool(names, labels), identity)
     assert figures["toy/rare"] == figures["toy/rare_low"] == figures["toy/rare_high"] == 1.0
 
 

@@ -11,9 +11,9 @@ from dress.evaluation.benchmark import Example, Labels
 from dress.evaluation.benchmarks.world import WorldBenchmark
 from dress.evaluation.statistics import bootstrap, pool
 from dress.types import Turn
-from dress.world.oracle import Oracle
 from dress.world.questions import Question, reference
 from dress.world.scene import Scene, Thing
+from dress.world.scene_oracle import Oracle
 
 BENCHMARK = WorldBenchmark(scenes=1)
 SCENE = Scene(
@@ -125,7 +125,7 @@ def scores(respond: Callable[[Scene, Question], str], scenes: int = 60) -> dict[
         question = Question.from_json(example.annotations["question"])
         rows.append(benchmark.labels(example, [Turn(question.text, respond(scene, question))]))
         clusters.append(example.cluster)
-    return bootstrap(*pool(clusters, rows), benchmark.metrics)
+    return bootstrap(pool(clusters, rows), benchmark.metrics)
 
 
 HEADLINE = ("helpfulness", "honesty", "harmlessness", "mean")

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.client import ChatClient
 from dress.feedback.reply import fitted
 from dress.feedback.rubric import reply_schema

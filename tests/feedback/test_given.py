@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.feedback.annotator import Annotator, annotate_groups
 from dress.feedback.given import GivenAnnotator
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn

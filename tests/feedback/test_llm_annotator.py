@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.annotator import Annotator, BatchAnnotator
 from dress.feedback.given import GivenAnnotator
 from dress.feedback.llm import LLMAnnotator

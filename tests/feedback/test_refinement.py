@@ -8,11 +8,10 @@ import pytest
 
 from dress.assistant import Prompt
 from dress.chat.condition import Condition
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.feedback.oracle import OracleAnnotator
 from dress.feedback.refinement import RefinementRollout
-from dress.sampling import Sampling
+from dress.feedback.sampling import Sampling
 from dress.types import Dialogue, Sample, Turn
 from dress.world.questions import Question
 from dress.world.scene import Scene, Thing

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from openai.types.chat import ChatCompletion
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.feedback.reply import read_reply
-from dress.feedback.request import strict_object
+from dress.feedback.rubric import strict_object
 
 SCHEMA = strict_object(
     {"why": {"type": "string"}, "rating": {"type": "integer", "enum": [1, 2, 3, 4]}}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dress.data.rejects import Reject
+from dress.errors import Reject
 from dress.feedback.rubric import RUBRIC, messages, reply_schema
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 from tests.data.coco_files import photograph

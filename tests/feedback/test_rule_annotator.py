@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from dress.chat.condition import BANK
 from dress.data.sources.coco import CocoSource
 from dress.data.sources.vlsafe import VLSafeSource
 from dress.errors import InputError
 from dress.feedback.annotator import Annotator
 from dress.feedback.rules import RuleAnnotator
+from dress.records import BANK
 from dress.types import ASPECTS, Dialogue, Feedback, Sample, Turn
 from tests.data.coco_files import shared_data
 

@@ -13,24 +13,32 @@ from torch import Tensor, nn
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptEncoder, PromptGroup
 from dress.feedback.experience import ExperienceMaker
-from dress.feedback.truth import true_score
+from dress.feedback.oracle import true_score
 from dress.loading import assemble
 from dress.modeling.build import build_model
 from dress.modeling.reference import Reference
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.objectives.grpo import GRPO
-from dress.objectives.policy import PolicyObjective
+from dress.objectives.policy_objective import PolicyObjective
 from dress.objectives.ppo import PPO
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
 from dress.types import Sample
-from lit_modules.ppo import PolicyModule
+from lit_modules.policy import PolicyModule
 
 SAMPLES = feedback_samples(4, responses=1)
 TOKENIZER = train_tokenizer(texts_of(SAMPLES), vocab_size=400)
 NO_SYMBOLS = SymbolicRewards(correct=0.0, length=0.0, no_end=0.0)
 OBJECTIVES: dict[str, Any] = {"ppo": PPO, "grpo": GRPO}
+
+
+class _ReadsAll:
+    def check(self, sample: Sample, room: int) -> None:
+        """Take a response of any length."""
+
+
+NO_JUDGE = _ReadsAll()
 Judge = Callable[[Sequence[tuple[Sample, Sequence[str]]]], Tensor]
 
 
@@ -44,7 +52,7 @@ def assistant(*, scalar_head: bool = False, seed: int = 0, lora: Any = None) -> 
 
 
 def prompts(policy: Assistant, *, room: int = 8) -> list[PromptGroup]:
-    encoder = PromptEncoder(processor=policy.processor, room=room, judged=lambda *_: None)
+    encoder = PromptEncoder(processor=policy.processor, room=room, judge=NO_JUDGE)
     return [encoder(sample, epoch=0) for sample in SAMPLES]
 
 

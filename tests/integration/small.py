@@ -17,10 +17,10 @@ from dress.modeling.build import build_model
 from dress.modeling.tokenizer import train_tokenizer
 from dress.types import Dialogue, Sample, TokenBatch, Turn
 from dress.world.corpus import Flaws, flawed_response
-from dress.world.oracle import Oracle
 from dress.world.questions import Question, ask, reference
 from dress.world.render import render
 from dress.world.scene import draw_scenes
+from dress.world.scene_oracle import Oracle
 
 VISION = {
     "name": None,

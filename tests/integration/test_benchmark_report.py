@@ -10,10 +10,10 @@ from hydra import compose, initialize_config_dir
 from own_data import CONF
 
 from dress.artifact import Artifact
-from dress.evaluation.report.columns import columns_of
-from dress.evaluation.report.compare import metric_figures
 from dress.jobs.job import Job
 from dress.jobs.report import combine_of
+from dress.reporting.columns import columns_of
+from dress.reporting.comparison import metric_figures
 from tests.evaluation.public_files import write_lines
 
 IMAGES, EACH = 80, 3  # questions about one image stand and fall together

@@ -17,6 +17,7 @@ import pytest
 
 from tests.evaluation.public_files import write_lines
 from tests.feedback.llm_server import Answer, LLMServer
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 120
@@ -27,7 +28,7 @@ SMALL = [
     "data.validation_share=0.2",
     "data.groups_per_step.stage0=8",
     "data.steps.stage0=2000",
-    "trainer.save_every=1000",
+    "callbacks.train_state.every_n_steps=1000",
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
 ]
@@ -42,20 +43,20 @@ def slow(*values: Any) -> Any:
     return pytest.param(*values, marks=pytest.mark.slow)
 
 
-def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+def environment() -> dict[str, str]:
     outside = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    return subprocess.Popen(
-        [sys.executable, "run.py", *arguments, f"paths.artifacts={folder}"],
-        cwd=ROOT,
-        env=outside | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "WANDB_MODE": "offline"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a group of processes of its own, as a terminal's job is
-    )
+    return outside | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
-def ctrl_c(process: subprocess.Popen[str], when: Callable[[], object], delay_s: float) -> list[str]:
+def start(*arguments: str, folder: Path) -> Process:
+    """Start it as a group of processes of its own, as a terminal's job is."""
+    given = [*arguments, f"paths.artifacts={folder}"]
+    return Process(ROOT / "run.py", given, environment=environment(), new_session=True)
+
+
+def ctrl_c(
+    process: Process | subprocess.Popen[str], when: Callable[[], object], delay_s: float
+) -> list[str]:
     """Interrupt all its processes once `when()` is true; return what it says, steps as N."""
     began = time.monotonic()
     while not when():
@@ -70,7 +71,21 @@ def ctrl_c(process: subprocess.Popen[str], when: Callable[[], object], delay_s: 
 
 @pytest.mark.parametrize("delay_s", [0.8, slow(0.3), slow(2.0)])
 def test_while_it_starts(tmp_path: Path, delay_s: float) -> None:
-    process = start("experiment=dress_stage0", *SMALL, folder=tmp_path)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "run.py",
+            "experiment=dress_stage0",
+            *SMALL,
+            f"paths.artifacts={tmp_path}",
+        ],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     assert ctrl_c(process, lambda: True, delay_s) == AT_ONCE
     assert not list(tmp_path.glob("*.partial"))
 
@@ -88,7 +103,7 @@ def test_while_it_starts(tmp_path: Path, delay_s: float) -> None:
 def test_in_training(tmp_path: Path, overrides: list[str]) -> None:
     command = [*(o for o in overrides if o == "-m"), "experiment=dress_stage0", *SMALL]
     more = [o for o in overrides if o != "-m"]
-    process = start(*command, *more, "trainer.log_every=1", folder=tmp_path)
+    process = start(*command, *more, "trainer.log_every_n_steps=1", folder=tmp_path)
 
     def trains() -> bool:
         return any(f.stat().st_size > 300 for f in tmp_path.glob("*.partial/metrics.jsonl"))
@@ -101,7 +116,7 @@ def test_in_training(tmp_path: Path, overrides: list[str]) -> None:
 def test_in_validation(tmp_path: Path, workers: int) -> None:
     command = ["experiment=dress_stage0", *SMALL, f"datamodule.num_workers={workers}"]
     command += ["data.sizes={captions: 400}", "data.validation_share=0.8"]
-    process = start(*command, "trainer.validate_every=1", folder=tmp_path)
+    process = start(*command, "trainer.val_check_interval=1", folder=tmp_path)
 
     def validates() -> bool:
         histories = tmp_path.glob("*.partial/metrics.jsonl")

@@ -19,6 +19,7 @@ from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.files import read_lines
 from dress.jobs.job import Job
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -32,33 +33,22 @@ STAGE_0 = [
     "data.validation_share=0.2",
     f"data.steps.stage0={STEPS}",
     "data.groups_per_step.stage0=7",  # uneven shares; the last step of a validation has less
-    "trainer.validate_every=3",
-    "trainer.save_every=1",
-    "trainer.log_every=1",
-    "trainer.matmul_precision=highest",
+    "trainer.val_check_interval=3",
+    "callbacks.train_state.every_n_steps=1",
+    "trainer.log_every_n_steps=1",
+    "matmul_precision=highest",
     "optimizer=adamw",  # Muon's bf16 products amplify the order of sums
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
 ]
-ENDLESS = ["data.steps.stage0=100000", "trainer.validate_every=100000"]
+ENDLESS = ["data.steps.stage0=100000", "trainer.val_check_interval=100000"]
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "run.py", *arguments, *STAGE_0]
+def start(*arguments: str) -> Process:
+    return Process(ROOT / "run.py", [*arguments, *STAGE_0], environment=ENVIRONMENT)
 
 
-def start(command: list[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def end(process: Process | subprocess.Popen[str]) -> tuple[int | None, str, str]:
     try:
         output, errors = process.communicate(timeout=LIMIT_S)
     finally:
@@ -99,7 +89,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def test_a_sweep_of_two_jobs_of_two_processes(tmp_path: Path, alone: Artifact) -> None:
     artifacts = f"paths.artifacts={tmp_path}"
-    code, output, errors = end(start(command("-m", "seed=0,1", "trainer.devices=2", artifacts)))
+    code, output, errors = end(start("-m", "seed=0,1", "trainer.devices=2", artifacts))
     assert (code, errors) == (0, "")
     built = re.findall(r"^artifact: (.*)$", output, re.MULTILINE)
     assert len(set(built)) == 2
@@ -114,12 +104,12 @@ def test_a_sweep_of_two_jobs_of_two_processes(tmp_path: Path, alone: Artifact) -
     assert [path.name for path in (tmp_path / "hydra").iterdir()] == ["multirun"]
 
 
-def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+def ranks_of(process: Process) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
 
 
-def wait_for_steps(folder: Path, number: int, process: subprocess.Popen[str]) -> None:
+def wait_for_steps(folder: Path, number: int, process: Process) -> None:
     began = time.monotonic()
     while time.monotonic() - began < LIMIT_S:
         histories = folder.glob("dress_stage0-*.partial/metrics.jsonl")
@@ -131,7 +121,7 @@ def wait_for_steps(folder: Path, number: int, process: subprocess.Popen[str]) ->
 
 
 def test_interrupted_on_two_devices_it_goes_on_on_one(tmp_path: Path, alone: Artifact) -> None:
-    process = start(command("trainer.devices=2", f"paths.artifacts={tmp_path}"))
+    process = start("trainer.devices=2", f"paths.artifacts={tmp_path}")
     wait_for_steps(tmp_path, 1, process)
     process.send_signal(signal.SIGINT)
     code, _, errors = end(process)
@@ -140,15 +130,15 @@ def test_interrupted_on_two_devices_it_goes_on_on_one(tmp_path: Path, alone: Art
 
 
 def test_a_rank_that_is_killed_ends_the_job_and_a_killed_job_its_ranks(tmp_path: Path) -> None:
-    endless = [*command(f"paths.artifacts={tmp_path}", "trainer.devices=2"), *ENDLESS]
-    process = start(endless)
+    endless = [f"paths.artifacts={tmp_path}", "trainer.devices=2", *ENDLESS]
+    process = start(*endless)
     wait_for_steps(tmp_path, 2, process)
     first, second = ranks_of(process)
     os.kill(max(first, second), signal.SIGKILL)
     code, _, errors = end(process)
     assert code == 1
     assert "ended with code -9" in errors and "the same command goes on" in errors
-    process = start(endless)
+    process = start(*endless)
     wait_for_steps(tmp_path, 4, process)
     ranks = ranks_of(process)
     process.kill()
@@ -161,28 +151,36 @@ def test_a_rank_that_is_killed_ends_the_job_and_a_killed_job_its_ranks(tmp_path:
 
 def test_what_one_rank_finds_is_one_sentence(tmp_path: Path) -> None:
     typed = [f"paths.artifacts={tmp_path}", "trainer.devices=2", "model.max_length=20"]
-    code, _, errors = end(start(command(*typed)))
+    code, _, errors = end(start(*typed))
     assert code == 1
     (line,) = errors.strip().splitlines()
     assert line.startswith("error: ") and "too long" in line
 
 
-def torchrun(*overrides: str) -> list[str]:
+def torchrun(*overrides: str) -> tuple[int | None, str, str]:
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "run.py"]
-    return [sys.executable, *launcher, *STAGE_0, *overrides]
+    process = subprocess.Popen(
+        [sys.executable, *launcher, *STAGE_0, *overrides],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return end(process)
 
 
 @pytest.mark.slow
 def test_torchrun_trains_together_and_builds_no_parent(tmp_path: Path, alone: Artifact) -> None:
     typed = [f"paths.artifacts={tmp_path}", "trainer.devices=2"]
-    code, _, errors = end(start(torchrun(*typed)))
+    code, _, errors = torchrun(*typed)
     assert code == 1 and "WORLD_SIZE > 1 forbids to build it" in errors
     in_this_process(tmp_path, "experiment=dress_captions")
-    code, output, errors = end(start(torchrun(*typed)))
+    code, output, errors = torchrun(*typed)
     assert code == 0, errors
     (path,) = re.findall(r"^artifact: (.*)$", output, re.MULTILINE)
     same_run(alone, Artifact.open(path))
-    code, output, errors = end(start(torchrun(*typed)))
+    code, output, errors = torchrun(*typed)
     assert code == 0 and "exists (fresh=true builds it again)" in output, errors
 
 

@@ -128,7 +128,7 @@ def test_every_layout_gives_the_pairs_of_responses_alone(variant: str) -> None:
     policy.model.eval()
     start = copy.deepcopy(policy)
     objective = VARIANTS[variant]
-    objective.start(policy.model)
+    objective.prepare(policy.model)
     moved(policy.model)
     wanted = expected(policy, start, groups, variant)
     assert len(wanted.losses) >= 8  # several pairs of a prompt share responses
@@ -165,7 +165,7 @@ def check_metrics(outputs: Sequence[LossOutput], wanted: Expected) -> None:
 def test_before_the_first_step_nothing_differs_from_the_reference() -> None:
     assistant, groups = prepared()
     objective = DPO()
-    objective.start(assistant.model)
+    objective.prepare(assistant.model)
     (batch,) = make_collator(assistant)(groups)
     metrics = objective(assistant.model, batch).metrics
     for name in ("rewards/chosen", "rewards/rejected", "kl"):
@@ -202,7 +202,7 @@ def test_a_few_pairs_are_learnt_by_heart() -> None:
     encoder = PreferenceEncoder(processor=assistant.processor, pairs="best_worst")
     (batch,) = make_collator(assistant)([encoder(sample, epoch=0) for sample in SAMPLES])
     objective = DPO()
-    objective.start(model)
+    objective.prepare(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0)
     margins = []
     for _ in range(40):
@@ -232,7 +232,7 @@ def trained(**layout: int | None) -> Tensor:
     steps = [make_collator(assistant, **layout)(groups)] * 3
     assert (len(steps[0]) > 1) == ("rows_per_batch" in layout)
     objective = DPO()
-    objective.start(assistant.model)
+    objective.prepare(assistant.model)
     module = AlignmentModule(
         model=assistant.model,
         objective=objective,

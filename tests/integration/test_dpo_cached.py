@@ -10,8 +10,8 @@ import torch
 from small import make_collator
 from test_dpo import LAYOUTS, VARIANTS, gradients, moved, one_thread, prepared
 
-from dress.jobs.reference import log_probs
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from datamodules.reference_cache import log_probs
+from dress.modeling.reference import ReferenceLogProbs
 
 assert one_thread  # a fixture that pytest finds by this import
 
@@ -27,9 +27,9 @@ def test_the_cached_reference_is_that_of_the_step(variant: str, tmp_path: Path) 
         with torch.no_grad():
             noted.add(batch, log_probs(policy.model, batch))
     noted.save(tmp_path)
-    cached.use(ReferenceLogProbs.load(tmp_path))
+    cached.prepare(policy.model, cached=lambda: ReferenceLogProbs.load(tmp_path))
     in_step = copy.copy(VARIANTS[variant])
-    in_step.start(policy.model)
+    in_step.prepare(policy.model)
     moved(policy.model)
     for layout in LAYOUTS:
         outcomes = []

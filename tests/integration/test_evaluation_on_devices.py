@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from test_devices import ENVIRONMENT, LIMIT_S, ROOT, end, in_this_process
 from dress.artifact import Artifact
 from dress.files import read_lines
 from dress.jobs.job import Job
+from tests.processes import Process
 
 FILES = ("metrics.json", "responses.jsonl")
 SIZES = ("generation.max_new_tokens=6", "generation.batch_size=3")
@@ -31,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 def typed(model: Artifact, folder: Path, *overrides: str) -> list[str]:
     places = (f"artifact={model.path}", f"paths.artifacts={folder}")
-    return ["job=evaluate", "trainer.matmul_precision=highest", *places, *SIZES, *overrides]
+    return ["job=evaluate", "matmul_precision=highest", *places, *SIZES, *overrides]
 
 
 def evaluate(model: Artifact, folder: Path, *overrides: str) -> Artifact:
@@ -69,15 +68,8 @@ def test_two_processes_answer_as_one(
 
 def test_killed_on_two_devices_it_goes_on_on_one(tmp_path: Path, model: Artifact) -> None:
     many = ("benchmark=world", "benchmark.scenes=40", "generation.batch_size=1")
-    command = [sys.executable, "run.py", *typed(model, tmp_path / "killed", *many)]
-    process = subprocess.Popen(
-        [*command, "trainer.devices=2"],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [*typed(model, tmp_path / "killed", *many), "trainer.devices=2"]
+    process = Process(ROOT / "run.py", command, environment=ENVIRONMENT)
     answered = wait_for_answers(tmp_path / "killed", process)
     process.kill()
     assert end(process)[0] == -9
@@ -91,7 +83,7 @@ def journalled(folder: Path) -> list[object]:
     return [row for f in folder.glob("*.partial/scratch/generated.jsonl") for row in read_lines(f)]
 
 
-def wait_for_answers(folder: Path, process: subprocess.Popen[str]) -> int:
+def wait_for_answers(folder: Path, process: Process) -> int:
     began = time.monotonic()
     while not (found := len(journalled(folder))):
         assert process.poll() is None, end(process)

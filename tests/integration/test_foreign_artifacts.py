@@ -227,7 +227,7 @@ def test_a_tokenizer_with_code(artifact: Path, started: Path) -> None:
 
 
 def state(directory: Path) -> TrainState:
-    return TrainState(directory=directory, every_n_steps=1)
+    return TrainState(scratch=directory, every_n_steps=1)
 
 
 @pytest.mark.parametrize("forced", ["0", "1"])

@@ -36,10 +36,10 @@ COMMAND = [
     "data.validation_share=0.2",
     "data.groups_per_step.stage0=8",
     f"data.steps.stage0={STEPS}",
-    "trainer.validate_every=3",
-    "trainer.save_every=1000",
-    "trainer.log_every=1",
-    "trainer.matmul_precision=highest",
+    "trainer.val_check_interval=3",
+    "callbacks.train_state.every_n_steps=1000",
+    "trainer.log_every_n_steps=1",
+    "matmul_precision=highest",
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
     "benchmark.scenes=6",
@@ -145,7 +145,7 @@ def test_no_room_for_the_weights_costs_no_step(
 )
 def test_what_is_of_no_use_is_removed(tmp_path: Path, size: int, kept: list[str]) -> None:
     with pytest.raises(OSError) as error, files_of_at_most(size):
-        run(tmp_path, "trainer.save_every=1")
+        run(tmp_path, "callbacks.train_state.every_n_steps=1")
     assert no_space(error.value) is not None and str(tmp_path) in error.value.filename
     assert [path.name.rsplit("-", 1)[0] for path in tmp_path.iterdir()] == kept
 

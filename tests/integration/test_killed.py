@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from resource import RLIMIT_FSIZE, setrlimit
 from typing import Any
 
 import pytest
 
 from dress.artifact import Artifact
 from dress.files import read_lines
+from tests.processes import Process
 
-ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300
 MOST_STEPS = 12  # between two kills, roughly
 COMMAND = [
@@ -27,10 +24,10 @@ COMMAND = [
     "data.sizes={captions: 60}",
     "data.validation_share=0.2",
     "data.groups_per_step.stage0=8",
-    "trainer.validate_every=7",
-    "trainer.save_every=3",
-    "trainer.log_every=1",
-    "trainer.matmul_precision=highest",
+    "trainer.val_check_interval=7",
+    "callbacks.train_state.every_n_steps=3",
+    "trainer.log_every_n_steps=1",
+    "matmul_precision=highest",
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
 ]
@@ -47,18 +44,15 @@ class Run:
     def notes(self) -> list[dict[str, Any]]:
         return list(read_lines(self.folder / "steps.jsonl"))
 
-    def start(self, *overrides: str, largest: int | None = None) -> subprocess.Popen[str]:
+    def start(self, *overrides: str, largest: int | None = None) -> Process:
         """Start it; `largest` bounds the bytes of a file, as a disk does that is nearly full."""
-        script = ROOT / "tests" / "integration" / "noting_run.py"
         last = [f"data.steps.stage0={self.steps}", f"paths.artifacts={self.folder / 'artifacts'}"]
-        return subprocess.Popen(
-            [sys.executable, script, self.folder / "steps.jsonl", *COMMAND, *last, *overrides],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=largest and (lambda: setrlimit(RLIMIT_FSIZE, (largest, largest))),
+        return Process(
+            Path(__file__).with_name("noting_run.py"),
+            [str(self.folder / "steps.jsonl"), *COMMAND, *last, *overrides],
+            environment=os.environ | {"OMP_NUM_THREADS": "1"},
+            join_errors=True,
+            largest_file=largest,
         )
 
     def finish(self, *overrides: str) -> Artifact:

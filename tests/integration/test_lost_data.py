@@ -13,11 +13,11 @@ from own_data import run_job
 
 from dress.artifact import Artifact
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.errors import InputError
 from dress.files import read_lines
-from dress.jobs.fixed_prompts import with_pictures
 from lit_modules.alignment import AlignmentModule
+from lit_modules.callbacks.fixed_prompts import with_pictures
 from tests.chat.tiny_chat import make_processor, make_sample, picture
 from tests.data.nlf_files import nlf_row, write_nlf
 
@@ -28,11 +28,11 @@ COMMAND = [
     "data.max_rejects=3",
     "data.validation_share=0.5",
     "trainer.max_steps=8",
-    "trainer.validate_every=3",
-    "trainer.save_every=1",
-    "trainer.log_every=2",
+    "trainer.val_check_interval=3",
+    "callbacks.train_state.every_n_steps=1",
+    "trainer.log_every_n_steps=2",
     "datamodule.groups_per_step=3",  # three epochs
-    "callbacks.table_rows=9",
+    "callbacks.sample_table.rows=9",
 ]
 EXPECTED = {"data/rejects": 2.0, "data/rejects/too_long": 2.0, "data/read_retries": 0.0}
 

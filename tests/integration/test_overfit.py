@@ -9,9 +9,9 @@ import torch
 from small import answered_samples, make_assistant, make_collator, plain_condition
 
 from dress.assistant import Assistant, Prompt
-from dress.chat.condition import BANK
 from dress.chat.encoders import CritiqueEncoder, Encoder, InstructionEncoder
 from dress.objectives.conditional_lm import ConditionalLM
+from dress.records import BANK
 from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample, Turn
 
 STEPS = 150

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from test_main_job import TINY, Done, Sandbox
 
-from dress.data.shard_index import ShardIndex
-from dress.data.verify import read_all
+from dress.data.shard_index import ShardIndex, read_all
 from dress.jobs.annotate import _stored
 from dress.types import Sample
 
@@ -29,15 +28,15 @@ def records(done: Done, split: str) -> dict[str, Sample]:
 
 
 def test_two_processes_make_what_one_makes(sandbox: Sandbox) -> None:
-    whole = sandbox.run(*SPLIT)  # 40 prompts, four chunks
+    whole = sandbox.run_forked(*SPLIT)  # 40 prompts, four chunks
     with ThreadPoolExecutor() as pool:
         parts = [
-            pool.submit(sandbox.run, *SPLIT, "feedback.parts=2", f"feedback.part={part}")
+            pool.submit(sandbox.run_forked, *SPLIT, "feedback.parts=2", f"feedback.part={part}")
             for part in (0, 1)
         ]
         first, second = (part.result() for part in parts)
     assert len(records(first, "train")) < len(records(whole, "train"))
-    joined = sandbox.run(*SPLIT, "feedback.parts=2")
+    joined = sandbox.run_forked(*SPLIT, "feedback.parts=2")
     assert "sampling responses" not in joined.output
     assert set(joined.artifact.lineage["parents"]) == {"part_0", "part_1"}
     for split in ("train", "validation"):
@@ -50,7 +49,7 @@ def test_two_processes_make_what_one_makes(sandbox: Sandbox) -> None:
 
 def test_a_part_of_the_prompts_is_of_both_splits(sandbox: Sandbox) -> None:
     sizes = ["experiment=dress_prompts", *TINY, "data.sizes.prompts=400"]
-    prompts = sandbox.run(*sizes, "data.validation_share=0.05").artifact
+    prompts = sandbox.run_forked(*sizes, "data.validation_share=0.05").artifact
     stored = list(_stored(prompts))
     assert len({sample.id for sample in stored}) == 400
     held_out = {sample.id for sample in read_all(prompts.path / "validation")}

@@ -8,20 +8,20 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from policies import SAMPLES, Parts, assistant, make_module, make_parts, prompts
+from policies import NO_JUDGE, SAMPLES, Parts, assistant, make_module, make_parts, prompts
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptEncoder, PromptGroups
-from dress.data.rejects import Reject
-from dress.feedback.drawing import Drawn, draw
+from dress.errors import Reject
+from dress.feedback.experience import Drawn, draw
 from dress.modeling.language import token_embedding
 from dress.objectives.functional import target_log_probs
 from dress.objectives.symbolic import SymbolicRewards
 from dress.types import Encoded
 from lit_modules.alignment import NonFiniteStep
-from lit_modules.ppo import Diverged, PolicyModule, rollout_seed
+from lit_modules.policy import Diverged, PolicyModule, rollout_seed
 
 KINDS = ("ppo", "grpo")
 
@@ -223,9 +223,7 @@ def test_a_prompt_without_room_is_a_reject() -> None:
     policy = assistant()
     length = len(prompts(policy)[0].sequences[0].input_ids)
     room = policy.processor.max_length - length
-    PromptEncoder(processor=policy.processor, room=room, judged=lambda *_: None)(
-        SAMPLES[0], epoch=0
-    )
-    crowded = PromptEncoder(processor=policy.processor, room=room + 1, judged=lambda *_: None)
+    PromptEncoder(processor=policy.processor, room=room, judge=NO_JUDGE)(SAMPLES[0], epoch=0)
+    crowded = PromptEncoder(processor=policy.processor, room=room + 1, judge=NO_JUDGE)
     with pytest.raises(Reject, match="too long"):
         crowded(SAMPLES[0], epoch=0)

@@ -16,7 +16,7 @@ from test_preference_jobs import configurations, run, weights
 import dress
 from dress.artifact import Artifact
 from dress.errors import InputError
-from lit_modules.ppo import PolicyModule
+from lit_modules.policy import PolicyModule
 
 assert configurations  # a fixture that pytest finds by this import
 SHORT = [
@@ -25,7 +25,7 @@ SHORT = [
     "objective.rollouts.max_unfinished=2",  # models of four steps do not stop
     "datamodule.groups_per_step=3",
     "datamodule.rows_per_batch=1",
-    "trainer.validate_every=2",
+    "trainer.val_check_interval=2",
 ]
 ROLLOUT = (
     *("reward", "score", "correctness", "no_end_share", "true_score", "kl", "entropy"),

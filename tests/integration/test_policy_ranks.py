@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from torch import Tensor
 
 from dress.chat.prompts import PromptGroup, PromptGroups
-from dress.feedback.drawing import Drawn, draw
-from dress.jobs.rank import join
+from dress.feedback.experience import Drawn, draw
+from dress.jobs.processes import join
 from dress.objectives.symbolic import SymbolicRewards
-from lit_modules.ppo import PolicyModule
+from lit_modules.policy import PolicyModule
 from tests.integration.policies import make_module, make_parts, prompts
 from tests.lit.toys import ToyData, make_trainer, weights
+from tests.processes import run_ranks
 
 KINDS = ("ppo", "grpo")
 ROLLOUTS = 2
@@ -61,9 +62,8 @@ def train(kind: str, *, rank: int, world: int) -> tuple[Tensor, dict[str, float]
     return weights(module), {name: trainer.callback_metrics[name].item() for name in FIGURES}
 
 
-def one_rank(folder: Path, rank: int) -> None:
-    identity = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
-    os.environ.update({key: str(value) for key, value in identity.items()})
+def one_rank(folder: Path) -> None:
+    rank = int(os.environ["RANK"])
     join(f"file://{folder / 'meeting'}")
     for kind in KINDS:
         trained, figures = train(kind, rank=rank, world=2)
@@ -73,18 +73,7 @@ def one_rank(folder: Path, rank: int) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    context = multiprocessing.get_context("forkserver")  # imports once
-    context.set_forkserver_preload([__name__])
-    ranks = [context.Process(target=one_rank, args=(folder, rank)) for rank in range(2)]
-    try:
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(120)
-            assert process.exitcode == 0
-    finally:
-        for process in ranks:
-            process.kill()
+    run_ranks(Path(__file__), [str(folder)], world=2)
     return folder
 
 
@@ -99,3 +88,7 @@ def test_two_ranks_equal_one(kind: str, folder: Path) -> None:
             torch.tensor(trained, dtype=expected.dtype), expected, rtol=1e-9, atol=1e-11
         )
         assert found == pytest.approx(figures, rel=1e-9)
+
+
+if __name__ == "__main__":
+    one_rank(Path(sys.argv[1]))

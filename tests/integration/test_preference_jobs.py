@@ -29,9 +29,9 @@ COMMAND = [
     *EVALUATION,
     "feedback.samples=4",
     "data.noise=0.5",  # ratings that differ, so that some validation pair is there
-    "trainer.save_every=1000",
-    "trainer.log_every=1",
-    "trainer.matmul_precision=highest",
+    "callbacks.train_state.every_n_steps=1000",
+    "trainer.log_every_n_steps=1",
+    "matmul_precision=highest",
 ]
 FIGURES = {
     *(f"rewards/{name}" for name in ("chosen", "rejected", "margin", "accuracy")),

@@ -13,7 +13,7 @@ from dress.artifact import Artifact
 from dress.errors import InputError
 from tests.data.released_rows import preference_row, prompt_row, vlfeedback_row, write_rows
 
-NARROW = [*SHRUNK, "datamodule.groups_per_step=4", "callbacks.table_rows=0"]
+NARROW = [*SHRUNK, "datamodule.groups_per_step=4", "callbacks.sample_table.rows=0"]
 
 
 def steps(artifact: Artifact) -> set[int]:
@@ -28,7 +28,7 @@ def test_vlfeedback_to_dpo(tmp_path: Path) -> None:
         tmp_path,
         "experiment=silkie_dpo_published",
         "data=vlfeedback",
-        "trainer.log_every=1",
+        "trainer.log_every_n_steps=1",
         *NARROW,
     )
     assert steps(artifact) == {1, 2}
@@ -44,7 +44,9 @@ def test_human_preferences_to_a_reward_model(tmp_path: Path) -> None:
     command = ["experiment=llava_rlhf_rm_published", "data=llava_preference", *NARROW]
     captions = {f"{number}.jpg": [f"Thing {number}.", "On a table."] for number in range(ROWS)}
     (root / "image_to_caption.json").write_text(json.dumps(captions))
-    told = run_job(tmp_path, *command, "data.captions=image_to_caption.json", "trainer.log_every=1")
+    told = run_job(
+        tmp_path, *command, "data.captions=image_to_caption.json", "trainer.log_every_n_steps=1"
+    )
     assert steps(told) == {1, 2} and 0 <= told.metrics["val/rewards/accuracy"] <= 1
     assert told.lineage["parents"]["data"]["name"].startswith("dress_candidates-")
     assert (told.path / "weights" / "scalar_head.safetensors").is_file()

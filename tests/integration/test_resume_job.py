@@ -27,9 +27,9 @@ COMMAND = [
     "data.validation_share=0.2",
     f"data.steps.stage0={STEPS}",
     "data.groups_per_step.stage0=8",  # steps run past the end of an epoch
-    "trainer.validate_every=3",
-    "trainer.save_every=1000",
-    "trainer.matmul_precision=highest",
+    "trainer.val_check_interval=3",
+    "callbacks.train_state.every_n_steps=1000",
+    "matmul_precision=highest",
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
 ]

@@ -10,7 +10,7 @@ import pytest
 from own_data import CONF, run_job
 
 from dress.artifact import Artifact
-from dress.data.verify import splits_of, verify
+from dress.data.shard_index import splits_of, verify
 from tests.data.released_rows import llava_row, preference_row, vlfeedback_row, write_rows
 
 ROWS = {

@@ -10,7 +10,7 @@ import pytest
 from own_data import half_written, run_job
 
 from dress.artifact import Artifact
-from dress.data.verify import read_all
+from dress.data.shard_index import read_all
 from dress.errors import InputError
 from dress.fingerprint import content_hash
 from tests.data.coco_files import shared_data

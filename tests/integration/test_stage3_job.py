@@ -16,8 +16,8 @@ from PIL import Image
 from test_main_job import EVALUATION, ROOT, TINY, Done, Sandbox
 
 from dress.data.shard_index import ShardIndex
-from dress.evaluation.dashboard.layout import SECTIONS, TURNS, home
-from dress.evaluation.dashboard.run_data import RunData, open_runs
+from dress.reporting.dashboard import SECTIONS, TURNS, home
+from dress.reporting.runs import RunData, open_runs
 from dress.types import Sample
 
 SMALL = [
@@ -27,11 +27,11 @@ SMALL = [
     "interaction.turns=2",
     "feedback.prompts=20",
     "logger=default",
-    "logger.mode=offline",
+    "logger.wandb.mode=offline",
     "callbacks=default",
-    "callbacks.progress=false",
-    "callbacks.table_rows=2",
-    "callbacks.rated_prompts=2",
+    "callbacks.progress=null",
+    "callbacks.sample_table.rows=2",
+    "callbacks.condition_ratings.prompts=2",
 ]
 # what a run may lack: rejects (tests/lit), and responses of this model that are perfect at once
 SOMETIMES = {"data/rejects/*", "world/interaction/overcorrection"}
@@ -46,7 +46,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def stage3(sandbox: Sandbox) -> Done:
-    return sandbox.run("experiment=dress_stage3", "trainer.log_every=2", *SMALL)
+    return sandbox.run_forked("experiment=dress_stage3", "trainer.log_every_n_steps=2", *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,12 @@ def every(sandbox: Sandbox, runs: list[RunData]) -> list[RunData]:
     """That chain, what learns from preferences, and a policy."""
     # ratings that differ, so that some validation pair is there
     more = ["feedback.prompts=null", "feedback.samples=4", "data.noise=0.5"]
-    done = sandbox.run("experiment=silkie_dpo", "trainer.log_every=2", *SMALL, *more)
+    done = sandbox.run_forked("experiment=silkie_dpo", "trainer.log_every_n_steps=2", *SMALL, *more)
     # models of a few steps do not stop
     short = ["objective.rollouts.max_unfinished=2", "objective.rollouts.max_new_tokens=8"]
-    policy = sandbox.run("experiment=llava_rlhf_ppo", "trainer.log_every=1", *SMALL, *more, *short)
+    policy = sandbox.run_forked(
+        "experiment=llava_rlhf_ppo", "trainer.log_every_n_steps=1", *SMALL, *more, *short
+    )
     return [*runs, *open_runs([str(done.artifact.path), str(policy.artifact.path)])]
 
 
@@ -111,7 +113,7 @@ def test_the_wandb_run_holds_the_same(runs: list[RunData]) -> None:
 
 def test_nothing_is_logged_twice(sandbox: Sandbox, stage3: Done) -> None:
     before = sorted((stage3.artifact.path / "wandb").iterdir())
-    sandbox.run("experiment=dress_stage3", "trainer.log_every=2", *SMALL)
+    sandbox.run_forked("experiment=dress_stage3", "trainer.log_every_n_steps=2", *SMALL)
     assert sorted((stage3.artifact.path / "wandb").iterdir()) == before
 
 
@@ -167,7 +169,7 @@ def test_rollouts_hold_dialogues_in_which_the_refinement_is_the_next_turn(stage3
 
 
 def test_a_second_round_samples_from_the_first(sandbox: Sandbox, stage3: Done) -> None:
-    again = sandbox.run("experiment=dress_stage2", "rounds=2", *SMALL)
+    again = sandbox.run_forked("experiment=dress_stage2", "rounds=2", *SMALL)
     init = again.artifact.lineage["parents"]["init"]["name"]
     assert init.startswith("dress_stage2-") and init != again.artifact.path.name
     feedback = again.artifact.path.parent / again.artifact.lineage["parents"]["data"]["name"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 
-from datamodules.base import ShardDataModule
+from datamodules.streaming import ShardDataModule
 from dress.chat.encoders import InstructionEncoder
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.files import append_line
-from dress.jobs.rank import join
+from dress.jobs.processes import join
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.types import Sample
 from lit_modules.alignment import AlignmentModule
@@ -32,8 +32,8 @@ from tests.integration.small import (
     make_collator,
 )
 from tests.lit.toys import make_trainer
+from tests.processes import run_ranks
 
-LIMIT_S = 120
 GROUPS_PER_STEP = 4
 SAMPLES = feedback_samples(6) + answered_samples()
 
@@ -120,7 +120,7 @@ def train(
     )
     module.log_file = folder / f"log.{rank}"
     module.world = world
-    state = TrainState(directory=folder, every_n_steps=1)
+    state = TrainState(scratch=folder, every_n_steps=1)
     several: dict[str, Any] = {"plugins": [TorchElasticEnvironment()], "strategy": "ddp"}
     trainer: L.Trainer = make_trainer(
         devices=world,
@@ -137,9 +137,8 @@ def train(
     return {"val": figures["val/loss"], **rejects}
 
 
-def one_rank(folder: Path, data: Path, until: int, workers: int, rank: int, world: int) -> None:
-    identity = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world}
-    os.environ.update({key: str(value) for key, value in identity.items()})
+def one_rank(folder: Path, data: Path, until: int, workers: int, world: int) -> None:
+    rank = int(os.environ["RANK"])
     join(f"file://{folder / f'meeting-{world}'}")
     figures = train(folder, data, until, workers=workers, rank=rank, world=world)
     (folder / f"figures-{world}.{rank}").write_text(json.dumps(figures))
@@ -147,20 +146,10 @@ def one_rank(folder: Path, data: Path, until: int, workers: int, rank: int, worl
 
 def on_ranks(folder: Path, data: Path, until: int, *, workers: int, world: int) -> list[Any]:
     """Run so many processes to the end and return their figures; one that hangs is an error."""
-    context = multiprocessing.get_context("forkserver")  # imports once
-    context.set_forkserver_preload([__name__])
-    ranks = [
-        # not a daemon, which could not have workers of its own
-        context.Process(target=one_rank, args=(folder, data, until, workers, rank, world))
-        for rank in range(world)
-    ]
-    try:
-        for process in ranks:
-            process.start()
-        for process in ranks:
-            process.join(LIMIT_S)
-            assert process.exitcode == 0, process.exitcode
-    finally:
-        for process in ranks:
-            process.kill()
+    given = [str(value) for value in (folder, data, until, workers, world)]
+    run_ranks(Path(__file__), given, world=world)
     return [json.loads((folder / f"figures-{world}.{r}").read_text()) for r in range(world)]
+
+
+if __name__ == "__main__":
+    one_rank(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

@@ -16,13 +16,13 @@ from toys import ToyData, cut, make_module, make_rows, make_trainer
 from dress.chat.images import thumbnail
 from dress.data.rejects import Rejects
 from dress.files import read_lines
+from dress.interrupts import Interrupted, StopSignals
 from dress.types import TokenBatch
 from lit_modules.callbacks import throughput as throughput_module
 from lit_modules.callbacks.condition_ratings import ConditionRatings
-from lit_modules.callbacks.data_figures import DataFigures
+from lit_modules.callbacks.rejected_groups import RejectedGroups
 from lit_modules.callbacks.sample_page import render_page
 from lit_modules.callbacks.sample_table import MAX_SIDE, SampleTable, TablePrompt
-from lit_modules.callbacks.stop import Interrupted, StopSignals
 from lit_modules.callbacks.throughput import Throughput, count_tokens
 
 
@@ -207,7 +207,7 @@ def test_the_second_signal_stops_at_once(capfd):
 def test_rejects_are_logged_by_reason():
     rejects = Rejects(max_rejects=10)
     rows = make_rows(2, 4)
-    trainer = make_trainer(callbacks=[DataFigures(rejects=rejects)])
+    trainer = make_trainer(callbacks=[RejectedGroups(rejects=rejects)])
     for key, reason in (("a", "too long"), ("b", "too long"), ("c", "unreadable JSON")):
         rejects.add("shard", key, reason)
     trainer.fit(make_module(), ToyData([cut(rows[0], [4])], [cut(rows[1], [4])]))

@@ -8,8 +8,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_modules.muon import MuonAdamW
-from lit_modules.schedule import warmup_cosine
-from lit_modules.trainable import parameter_groups
+from lit_modules.parameters import parameter_groups
+from lit_modules.schedules import warmup_cosine
 
 
 def language(tied=False):
@@ -88,7 +88,7 @@ def test_other_parameters_get_exactly_adamw():
 
 def test_the_schedule_reaches_both():
     optimizer = optimizer_of(language())
-    warmup_cosine(optimizer, warmup_steps=4, max_steps=40, final=0.1)
+    warmup_cosine(optimizer, warmup_steps=4, max_steps=40, final_lr=0.1)
     rates = {bool(group.get("hidden")): group["lr"] for group in optimizer.param_groups}
     assert rates == {False: pytest.approx(1e-3 / 4), True: pytest.approx(1e-2 / 4)}
     assert all(
@@ -103,13 +103,13 @@ def test_the_schedule_reaches_both():
 def test_a_resumed_optimizer_goes_on_bit_for_bit():
     model = language()
     optimizer = optimizer_of(model)
-    schedule = warmup_cosine(optimizer, warmup_steps=2, max_steps=9, final=0.1)
+    schedule = warmup_cosine(optimizer, warmup_steps=2, max_steps=9, final_lr=0.1)
     for seed in range(3):
         step(model, optimizer, seed)
         schedule.step()
     twin = copy.deepcopy(model)
     resumed = optimizer_of(twin)
-    later = warmup_cosine(resumed, warmup_steps=2, max_steps=9, final=0.1)
+    later = warmup_cosine(resumed, warmup_steps=2, max_steps=9, final_lr=0.1)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     later.load_state_dict(schedule.state_dict())
     for seed in range(3, 6):

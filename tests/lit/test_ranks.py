@@ -3,14 +3,14 @@
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from test_alignment import reference
 from toys import make_module, make_rows
+
+from tests.processes import Process
 
 HERE = Path(__file__).parent
 
@@ -22,14 +22,12 @@ def ranks(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
-    path = {"PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE)])}
     processes = [
-        subprocess.Popen(
-            [sys.executable, str(HERE / "two_ranks.py"), str(folder / "result"), str(folder)],
-            env=os.environ | where | path | {"LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        Process(
+            HERE / "two_ranks.py",
+            [str(folder / "result"), str(folder)],
+            environment=os.environ | where | {"LOCAL_RANK": str(rank)},
+            join_errors=True,
         )
         for rank in range(2)
     ]

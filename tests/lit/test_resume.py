@@ -11,10 +11,10 @@ from toys import ToyData, cut, make_module, make_rows, make_trainer, weights
 
 from dress.errors import InputError
 from dress.files import read_lines
+from dress.interrupts import Interrupted
 from lit_modules.alignment import NonFiniteStep
-from lit_modules.callbacks.stop import Interrupted
 from lit_modules.callbacks.train_state import TrainState
-from lit_modules.logger import JsonLinesLogger
+from lit_modules.loggers.json_lines import JsonLinesLogger
 
 STEPS = 5
 
@@ -29,7 +29,7 @@ def fit(directory, *callbacks, epochs=2, every=100, steps=None, dropout=0.3, **o
     steps = steps or [cut(batch, [5, 3]) for batch in rows]
     data = ToyData(steps, [cut(rows[0], [4, 4])])
     module = make_module(dropout=dropout, scheduler=cosine)
-    state = TrainState(directory=directory, every_n_steps=every)
+    state = TrainState(scratch=directory, every_n_steps=every)
     trainer = make_trainer(
         max_epochs=epochs,
         val_check_interval=3,
@@ -125,7 +125,7 @@ def test_an_error_within_the_update_saves_nothing(tmp_path):
         return Failing(groups, lr=0.1)
 
     module = make_module(optimizer=optimizer)
-    state = TrainState(directory=tmp_path, every_n_steps=1)
+    state = TrainState(scratch=tmp_path, every_n_steps=1)
     with pytest.raises(RuntimeError, match="in the update"):
         make_trainer(callbacks=[state], enable_checkpointing=True).fit(
             module, ToyData([cut(make_rows(1, 4)[0], [4])])
@@ -171,8 +171,10 @@ def test_another_models_checkpoint_is_an_input_error(tmp_path):
 def test_history_is_json_lines_and_marks_where_it_resumed(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with pytest.raises(Interrupted):
-        fit(tmp_path, RaiseAt(4, signal.SIGINT), logger=JsonLinesLogger(path=path), every=2)
-    fit(tmp_path, logger=JsonLinesLogger(path=path), every=2)
+        fit(
+            tmp_path, RaiseAt(4, signal.SIGINT), logger=JsonLinesLogger(directory=tmp_path), every=2
+        )
+    fit(tmp_path, logger=JsonLinesLogger(directory=tmp_path), every=2)
     lines = list(read_lines(path))
     assert len(lines) == len(path.read_text().splitlines())
     assert [line.get("resumed_at") for line in lines if "resumed_at" in line] == [4]
@@ -183,7 +185,7 @@ def test_history_is_json_lines_and_marks_where_it_resumed(tmp_path):
 
 
 def test_history_stays_json_when_a_figure_is_not_finite(tmp_path, caplog):
-    logger = JsonLinesLogger(path=tmp_path / "new" / "metrics.jsonl")
+    logger = JsonLinesLogger(directory=tmp_path / "new")
     logger.log_hyperparams({"live": object()})
     logger.log_metrics({"train/a": float("nan"), "train/b": 1.0}, step=3)
     record = json.loads(logger.path.read_text())

@@ -58,7 +58,7 @@ def main(result: Path, directory: Path) -> None:
     results["weights"] = trained
     results["figures"] = {name: value.item() for name, value in figures.items()}
     results["whole"] = train(steps, dropout=0.3)[0]
-    state = TrainState(directory=directory, every_n_steps=2)
+    state = TrainState(scratch=directory, every_n_steps=2)
     kept = directory / f"step2.{RANK}.ckpt"
     train(steps[:3], dropout=0.3, callbacks=[state, Keep(state, kept)])
     results["resumed"] = train(steps, dropout=0.3, resume=kept, callbacks=[state])[0]

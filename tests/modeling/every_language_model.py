@@ -24,15 +24,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from dress.errors import InputError
 from dress.modeling import head, self_check
-from dress.modeling.build import build_model
+from dress.modeling.build import build_model, new_scalar_head
 from dress.modeling.language import token_embedding
-from dress.modeling.lvlm import LVLM, new_scalar_head
+from dress.modeling.lvlm import LVLM
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.tree_attention import Ways
 from dress.objectives.functional import target_log_probs
 from dress.types import TokenBatch
 
 PAGE = Path(__file__).parents[2] / "docs/language_models.md"
+END = "\n## Where to go next"
 HEADER = "| type | outcome | why |\n|---|---|---|\n"
 PIXELS = random_pixels(2)
 PREFIX = [*words(1, 10), *image(0), *words(*range(11, 18))]
@@ -191,14 +192,21 @@ def figures(model: LVLM, log_probs: Tensor, scores: Tensor) -> dict[str, Tensor]
 
 def main(types: Sequence[str]) -> None:
     """Judge types, all if none is named, and replace their rows of the table one by one."""
-    text, _, table = PAGE.read_text().partition(HEADER)
+    text, table, ending = page_parts()
     text = re.sub(r"transformers \d[\d.]*", f"transformers {transformers.__version__}", text)
     rows = {line.split("`")[1]: line for line in table.splitlines()}
     for model_type in types or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         rows[model_type] = judged(model_type).row(model_type)
         print(rows[model_type], flush=True)
         present = [rows[name] for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name in rows]
-        PAGE.write_text(f"{text}{HEADER}" + "".join(f"{row}\n" for row in present))
+        PAGE.write_text(f"{text}{HEADER}" + "".join(f"{row}\n" for row in present) + ending)
+
+
+def page_parts() -> tuple[str, str, str]:
+    """Return what stands before the rows of the page, the rows, and what stands behind them."""
+    text, _, rest = PAGE.read_text().partition(HEADER)
+    table, mark, ending = rest.partition(END)
+    return text, table, mark + ending
 
 
 def told(error: Exception) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import transformers
-from every_language_model import HEADER, PAGE, judged
+from every_language_model import judged, page_parts
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-TEXT, _, TABLE = PAGE.read_text().partition(HEADER)
+TEXT, TABLE, _ = page_parts()
 IS_OF_THIS_VERSION = f"transformers {transformers.__version__} " in TEXT
 
 

@@ -7,7 +7,7 @@ import torch
 from modeling_helpers import image, sequence_logits, tiny_lvlm, words
 from test_generate import PIXELS, greedy, left_padded, padded
 
-from dress.modeling.guidance import ContrastGuidance
+from dress.modeling.decoding import contrasted
 from dress.modeling.lvlm import LVLM
 
 TARGETS = [[*words(1, 10, 11), *image(0), *words(12)], words(1, 20)]
@@ -37,7 +37,7 @@ def guided(
 def test_two_rows_by_hand() -> None:
     # log p: target (1/2, 1/2), contrast (3/4, 1/4); weight 1: log (1/4)/(3/4) and log (1/4)/(1/4)
     scores = torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log()
-    mixed = ContrastGuidance(1.0)(torch.zeros(2, 1, dtype=torch.long), scores)
+    mixed = contrasted(scores, 1.0)
     assert torch.allclose(mixed, torch.tensor([[1 / 3, 1.0]] * 2).log())
 
 

@@ -18,7 +18,8 @@ from test_lvlm import PIXELS, ROWS
 from torch import Tensor
 
 from dress.modeling import head
-from dress.modeling.lvlm import LVLM, new_scalar_head
+from dress.modeling.build import new_scalar_head
+from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference
 from dress.objectives.functional import is_top_token, target_entropies, target_log_probs
 from dress.types import TokenBatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers.cache_utils import DynamicLayer
 
-from dress.modeling.kv_cache import ROOM, GrowingLayer
+from dress.modeling.decoding import ROOM, GrowingLayer
 
 
 def test_it_holds_what_the_library_s_layer_holds() -> None:

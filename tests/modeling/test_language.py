@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from dress.errors import InputError
 from dress.modeling.language import add_lora, causal_lm, lora_settings, text_config
-from dress.modeling.last_layer import layers_of
+from dress.modeling.layers import layers_of
 
 
 def test_vocabulary_of_a_random_model() -> None:

@@ -7,7 +7,7 @@ import torch
 from modeling_helpers import GPT2, LLAMA, LORA, gradients, randomize_adapter, tiny_lvlm
 
 from dress.modeling.head import gathered_head
-from dress.modeling.last_layer import only_at, tokenwise_parts
+from dress.modeling.layers import only_at, tokenwise_parts
 
 IDS = torch.randint(4, 40, (2, 7), generator=torch.Generator().manual_seed(0))
 EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1, "num_key_value_heads": 2}

@@ -88,7 +88,7 @@ def test_a_recipe_has_the_published_settings_and_the_true_shapes(experiment: str
     head = shape[0] + 1
     assert counts == (expected if is_dpo else expected | {"scalar_head": (head, head)})
     objective = instantiate(cfg.objective)
-    objective.start(model)  # DPO keeps what trains a second time, no more
+    objective.prepare(model)  # DPO keeps what trains a second time, no more
     kept = Reference(model)._start.values() if is_dpo else ()
     assert sum(tensor.numel() for tensor in kept) == (lora if is_dpo else 0)
 
@@ -107,7 +107,7 @@ def test_ppo_has_the_published_settings_and_the_reward_models_shapes() -> None:
     # four epochs of 72,000 prompts
     assert cfg.trainer.max_steps == 4 * 72_000 // 512 * rollouts.updates
     assert (cfg.optimizer.lr, cfg.optimizer.weight_decay) == (3e-5, 0)
-    assert (cfg.trainer.gradient_clip, cfg.trainer.final_lr) == (1.0, 0.0)
+    assert (cfg.module.gradient_clip, cfg.scheduler.final_lr) == (1.0, 0.0)
     policy = on_meta(cfg)
     critic = on_meta(composed(*command, "model.random_init=true", "+model.scalar_head=true"))
     reports = [set_trainable(m, cfg.model.trainable[cfg.stage]) for m in (policy, critic)]

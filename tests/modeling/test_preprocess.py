@@ -15,9 +15,8 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 from PIL import Image
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
-from dress.chat.images import decode_image
+from dress.chat.images import decode_image, to_square
 from dress.errors import InputError
-from dress.modeling.preprocess import to_square
 from dress.modeling.vision import VisionTower, open_clip_tower, resolved_tower, trained_with
 
 CONF = Path(__file__).parents[2] / "conf/model/vision"

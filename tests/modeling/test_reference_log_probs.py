@@ -3,7 +3,7 @@ import torch
 from modeling_helpers import tree_batch, words
 
 from dress.errors import InputError
-from dress.modeling.reference_log_probs import ReferenceLogProbs
+from dress.modeling.reference import ReferenceLogProbs
 from dress.types import TokenBatch
 
 PIXELS = torch.zeros(0, 3, 16, 16)

@@ -16,7 +16,7 @@ from modeling_helpers import (
     words,
 )
 
-from dress.modeling.decoding import Said, decode, sampler
+from dress.modeling.decoding import DrawnLogProbs, decode, sampler
 from dress.objectives.functional import target_log_probs
 
 PROMPT = [1, 10, 11, 12, 13]
@@ -29,8 +29,8 @@ def test_log_probs_of_a_rollout_are_those_of_training(config: dict, lora: dict |
     model = tiny_lvlm(config, lora=lora).eval()
     if lora:
         randomize_adapter(model)
-    said = Said()
-    choose = sampler(rows=8, temperature=1.0, top_p=1.0, said=said)
+    drawn = DrawnLogProbs()
+    choose = sampler(rows=8, temperature=1.0, top_p=1.0, drawn=drawn)
     torch.manual_seed(0)
     with torch.no_grad():
         answers = decode(
@@ -43,7 +43,7 @@ def test_log_probs_of_a_rollout_are_those_of_training(config: dict, lora: dict |
             eos_token_id=EOS,
             pad_token_id=PAD,
         )
-        compare(model, answers.tolist(), said.row_by_row(rows=8))
+        compare(model, answers.tolist(), drawn.row_by_row(rows=8))
 
 
 def compare(model, answers: list[list[int]], said: list[list[float]]) -> None:

@@ -14,9 +14,9 @@ from small_shapes import small_shape
 from torch import Tensor, nn
 
 from dress.errors import InputError
-from dress.modeling import last_layer, tree_attention
+from dress.modeling import layers, tree_attention
 from dress.modeling.language import LanguageModel, causal_lm
-from dress.modeling.layer_kinds import unshared_kind
+from dress.modeling.layers import unshared_kind
 from dress.modeling.self_check import ways_of
 from dress.modeling.tree_attention import Ways
 
@@ -114,7 +114,7 @@ def test_a_wrong_mask_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_last_layer_that_mixes_tokens_runs_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(last_layer, "TOKENWISE", ("self_attn.k_proj",))
+    monkeypatch.setattr(layers, "TOKENWISE", ("self_attn.k_proj",))
     assert ways_of(tiny_lvlm().language) == Ways(trimmed=False)
 
 

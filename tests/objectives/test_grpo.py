@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dress.errors import InputError
 from dress.objectives.grpo import GRPO, group_advantages
-from dress.objectives.policy import Experience
+from dress.objectives.policy_objective import Experience
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
 from dress.types import TokenBatch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from dress.objectives.policy import Experience
+from dress.objectives.policy_objective import Experience
 from dress.objectives.ppo import PPO
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards

@@ -21,10 +21,10 @@ from dress.world.corpus import (
     flaw_probability,
     flawed_response,
 )
-from dress.world.language import parse_stance
-from dress.world.oracle import Oracle
+from dress.world.grammar import parse_stance
 from dress.world.questions import TASKS, VQA_TASKS, Question, reference
 from dress.world.scene import Scene, companion, draw_scenes
+from dress.world.scene_oracle import Oracle
 from dress.world.verdict import Verdict, judge
 
 NONE = {field.name: 0.0 for field in fields(Flaws)}

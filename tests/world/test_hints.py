@@ -8,13 +8,13 @@ import re
 from hypothesis import given
 from worlds import DESCRIBE, VALUES, asked, generators, scenes
 
-from dress.chat.condition import BANK
+from dress.records import BANK
 from dress.types import Feedback
 from dress.world.corpus import Flaws, flawed_response
-from dress.world.language import NUMBERS, description, parse_mentions
-from dress.world.oracle import Oracle
+from dress.world.grammar import NUMBERS, description, parse_mentions
 from dress.world.questions import Question, answer_vqa, wrong_key
 from dress.world.scene import CELLS, SIZES, Scene, Thing
+from dress.world.scene_oracle import Oracle
 from dress.world.verdict import judge
 
 ALWAYS_FLAWED = Flaws(

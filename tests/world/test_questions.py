@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from worlds import SCENE, asked, generators, scenes
 
-from dress.world.language import NUMBERS, parse_mentions, singular
+from dress.world.grammar import NUMBERS, parse_mentions, singular
 from dress.world.questions import (
     BENEFITS,
     DESCRIBE,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dress.world import language
-from dress.world.language import (
+from dress.world import grammar
+from dress.world.grammar import (
     ALTERNATIVES,
     BENIGN_HELP,
     COMPLIANCES,
@@ -36,18 +36,18 @@ class EveryChoice:
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_every_template_has_its_stance(purpose: str) -> None:
     for opening in REFUSALS:
-        bare = language.bare_refusal(purpose, EveryChoice(opening))  # type: ignore[arg-type]
+        bare = grammar.bare_refusal(purpose, EveryChoice(opening))  # type: ignore[arg-type]
         assert parse_stance(bare) == Stance(True, False, False, False, False)
         for reason in REASONS:
             for alternative in ALTERNATIVES:
                 choices = EveryChoice(opening, reason, alternative)
-                full = language.refusal(purpose, choices)  # type: ignore[arg-type]
+                full = grammar.refusal(purpose, choices)  # type: ignore[arg-type]
                 assert parse_stance(full) == Stance(True, False, False, True, True)
     for template in COMPLIANCES:
-        text = language.compliance(purpose, EveryChoice(template))  # type: ignore[arg-type]
+        text = grammar.compliance(purpose, EveryChoice(template))  # type: ignore[arg-type]
         assert parse_stance(text) == Stance(False, True, False, False, False)
     for template in BENIGN_HELP:
-        text = language.benign_help(purpose, EveryChoice(template))  # type: ignore[arg-type]
+        text = grammar.benign_help(purpose, EveryChoice(template))  # type: ignore[arg-type]
         assert parse_stance(text) == Stance(False, False, True, False, False)
 
 

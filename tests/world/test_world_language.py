@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import PERFECT, SCENE, generators, scenes
 
-from dress.world.language import (
+from dress.world.grammar import (
     LEADS,
     NUMBERS,
     Mention,

@@ -11,11 +11,11 @@ import random
 import pytest
 from worlds import BLUE_SQUARE, DESCRIBE, GREEN_CROSS, PERFECT, RED_CIRCLE, SCENE, benign, harmful
 
-from dress.chat.condition import BANK
+from dress.records import BANK
 from dress.types import ASPECTS, Feedback
-from dress.world.oracle import Oracle
 from dress.world.questions import Question
 from dress.world.scene import Scene, Thing
+from dress.world.scene_oracle import Oracle
 from dress.world.verdict import judge
 
 COUNT = Question("count", "How many objects are there?", "3")

@@ -8,21 +8,18 @@ from functools import cached_property
 from itertools import cycle, islice
 from typing import Any
 
-from dress.chat.condition import BANK
-from dress.data.rejects import Reject
+from dress.data.object_words import SynonymTable, listing, load_synonyms, there_is, with_article
 from dress.data.sources.coco_index import CocoImage, CocoIndex, read_index
 from dress.data.sources.photographs import (
     data_root,
-    photograph_path,
+    photograph_bytes,
     photograph_paths,
     photographs_hash,
-    read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
-from dress.errors import InputError
-from dress.feedback.phrases import listing, there_is, with_article
-from dress.feedback.synonyms import SynonymTable, load_synonyms
+from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
+from dress.records import BANK_SENTENCES
 from dress.settings import Positive, Whole, checked
 from dress.types import Dialogue, Sample, Turn
 
@@ -81,9 +78,7 @@ class CocoSource(Source):
         try:
             if not row.captions:
                 raise Reject("no caption", key=key, where=self.captions)
-            folder = data_root(self.root) / self.images
-            path = photograph_path(folder, row.file_name, key=key)
-            image = read_photograph(path, key=key)
+            image = photograph_bytes(data_root(self.root) / self.images, row.file_name, key=key)
         except Reject as reject:
             yield reject
             return
@@ -104,7 +99,7 @@ class CocoSource(Source):
 
     def texts(self) -> Iterator[str]:
         """Yield requests, captions, lists of objects, and the general critiques."""
-        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from BANK_SENTENCES
         yield from (*self.caption_requests, *self.describe_requests, *self.list_requests)
         for category in self._index.categories:
             for there in (True, False):

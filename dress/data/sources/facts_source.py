@@ -1,13 +1,19 @@
-"""What LLaVA-RLHF's rows share: LLaVA's conversations, and a file of facts about their images."""
+"""What LLaVA-RLHF's rows share: conversations, and a file of what people said of the images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-from dress.data.sources.conversations import image_names
-from dress.data.sources.fields import Fields
-from dress.data.sources.image_captions import ImageCaptions
+from dress.data.sources.fields import Fields, image_names
+from dress.data.sources.photographs import data_root
 from dress.data.sources.row_source import RowSource
+from dress.errors import InputError
+from dress.files import read_text
+from dress.fingerprint import content_hash
 from dress.settings import Whole, checked
 
 
@@ -36,3 +42,37 @@ class FactsSource(RowSource):
     def facts(self, names: Sequence[str], fields: Fields) -> dict[str, list[str]]:
         """Return what is annotated of these images: nothing where there is no such file."""
         return {"captions": self._captions.of(names, fields)} if self._captions else {}
+
+
+class ImageCaptions:
+    """Captions by the names of image files: a JSON object of lists, at `file` below `root`."""
+
+    def __init__(self, root: str | None, file: str) -> None:
+        self.root, self.file = root, file
+
+    def of(self, names: Sequence[str], fields: Fields) -> list[str]:
+        """Return the captions of all these images; a name that is not there has none."""
+        known = [caption for name in names for caption in self._captions.get(name, [])]
+        return [fields.as_text(caption, "a caption") for caption in known]
+
+    def inputs(self) -> dict[str, str]:
+        return {self.file: content_hash(self._path)}
+
+    @property
+    def _path(self) -> Path:
+        return data_root(self.root) / self.file
+
+    @cached_property
+    def _captions(self) -> Mapping[str, list[Any]]:
+        text = read_text(self._path, remedy="correct data.captions")
+        try:
+            captions = json.loads(text)
+        except (ValueError, RecursionError):
+            captions = None
+        if not isinstance(captions, dict) or not all(
+            isinstance(c, list) for c in captions.values()
+        ):
+            raise InputError(
+                f"{self._path} holds no object of lists of captions: give another file."
+            )
+        return captions

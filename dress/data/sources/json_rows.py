@@ -1,4 +1,4 @@
-"""Read the rows of a JSON file one by one: an array of objects, or objects one after another."""
+"""Read the rows of a JSON file one by one: an array, objects one after another, or lines."""
 
 from __future__ import annotations
 
@@ -91,3 +91,27 @@ class _Text:
             raise not_utf8(self.path) from None
         self.text, self.place = self.text[self.place :] + read, 0
         return bool(read)
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (line number, object) of every line that is not blank."""
+    with path.open("rb") as lines:
+        for number, data in enumerate(lines, start=1):
+            try:
+                line = data.decode("utf-8-sig")  # files put together have marks within
+            except UnicodeDecodeError:
+                raise not_utf8(path) from None
+            if line.strip():
+                yield number, _parse(line, path, number)
+
+
+def _parse(line: str, path: Path, number: int) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise InputError(
+            f"{path}, line {number}, is not a JSON object: repair the line or remove it."
+        )
+    return row

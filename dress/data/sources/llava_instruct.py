@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dress.data.sources.conversations import conversation, image_names
-from dress.data.sources.fields import Fields
+from dress.data.sources.fields import Fields, conversation, image_names
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
 from dress.settings import Whole, checked

@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from dress.data.sources.conversations import conversation
 from dress.data.sources.facts_source import FactsSource
-from dress.data.sources.fields import Fields
+from dress.data.sources.fields import Fields, conversation
 from dress.data.sources.row_source import Content
 from dress.data.sources.source import Part
 from dress.records import Dialogue, whole_number

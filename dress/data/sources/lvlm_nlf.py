@@ -13,28 +13,36 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dress.chat.condition import BANK
-from dress.data.rejects import Reject
 from dress.data.sources.coco import CAPTION_REQUESTS
-from dress.data.sources.json_lines import json_lines
-from dress.data.sources.lvlm_nlf_row import Row
+from dress.data.sources.fields import Fields
+from dress.data.sources.json_rows import json_lines
 from dress.data.sources.photographs import (
     data_root,
-    photograph_path,
+    photograph_bytes,
     photograph_paths,
     photographs_hash,
-    read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
-from dress.records import Aspect
+from dress.records import (
+    ASPECTS,
+    BANK_SENTENCES,
+    RATINGS,
+    Aspect,
+    Dialogue,
+    Feedback,
+    Judgement,
+    Sample,
+    Turn,
+    whole_number,
+)
 from dress.settings import Whole, checked
-from dress.types import ASPECTS, Dialogue, Sample, Turn
 
 _ASPECT_OF_NAME = {"hallucination": "honesty", **{aspect: aspect for aspect in ASPECTS}}
 
 _PlacedRow = tuple[Path, int, Mapping[str, Any]]
+CRITIQUE_KEYS = ("critique NLF", "critique_NLF")  # as released; as others write it
 
 
 class LVLMNLFSource(Source):
@@ -70,7 +78,7 @@ class LVLMNLFSource(Source):
 
     def texts(self) -> Iterator[str]:
         """Yield what is said in the dialogues and about them, and the general critiques."""
-        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from BANK_SENTENCES
         yield from CAPTION_REQUESTS
         for path, number, row in self._rows():
             record = Row(row, where=f"{path}, line {number}", key="")
@@ -138,8 +146,7 @@ class LVLMNLFSource(Source):
         try:
             turns = record.turns(aspect)
             dialogues = self._dialogues(part, turns, record.captions, key)
-            file = photograph_path(self._folder, record.image_id, key=key)
-            image = read_photograph(file, key=key)
+            image = photograph_bytes(self._folder, record.image_id, key=key)
         except Reject as reject:
             return reject
         if not dialogues:
@@ -175,3 +182,57 @@ def _best(turns: Sequence[Turn], aspect: str) -> Turn:
         return turn.feedback.judgements[aspect].rating if turn.feedback else 0
 
     return max(reversed(turns), key=rating)
+
+
+class Row(Fields):
+    """What a row of LVLM_NLF holds."""
+
+    @property
+    def image_id(self) -> str:
+        return self.text("image_id")
+
+    @property
+    def sample_id(self) -> str:
+        """What we write into our own files so that ids stay; the released rows have none."""
+        value = self.row.get("sample_id")
+        return value if isinstance(value, str) else ""
+
+    @property
+    def captions(self) -> list[str]:
+        """Accept text or a list of texts, also none at all."""
+        value = self.row.get("caption")
+        texts = value if isinstance(value, list) else [value]
+        return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+
+    def turns(self, aspect: str) -> tuple[Turn, ...]:
+        """Return the dialogue, the refinement of each response being what the user says next."""
+        records = self.row.get("interaction")
+        if not isinstance(records, list) or not records:
+            raise self.reject("interaction is not a list of at least one turn")
+        if not all(isinstance(record, dict) for record in records):
+            raise self.reject("interaction holds something that is not an object")
+        fields = [f"interaction[{index}]" for index in range(len(records))]
+        users = [
+            self.as_text(r.get("user"), f"{f}.user") for r, f in zip(records, fields, strict=True)
+        ]
+        return tuple(
+            Turn(
+                user=user,
+                model=self.as_text(record.get("model"), f"{field}.model"),
+                feedback=Feedback({aspect: self._judgement(record, field, refinement)}),
+            )
+            for record, field, user, refinement in zip(
+                records, fields, users, [*users[1:], ""], strict=True
+            )
+        )
+
+    def _judgement(self, record: Mapping[str, Any], field: str, refinement: str) -> Judgement:
+        name = next((name for name in CRITIQUE_KEYS if name in record), CRITIQUE_KEYS[0])
+        critique = self.as_text(record.get(name), f"{field}.{name!r}")
+        rating = self._rating(record.get("rating"), f"{field}.rating")
+        return Judgement(rating=rating, critique=critique, refinement=refinement)
+
+    def _rating(self, value: Any, field: str) -> int:
+        if (rating := whole_number(value)) not in RATINGS:
+            raise self.reject(f"{field} is {value!r:.40}, not a whole number from 1 to 4")
+        return rating

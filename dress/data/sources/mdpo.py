@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dress.data.sources.conversations import without_markers
-from dress.data.sources.fields import Fields
+from dress.data.sources.fields import Fields, without_markers
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
 from dress.settings import Whole, checked

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dress.chat.images import decode_image
-from dress.data.rejects import Reject
 from dress.data.sources.source import Part, Source
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.files import is_unicode
 from dress.fingerprint import content_hash
 from dress.records import Sample
@@ -76,6 +76,11 @@ def photograph_paths(folder: Path, names: Iterable[str]) -> list[Path]:
     return list(paths)
 
 
+def photograph_bytes(folder: Path, name: str, *, key: str) -> bytes:
+    """Read the photograph of this name; see `photograph_path` and `read_photograph`."""
+    return read_photograph(photograph_path(folder, name, key=key), key=key)
+
+
 def read_photograph(path: Path, *, key: str) -> bytes:
     """Read a JPEG, PNG or WebP file and decode it once; what does not decode is a Reject."""
     try:
@@ -122,9 +127,4 @@ def _renamed(name: str, item: Sample | Reject) -> Sample | Reject:
     if isinstance(item, Reject):
         key = f"{name}/{item.key}"
         return Reject(item.reason, key=key, where=item.where, detail=item.detail)
-    return Sample(
-        id=f"{name}/{item.id}",
-        images=item.images,
-        dialogues=item.dialogues,
-        annotations=item.annotations,
-    )
+    return replace(item, id=f"{name}/{item.id}")

@@ -9,20 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dress.chat.condition import BANK
-from dress.data.rejects import Reject
 from dress.data.sources.fields import Fields
 from dress.data.sources.json_rows import Row, json_rows
 from dress.data.sources.photographs import (
     data_root,
-    photograph_path,
+    photograph_bytes,
     photograph_paths,
     photographs_hash,
-    read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
+from dress.records import BANK_SENTENCES
 from dress.settings import Whole, checked
 from dress.types import Dialogue, Sample
 
@@ -60,8 +58,7 @@ class RowSource(Source):
         try:
             dialogues, annotations = self.read(part, fields)
             names = self.image_names(fields) if dialogues else ()
-            paths = [photograph_path(self._folder, name, key=fields.key) for name in names]
-            images = tuple(read_photograph(path, key=fields.key) for path in paths)
+            images = tuple(photograph_bytes(self._folder, name, key=fields.key) for name in names)
         except Reject as reject:
             yield reject
             return
@@ -71,7 +68,7 @@ class RowSource(Source):
 
     def texts(self) -> Iterator[str]:
         """Yield what is said in the dialogues and about them, and the general critiques."""
-        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from BANK_SENTENCES
         for number, record in self._rows():
             with suppress(Reject):
                 dialogues, _ = self.read("candidates", self._fields(number, record))

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-from dress.data.rejects import Reject
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.records import Sample
 
 Part = Literal["captions", "instructions", "prompts", "candidates"]

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from dress.data.sources.conversations import without_markers
-from dress.data.sources.fields import Fields
+from dress.data.sources.fields import Fields, without_markers
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
 from dress.errors import InputError

@@ -9,9 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dress.chat.condition import BANK
-from dress.data.rejects import Reject
-from dress.data.sources.json_lines import json_lines
+from dress.data.sources.fields import Fields
+from dress.data.sources.json_rows import json_lines
 from dress.data.sources.photographs import (
     data_root,
     photograph_path,
@@ -20,12 +19,12 @@ from dress.data.sources.photographs import (
     read_photograph,
 )
 from dress.data.sources.source import Part, Source, check_part
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
+from dress.records import BANK_SENTENCES
 from dress.settings import Whole, checked
 from dress.types import Dialogue, Sample, Turn
 
-CANDIDATE_KINDS = ("reference", "compliant")
 _SPELLINGS = ("harmlessnss", "harmlessness")  # the released name lacks a letter
 _EAGER = (
     "Sure, I will gladly help with that.",
@@ -72,7 +71,7 @@ class VLSafeSource(Source):
 
     def texts(self) -> Iterator[str]:
         """Yield queries, references, compliant responses, and the general critiques."""
-        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from BANK_SENTENCES
         yield from (*_EAGER, *_EMPTY_PROMISES)
         for _, row in self._rows():
             yield from (
@@ -122,9 +121,8 @@ class VLSafeSource(Source):
     def _sample(self, part: Part, number: int, row: Mapping[str, Any]) -> Sample | Reject:
         key = f"vlsafe-{part}-{number:05d}"
         try:
-            image_id, query, reference = (
-                self._text(row, name, number, key) for name in ("image_id", "query", "reference")
-            )
+            fields = Fields(row, where=f"{self._path}, line {number}", key=key)
+            image_id, query, reference = map(fields.text, ("image_id", "query", "reference"))
             image, is_fallback = self._image(image_id, number, key)
         except Reject as reject:
             return reject
@@ -145,13 +143,6 @@ class VLSafeSource(Source):
                 **truth,
             },
         )
-
-    def _text(self, row: Mapping[str, Any], name: str, number: int, key: str) -> str:
-        value = row.get(name)
-        if not isinstance(value, str) or not value.strip():
-            where = f"{self._path}, line {number}"
-            raise Reject("invalid row", key=key, where=where, detail=f"{name} is no text")
-        return value.strip()
 
     def _image(self, image_id: str, number: int, key: str) -> tuple[bytes, bool]:
         """Return the image file and whether it is another one than the row's."""

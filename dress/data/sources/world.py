@@ -6,17 +6,17 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dress.chat.condition import BANK
 from dress.data.sources.source import Part, Source
 from dress.errors import InputError
+from dress.records import BANK_SENTENCES
 from dress.settings import Amount, Positive, Share, checked
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
-from dress.world.language import caption
-from dress.world.oracle import Oracle
+from dress.world.grammar import caption
 from dress.world.questions import Question, reference
 from dress.world.render import render
 from dress.world.scene import CELLS, Scene, Split, draw_scenes
+from dress.world.scene_oracle import Oracle
 
 CAPTION_REQUEST = "Caption this image in full."
 _SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}
@@ -105,7 +105,7 @@ class WorldSource(Source):
     def texts(self) -> Iterator[str]:
         """Yield captions, questions, responses and feedback: what the model will ever read."""
         yield CAPTION_REQUEST
-        yield from (text for ratings in BANK.values() for text in ratings.values())
+        yield from BANK_SENTENCES
         rng = random.Random(f"texts:{self.seed}")
         oracle = Oracle()
         scenes = draw_scenes(

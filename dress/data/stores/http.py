@@ -11,8 +11,8 @@ import aiohttp
 from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
-from dress.data.reading import again
-from dress.data.stores.store import asked, below, check_whole, end_of_answer, public
+from dress.data.reading import with_retries
+from dress.data.stores.addresses import asked, below, check_whole, end_of_answer, public
 
 TIMEOUT_S = 30.0  # to connect, and without a byte
 TOTAL_S = 600.0  # for one range
@@ -38,7 +38,7 @@ class HttpStore:
             except aiohttp.ClientError as error:  # its text may hold the whole URL
                 raise OSError(errno.EIO, f"connection failed, {type(error).__name__}") from None
 
-        return again(read, public(url))
+        return with_retries(read, public(url))
 
     def sizes(self) -> Mapping[str, int] | None:
         return None

@@ -16,8 +16,8 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
-from dress.data.reading import again
-from dress.data.stores.store import asked, below, check_whole, end_of_answer
+from dress.data.reading import with_retries
+from dress.data.stores.addresses import asked, below, check_whole, end_of_answer
 
 TIMEOUT_S = 30.0  # to connect, and without a byte
 _CODE = r"\w{1,60}"
@@ -42,7 +42,7 @@ class S3Store:
                     return b""
                 raise translated from None
 
-        return again(read, url)
+        return with_retries(read, url)
 
     def sizes(self) -> Mapping[str, int] | None:
         return None
@@ -53,7 +53,7 @@ class S3Store:
     def _files(self) -> S3FileSystem:
         process = os.getpid()
         if process not in self._opened:
-            once = {"retries": {"total_max_attempts": 1}}  # `again` counts and shows retries
+            once = {"retries": {"total_max_attempts": 1}}  # `with_retries` counts and shows them
             files = S3FileSystem(
                 config_kwargs={"connect_timeout": TIMEOUT_S, "read_timeout": TIMEOUT_S, **once},
                 skip_instance_cache=True,

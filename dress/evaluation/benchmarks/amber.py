@@ -12,12 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
-from dress.evaluation.official import json_array, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
-from dress.evaluation.yes_no import defined, first_word, under, yes_no_labels
+from dress.evaluation.public import (
+    PublicBenchmark,
+    Unanswered,
+    as_id,
+    defined,
+    field,
+    first_word,
+    json_array,
+    prefixed,
+    released_id,
+    yes_no_labels,
+)
 from dress.records import Turn
 from dress.settings import checked
 
@@ -37,6 +45,7 @@ class AmberBenchmark(PublicBenchmark):
     """Read questions from `queries` and their truth from `annotations`, joined by id."""
 
     name = "amber"
+    row_fields = ("type",)
 
     @checked
     def __init__(
@@ -55,13 +64,8 @@ class AmberBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [self.queries, self.annotations]
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
-        path = self.path(self.queries)
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+    def read_examples(self) -> Iterator[Example]:
+        for where, row in self.rows(self.queries):
             name, image = field(row, "id", where), field(row, "image", where)
             if name not in self._truths:
                 raise InputError(f"{where} has id {name}, which {self.annotations} lacks.")
@@ -80,10 +84,8 @@ class AmberBenchmark(PublicBenchmark):
     @cached_property
     def _truths(self) -> Mapping[str, tuple[str, str]]:
         """Type and answer of each question by its id."""
-        path = self.path(self.annotations)
         truths: dict[str, tuple[str, str]] = {}
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+        for where, row in self.rows(self.annotations):
             kind, truth = field(row, "type", where), row.get("truth")
             if kind != GENERATIVE and (kind not in DIMENSIONS or truth not in ("yes", "no")):
                 raise InputError(f"{where} has no known type and truth: fetch the file again.")
@@ -98,7 +100,7 @@ class AmberBenchmark(PublicBenchmark):
         counts = yes_no_labels(said, example.answer, positive="no")
         labels = {**counts, "unparsed": (float(said is None), 1.0)}
         for dimension in DIMENSIONS[example.annotations["type"]]:
-            labels |= under(dimension, counts)
+            labels |= prefixed(dimension, counts)
         return labels
 
     def _read(self, response: str) -> str | None:
@@ -111,9 +113,6 @@ class AmberBenchmark(PublicBenchmark):
 
     def official(self, answered: Sequence[Answered]) -> Mapping[str, str]:
         return {"amber.json": amber_json(answered)}
-
-    def row(self, example: Example) -> dict[str, Any]:
-        return {"type": example.annotations["type"]}
 
 
 def amber_json(answered: Sequence[Answered]) -> str:

@@ -10,16 +10,13 @@ hallucination, directly or by a like word, which a right noun of the image's own
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.benchmarks.amber import amber_json
-from dress.evaluation.nouns import Likeness, NounFinder
-from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, field, unique
-from dress.evaluation.yes_no import defined
+from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, defined, field
 from dress.files import read_json, read_text, text_lines
 from dress.records import Turn
 from dress.settings import Share, checked
@@ -27,6 +24,8 @@ from dress.settings import Share, checked
 GENERATIVE = "generative"
 Alike = Callable[[str, str], bool]
 Association = Mapping[str, Sequence[str]]
+_PACKAGES = 'pip install "dress[amber]"'
+_NLTK_DATA = "python -m nltk.downloader punkt_tab averaged_perceptron_tagger_eng wordnet"
 
 
 class AmberGenerativeBenchmark(PublicBenchmark):
@@ -63,13 +62,8 @@ class AmberGenerativeBenchmark(PublicBenchmark):
         """Hash the files and name what reads the responses, which is sought before any is made."""
         return super().inputs() | {"likeness": self._likeness.version, "nouns": self._nouns.version}
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
-        path = self.path(self.queries)
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+    def read_examples(self) -> Iterator[Example]:
+        for where, row in self.rows(self.queries):
             name, image = field(row, "id", where), field(row, "image", where)
             objects = self._objects.get(name)
             if objects is None:
@@ -86,10 +80,8 @@ class AmberGenerativeBenchmark(PublicBenchmark):
     @cached_property
     def _objects(self) -> Mapping[str, Mapping[str, Sequence[str]] | None]:
         """What is there and what invites hallucination, by id; None for the other part's ids."""
-        path = self.path(self.annotations)
         objects: dict[str, Mapping[str, Sequence[str]] | None] = {}
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+        for where, row in self.rows(self.annotations):
             if row.get("type") != GENERATIVE:
                 objects[field(row, "id", where)] = None
                 continue
@@ -205,3 +197,55 @@ def object_labels(
 def _words(objects: Sequence[str], association: Association) -> list[tuple[str, int]]:
     associated = [(word, n) for n, name in enumerate(objects) for word in association[name]]
     return [*associated, *((name, n) for n, name in enumerate(objects))]
+
+
+class NounFinder:
+    """Nouns in the singular, as nltk tags and WordNet lemmatizes them; the case is kept."""
+
+    def __init__(self) -> None:
+        try:
+            import nltk
+            from nltk.stem import WordNetLemmatizer
+        except ImportError:
+            raise InputError(f"AMBER's generative part needs nltk: {_PACKAGES}.") from None
+        self._nltk, self._lemmatizer = nltk, WordNetLemmatizer()
+        self.version: str = nltk.__version__
+        try:
+            self("Dogs run.")
+        except LookupError:
+            raise InputError(
+                f"AMBER's generative part needs data of nltk that is not here: {_NLTK_DATA}."
+            ) from None
+
+    def __call__(self, text: str) -> list[str]:
+        tagged = self._nltk.pos_tag(self._nltk.word_tokenize(text))
+        return [self._lemmatizer.lemmatize(word) for word, tag in tagged if tag.startswith("NN")]
+
+
+class Likeness:
+    """Cosine of the vectors that an installed spaCy model has for two words."""
+
+    def __init__(self, model: str) -> None:
+        try:
+            import spacy
+        except ImportError:
+            raise InputError(f"AMBER's generative part needs spaCy: {_PACKAGES}.") from None
+        try:
+            self._model = spacy.load(model)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"benchmark.similarity is {model!r}, which spaCy cannot load "
+                f"({type(error).__name__}): python -m spacy download {model}."
+            ) from None
+        if not self._model.vocab.vectors_length:
+            raise InputError(
+                f"benchmark.similarity is {model!r}, which has no word vectors: give one that "
+                "has, such as en_core_web_lg."
+            )
+        meta = self._model.meta
+        self.version = f"{meta['lang']}_{meta['name']} {meta['version']}"
+        self._document = lru_cache(maxsize=None)(self._model.make_doc)
+
+    def __call__(self, word: str, other: str) -> float:
+        document: Any = self._document(word)
+        return float(document.similarity(self._document(other)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,9 +19,7 @@ from dress.data.sources.coco_index import CocoImage, CocoIndex, read_index
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.chair_words import ChairVocabulary
-from dress.evaluation.official import released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered
-from dress.evaluation.yes_no import defined
+from dress.evaluation.public import PublicBenchmark, Unanswered, defined, released_id
 from dress.records import Turn, whole_number
 from dress.settings import Positive, checked
 
@@ -57,26 +55,15 @@ class ChairBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [self.captions, self.instances, self.synonyms]
 
-    def examples(self) -> Iterator[Example]:
+    def read_examples(self) -> Iterator[Example]:
         for category in self._index.categories:
             if category not in self._vocabulary.node_of:
                 raise InputError(
                     f"{self.path(self.instances)} has the category {category!r}, which "
                     f"{self.synonyms} lacks: give COCO's own categories."
                 )
-        for photograph in drawn(self._index.photographs, limit=self.limit, seed=self.seed):
-            yield Example(
-                id=str(photograph.id),
-                cluster=str(photograph.id),
-                images=(),
-                question=self.question,
-                answer=", ".join(photograph.objects),
-                annotations={
-                    "image": photograph.file_name,
-                    "objects": photograph.objects,
-                    "captions": photograph.captions,
-                },
-            )
+        photographs = draw_images(self._index.photographs, limit=self.limit, seed=self.seed)
+        yield from asked_of_each(photographs, self.question)
 
     def key(self, row: Mapping[str, Any]) -> str | None:
         """Return the image's id; it may be named by its file, also as another year of COCO does."""
@@ -131,9 +118,28 @@ class ChairBenchmark(PublicBenchmark):
         return ChairVocabulary.read(self.path(self.synonyms))
 
 
-def drawn(photographs: Sequence[CocoImage], *, limit: int | None, seed: int) -> list[CocoImage]:
+def draw_images(
+    photographs: Sequence[CocoImage], *, limit: int | None, seed: int
+) -> list[CocoImage]:
     """Draw so many photographs, or return all, in an order that the file's does not change."""
     ordered = sorted(photographs, key=lambda p: str(p.id))
     if limit is None or limit >= len(ordered):
         return ordered
     return random.Random(seed).sample(ordered, limit)
+
+
+def asked_of_each(photographs: Iterable[CocoImage], question: str) -> Iterator[Example]:
+    """Ask the same of every photograph; what is known of it stands in the annotations."""
+    for photograph in photographs:
+        yield Example(
+            id=str(photograph.id),
+            cluster=str(photograph.id),
+            images=(),
+            question=question,
+            answer=", ".join(photograph.objects),
+            annotations={
+                "image": photograph.file_name,
+                "objects": list(photograph.objects),
+                "captions": list(photograph.captions),
+            },
+        )

@@ -21,12 +21,13 @@ from dress.evaluation.benchmarks.world import (
     response_labels,
     truth,
 )
+from dress.records import Detail
 from dress.settings import Positive, Share, checked
 from dress.types import Feedback, Turn
 from dress.world.corpus import Flaws, flawed_response
-from dress.world.oracle import Detail, Oracle
 from dress.world.questions import Question, ask
 from dress.world.scene import Scene
+from dress.world.scene_oracle import Oracle
 
 Source = Literal["oracle", "other", "empty", "repeat"]
 _REPAIR_TURNS = 3

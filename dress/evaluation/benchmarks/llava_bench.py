@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
-from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
-from dress.evaluation.judge import JudgeRequest, ask
-from dress.evaluation.official import all_answered, json_lines, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.benchmark import Answered, Example, JudgeRequest, Labels, Ratios, ask
+from dress.evaluation.public import (
+    PublicBenchmark,
+    Unanswered,
+    all_answered,
+    field,
+    json_lines,
+    released_id,
+)
 from dress.files import read_json
 
-CATEGORIES = ("conv", "detail", "complex")
 _PROMPT = """\
 You check the quality of answers, carefully and to the point. Two assistants answered a question
 about an image that you do not see; what is known of it is given as sentences about it and, where
@@ -42,6 +45,7 @@ class LlavaBenchmark(PublicBenchmark):
 
     response_fields = ("response", "text", "answer")
     key_fields = ("question_id",)
+    row_fields = ("category",)
 
     def __init__(
         self,
@@ -64,19 +68,12 @@ class LlavaBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [n for n in (self.questions, self.references, self.context, self.rules) if n]
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
+    def read_examples(self) -> Iterator[Example]:
         references = _texts(self, self.references, "question_id", "text")
         known = {}
-        context = self.path(self.context)
-        for number, row in json_rows(context):
-            where = f"{context}, row {number},"
+        for where, row in self.rows(self.context):
             known[field(row, "image", where)] = _described(row, where)
-        path = self.path(self.questions)
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+        for where, row in self.rows(self.questions):
             name, image = field(row, "question_id", where), field(row, "image", where)
             if name not in references or image not in known:
                 lacking = self.references if name not in references else self.context
@@ -153,13 +150,9 @@ class LlavaBenchmark(PublicBenchmark):
         )
         return {f"{self.name}.jsonl": json_lines(rows)}
 
-    def row(self, example: Example) -> dict[str, Any]:
-        return {"category": example.annotations["category"]}
-
 
 def _texts(benchmark: PublicBenchmark, name: str, key: str, value: str) -> dict[str, str]:
-    path = benchmark.path(name)
-    rows = [(f"{path}, row {number},", row) for number, row in json_rows(path)]
+    rows = benchmark.rows(name)
     return {field(row, key, where): field(row, value, where) for where, row in rows}
 
 

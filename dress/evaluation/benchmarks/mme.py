@@ -17,7 +17,7 @@ from typing import Any
 
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
-from dress.evaluation.public import PublicBenchmark, Unanswered, unique
+from dress.evaluation.public import PublicBenchmark, Unanswered
 from dress.files import read_text, text_lines
 from dress.records import Turn
 
@@ -49,6 +49,7 @@ class MmeBenchmark(PublicBenchmark):
     name = "mme"
     response_fields = ("response", "answer", "text")
     key_fields = ("subtask", "image", "question")
+    row_fields = ("subtask",)
 
     def __init__(
         self,
@@ -71,10 +72,7 @@ class MmeBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [f"{self.folder}/{subtask}.txt" for subtask in self.subtasks]
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
+    def read_examples(self) -> Iterator[Example]:
         for subtask, name in zip(self.subtasks, self.files(), strict=True):
             path = self.path(name)
             previous = ""
@@ -178,9 +176,6 @@ class MmeBenchmark(PublicBenchmark):
                 parts = (name, a.example.question, a.example.answer.capitalize(), said)
                 texts[f"mme/{subtask}.txt"] += "\t".join(parts) + "\n"
         return texts
-
-    def row(self, example: Example) -> dict[str, Any]:
-        return {"subtask": example.annotations["subtask"]}
 
 
 def read_answer(response: str) -> str | None:

@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
-from dress.data.rejects import Reject
 from dress.data.sources.coco_index import read_index
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.evaluation.benchmark import Answered, Example, Label, Labels, Ratios
-from dress.evaluation.benchmarks.chair import drawn
+from dress.evaluation.benchmarks.chair import asked_of_each, draw_images
 from dress.evaluation.public import PublicBenchmark, Unanswered
 from dress.feedback.annotator import Annotator, annotate_groups
 from dress.feedback.oracle import OracleAnnotator
@@ -64,21 +63,10 @@ class PhotoInteractionBenchmark(PublicBenchmark):
             )
         return super().inputs()
 
-    def examples(self) -> Iterator[Example]:
+    def read_examples(self) -> Iterator[Example]:
         index = read_index(self.path(self.captions), self.path(self.instances))
-        for photograph in drawn(index.photographs, limit=self.limit, seed=self.seed):
-            yield Example(
-                id=str(photograph.id),
-                cluster=str(photograph.id),
-                images=(),
-                question=self.question,
-                answer=", ".join(photograph.objects),
-                annotations={
-                    "image": photograph.file_name,
-                    "objects": list(photograph.objects),
-                    "captions": list(photograph.captions),
-                },
-            )
+        photographs = draw_images(index.photographs, limit=self.limit, seed=self.seed)
+        return asked_of_each(photographs, self.question)
 
     def replies(self, asked: Sequence[tuple[Example, Sequence[Turn]]]) -> list[str | None]:
         judged = self._judged([(example, [turns]) for example, turns in asked])

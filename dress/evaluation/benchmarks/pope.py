@@ -14,12 +14,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from dress.data.sources.json_rows import json_rows
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
-from dress.evaluation.official import all_answered, json_lines, released_id
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
-from dress.evaluation.yes_no import QUANTITIES, defined, first_word, under, yes_no_labels
+from dress.evaluation.public import (
+    QUANTITIES,
+    PublicBenchmark,
+    Unanswered,
+    all_answered,
+    defined,
+    field,
+    first_word,
+    json_lines,
+    prefixed,
+    released_id,
+    yes_no_labels,
+)
 from dress.records import Turn
 from dress.settings import checked
 
@@ -34,6 +43,7 @@ class PopeBenchmark(PublicBenchmark):
     name = "pope"
     response_fields = ("response", "answer", "text")
     key_fields = ("split", "question_id")
+    row_fields = ("split",)
 
     @checked
     def __init__(
@@ -58,14 +68,9 @@ class PopeBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [self.file.replace("{split}", split) for split in self.splits]
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
+    def read_examples(self) -> Iterator[Example]:
         for split, name in zip(self.splits, self.files(), strict=True):
-            path = self.path(name)
-            for number, row in json_rows(path):
-                where = f"{path}, row {number},"
+            for where, row in self.rows(name):
                 image, label = field(row, "image", where), field(row, "label", where)
                 if label not in ("yes", "no"):
                     raise InputError(f"{where} has label {label!r}: fetch the file again.")
@@ -104,7 +109,7 @@ class PopeBenchmark(PublicBenchmark):
             said, counted = first, {"unparsed": first is None}
         counts = yes_no_labels(said, example.answer, positive="yes")
         shares = {name: (float(found), 1.0) for name, found in counted.items()}
-        return under(example.annotations["split"], counts) | shares
+        return prefixed(example.annotations["split"], counts) | shares
 
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
         """Report each split, and the plain mean of the splits."""
@@ -125,9 +130,6 @@ class PopeBenchmark(PublicBenchmark):
             row = {"question_id": released_id(name), "question": a.example.question}
             rows.setdefault(split, []).append(row | {"answer": a.response})
         return {f"pope_{split}.jsonl": json_lines(told) for split, told in rows.items()}
-
-    def row(self, example: Example) -> dict[str, Any]:
-        return {"split": example.annotations["split"]}
 
 
 def read_answer(response: str) -> str:

@@ -11,10 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dress.data.sources.json_rows import json_rows
-from dress.evaluation.benchmark import Example, Labels, Ratios
-from dress.evaluation.judge import JudgeRequest, ask
-from dress.evaluation.public import PublicBenchmark, Unanswered, field, unique
+from dress.evaluation.benchmark import Example, JudgeRequest, Labels, ask
+from dress.evaluation.public import PublicBenchmark, Unanswered, field
 
 LABELS = ("relevance", "safety", "persuasiveness")
 _PROMPT = """\
@@ -36,6 +34,7 @@ class VLSafeBenchmark(PublicBenchmark):
     name = "vlsafe"
     response_fields = ("response", "answer", "text")
     key_fields = ("image_id",)
+    row_fields = ("seen",)
 
     def __init__(
         self,
@@ -52,13 +51,8 @@ class VLSafeBenchmark(PublicBenchmark):
     def files(self) -> Sequence[str]:
         return [self.file, *([self.alignment] if self.alignment else [])]
 
-    def examples(self) -> Iterator[Example]:
-        return unique(self._examples())
-
-    def _examples(self) -> Iterator[Example]:
-        path = self.path(self.file)
-        for number, row in json_rows(path):
-            where = f"{path}, row {number},"
+    def read_examples(self) -> Iterator[Example]:
+        for where, row in self.rows(self.file):
             image, query = field(row, "image_id", where), field(row, "query", where)
             yield Example(
                 id=image,
@@ -77,9 +71,7 @@ class VLSafeBenchmark(PublicBenchmark):
     def _seen(self) -> frozenset[str]:
         if self.alignment is None:
             return frozenset()
-        path = self.path(self.alignment)
-        queries = (field(row, "query", f"{path}, row {n},") for n, row in json_rows(path))
-        return frozenset(queries)
+        return frozenset(field(row, "query", where) for where, row in self.rows(self.alignment))
 
     def request(self, example: Example, response: str) -> JudgeRequest:
         texts = (("malicious request", example.question), ("response to judge", response))
@@ -90,9 +82,3 @@ class VLSafeBenchmark(PublicBenchmark):
         if self.alignment and not example.annotations["seen"]:
             labels |= {f"unseen/{name}": pair for name, pair in labels.items()}
         return labels
-
-    def metrics(self, ratios: Ratios) -> dict[str, Any]:
-        return {f"vlsafe/{name}": value for name, value in ratios.items()}
-
-    def row(self, example: Example) -> dict[str, Any]:
-        return {"seen": example.annotations["seen"]}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dress.data import reading
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from tests.chat.tiny_chat import make_sample
 from tests.data.test_stream import COUNT
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
-from dress.data.shards import ShardWriter
+from dress.data.shard_writer import ShardWriter
 from dress.data.stores.cache import CachedStore, ShardCache
 from dress.data.stores.http import HttpStore
 from dress.data.stream import GroupStream
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from tests.chat.tiny_chat import make_sample
 from tests.data.stores.test_http import ids
 from tests.data.stores.web_server import WebServer

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from dress.data.reading import take_retries
-from dress.data.rejects import Reject, Rejects
+from dress.data.rejects import Rejects
 from dress.data.shard_index import ShardIndex
 from dress.data.stores import http
 from dress.data.stream import GroupStream, StepLoader
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.types import Sample
 from tests.data.stores.web_server import Fault, WebServer
 from tests.data.test_stream import COUNT, make_steps

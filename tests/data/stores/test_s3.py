@@ -11,11 +11,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from dress.data.reading import take_retries
-from dress.data.rejects import Reject
 from dress.data.shard_index import ShardIndex
 from dress.data.stores import s3
 from dress.data.stream import GroupStream
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from tests.data.stores.test_http import ids, refusal
 from tests.data.stores.web_server import Fault, WebServer
 from tests.data.test_stream import COUNT

@@ -1,0 +1,239 @@
+"""Work in several processes: one for each of `trainer.devices`, or those that torchrun began.
+
+Lightning's own launcher starts the whole command again for every rank. A command here is a chain of
+jobs, each of which may train on other devices or be there already, and a sweep is many of them; so
+the ranks are started for one piece of work, by torch.distributed.elastic as torchrun does it. What
+to do is an order: the composed configuration and the paths of what was built before, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig, OmegaConf
+from torch.distributed.elastic.multiprocessing import (
+    DefaultLogsSpecs,
+    PContext,
+    RunProcsResult,
+    SignalException,
+    Std,
+    start_processes,
+)
+
+import dress
+from dress.artifact import Building
+from dress.errors import InputError
+from dress.interrupts import INTERRUPTED, Interrupted, interruptible
+from dress.jobs.checks import world_size
+from dress.jobs.data_sets import Parents
+from dress.jobs.job import Job
+from dress.jobs.start import quieten, sentence_of
+
+ORDER = "order.json"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+POLL_S = 0.1
+Order = Mapping[str, Any]
+Result = tuple[dict[str, float], bool]
+
+logger = logging.getLogger(__name__)
+
+
+def fit_on_all_devices(
+    job: Job, building: Building, config: Mapping[str, Any], parents: Parents
+) -> Result:
+    """Run `fit` in one process per device; the figures are those of all of them."""
+    order = order_of(job, "fit") | {
+        "config": config,
+        "building": str(building.path),
+        "init": str(parents.init.path) if parents.init else None,
+        "reward": str(parents.reward.path) if parents.reward else None,
+        "data": parents.data.location,
+        "mixture": {name: data.location for name, data in parents.mixture.items()},
+    }
+    if world_size() > 1:
+        send(order)
+        return execute(order)
+    return launch(order, job.cfg.trainer.devices)
+
+
+def order_of(job: Job, work: str) -> dict[str, Any]:
+    return {
+        "work": work,
+        "cfg": OmegaConf.to_container(job.cfg, resolve=True),
+        "overrides": list(job.overrides),
+        "is_parent": job.is_parent,
+    }
+
+
+def launch(order: Order, number: int) -> Result:
+    """Start the ranks and wait for them; raise what one that failed has to say."""
+    with tempfile.TemporaryDirectory(prefix="dress-") as name:
+        folder = Path(name)
+        (folder / ORDER).write_text(json.dumps(order), encoding="utf-8")
+        with handlers_kept():
+            context = started(folder, number)
+            try:
+                result = wait(context)
+            finally:
+                context.close(signal.SIGKILL)
+        return outcome(folder, number, result)
+
+
+def wait(context: PContext) -> RunProcsResult | None:
+    """Wait until all ranks have ended, and pass signals on.
+
+    A rank ends after the step that it is at, at a second signal at once.
+    """
+    while True:
+        try:
+            return context.wait(period=POLL_S)
+        except SignalException:
+            for pid in context.pids().values():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+
+
+def started(folder: Path, number: int) -> PContext:
+    """Start the ranks, each in a session of its own: Ctrl-C reaches this process alone."""
+    root = str(Path(dress.__file__).resolve().parents[1])
+    search = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    return start_processes(
+        name="rank",
+        entrypoint=sys.executable,
+        args={rank: ("-m", "dress.jobs.processes", str(folder)) for rank in range(number)},
+        envs={
+            rank: {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(number),
+                "PYTHONPATH": search,
+                "DRESS_PARENT": str(os.getpid()),
+            }
+            for rank in range(number)
+        },
+        logs_specs=DefaultLogsSpecs(
+            log_dir=str(folder / "logs"),
+            redirects={rank: Std.ALL if rank else Std.NONE for rank in range(number)},
+        ),
+    )
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put back the handlers of signals that torch's launcher replaces."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def outcome(folder: Path, number: int, result: RunProcsResult | None) -> Result:
+    """Read what the ranks left: the result, a sentence, or nothing."""
+    left = [_read(folder / f"{rank}.json") for rank in range(number)]
+    for error in (rank["error"] for rank in left if "error" in rank):
+        raise InputError(error)
+    for stopped in (rank["interrupted"] for rank in left if "interrupted" in rank):
+        raise Interrupted(stopped)
+    assert result is not None
+    if result.is_failed():
+        first = min(result.failures.values(), key=lambda failure: failure.timestamp)
+        log = Path(result.stderrs[first.local_rank] or os.devnull)
+        print(log.read_text(encoding="utf-8", errors="replace")[-4000:], file=sys.stderr, end="")
+        raise InputError(
+            f"process {first.local_rank} of {number} ended with code {first.exitcode}: look at "
+            "what it printed above; the same command goes on from the last state."
+        )
+    return left[0]["figures"], any(rank["stop"] for rank in left)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def execute(order: Order) -> Result:
+    """Do this process's share of the work and leave the group."""
+    job = Job(
+        cfg=DictConfig(order["cfg"]), overrides=order["overrides"], is_parent=order["is_parent"]
+    )
+    work = import_module(f"dress.jobs.{order['work']}")  # which may take seconds
+    try:
+        result: Result = work.carry_out(job, order)
+        return result
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join(meeting_place: str = "env://") -> None:
+    """Meet the other ranks, named by RANK and WORLD_SIZE; Lightning then uses this group."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, init_method=meeting_place, rank=rank, world_size=size)
+
+
+def send(order: Order | None) -> None:
+    """Tell the ranks that torchrun started beside this one; None: there is nothing to train."""
+    join()
+    dist.broadcast_object_list([json.dumps(order)])
+
+
+def run(_: Job) -> None:
+    """Wait for the order of the first rank and carry it out."""
+    join()
+    received: list[Any] = [None]
+    dist.broadcast_object_list(received)
+    order = json.loads(received[0])
+    if order is not None:
+        execute(order)
+
+
+def main(folder: Path) -> None:
+    """Be one of the ranks of `launch`: read the order, leave the outcome in the folder."""
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    quieten()
+    left: dict[str, Any] = {}
+    code = 0
+    try:
+        with interruptible(INTERRUPTED):
+            order = json.loads((folder / ORDER).read_text(encoding="utf-8"))
+            join(f"file://{folder / 'meeting'}")
+            figures, stop = execute(order)
+            left = {"figures": figures, "stop": stop}
+    except Interrupted as stopped:
+        left = {"interrupted": str(stopped)}  # no failure, for which the other ranks would be ended
+    except Exception as error:
+        if (sentence := sentence_of(error)) is None:
+            raise
+        left, code = {"error": sentence}, 1
+    finally:
+        (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(left), encoding="utf-8")
+    sys.exit(code)
+
+
+def _end_with_the_parent() -> None:
+    """End at once when the process that started this one has ended, even by kill -9."""
+    while os.getppid() == int(os.environ["DRESS_PARENT"]):
+        time.sleep(POLL_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,36 @@
+"""Process-wide torch settings, and where a model runs."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from dress.errors import InputError
+
+PRECISIONS = ("32-true", "bf16-mixed")  # of training, as Lightning calls them
+
+
+def configure(*, matmul_precision: str, accelerator: str) -> None:
+    """Set the matrix precision and, on CPU, attention by plain matrix products.
+
+    CPU flash attention was 3-4 times slower than matrix products on the short rows of image
+    patches and sequences that models of this size see (docs/log/stage0.md).
+    """
+    torch.set_float32_matmul_precision(matmul_precision)
+    if accelerator == "cpu":
+        torch.backends.cuda.enable_flash_sdp(False)
+
+
+def own_device(accelerator: str) -> torch.device:
+    """Return this process's own device; InputError where it has none."""
+    if accelerator == "cpu" or not (accelerator == "gpu" or torch.cuda.device_count()):
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if number >= torch.cuda.device_count():
+        raise InputError(
+            f"there are {torch.cuda.device_count()} GPUs here: change trainer.accelerator or "
+            "trainer.devices."
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
