@@ -9,8 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dress.errors import InputError
-
 
 @dataclass(frozen=True)
 class Clipped:
@@ -39,9 +37,3 @@ def clipped_loss(
             "approx_kl": (ratio.detach() - 1 - log_ratio.detach()).sum(),
         }
     return Clipped(torch.maximum(plain, clipped), figures)
-
-
-def check_positive(**settings: float) -> None:
-    for name, value in settings.items():
-        if value < 0:
-            raise InputError(f"objective.{name} is {value}: give a number, 0 or more.")

@@ -16,7 +16,7 @@ from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.files import write_text
 from dress.reporting.dashboard import TURNS, by_turn
-from dress.wandb_mode import Mode, wandb_mode
+from dress.wandb_mode import Choice, Mode, wandb_mode
 
 RUN_ID = "run_id"
 STEP = "trainer/global_step"
@@ -38,7 +38,7 @@ def wandb_logger(
     config: Mapping[str, Any],
     is_parent: bool,
     project: str | None,
-    mode: str,
+    mode: Choice,
 ) -> Iterator[WandbLogger | None]:
     """Yield the logger of one run, closed afterwards: each stage of a process is a run of its own.
 
@@ -65,7 +65,7 @@ def log_evaluations(
     *,
     is_parent: bool,
     project: str | None,
-    mode: str,
+    mode: Choice,
 ) -> None:
     """Add the evaluations of a trained model to the W&B run that it was trained in, if any.
 
