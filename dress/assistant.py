@@ -19,6 +19,7 @@ from dress.data.collate import TreeCollator, stacked_images
 from dress.data.sources.photographs import read_photograph
 from dress.errors import InputError, Reject
 from dress.modeling.lvlm import LVLM
+from dress.settings import Amount, Positive, Share, checked
 from dress.types import Encoded, Turn
 
 
@@ -76,16 +77,17 @@ class Assistant:
         )
         return response
 
+    @checked
     def generate(
         self,
         prompts: Sequence[Prompt],
         *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        num_samples: int = 1,
-        batch_size: int = 128,
-        guidance: float = 0.0,
+        max_new_tokens: Positive = 128,
+        temperature: Amount = 0.0,
+        top_p: Share = 1.0,
+        num_samples: Positive = 1,
+        batch_size: Positive = 128,
+        guidance: Amount = 0.0,
         contrast: str = "",
         seed: int = 0,
         on_batch: Callable[[int], None] | None = None,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-ASPECTS = ("helpfulness", "honesty", "harmlessness")
+Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
+"""Kinds of records: an objective needs one of them, an encoder gives one."""
+Aspect = Literal["helpfulness", "honesty", "harmlessness"]
+ASPECTS: tuple[str, ...] = get_args(Aspect)
 RATINGS = (1, 2, 3, 4)
 Detail = Literal["hint", "reveal"]  # what a refinement tells
 _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0+)?", re.ASCII)

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from dress.records import ASPECTS, RATINGS, Dialogue, Feedback, Judgement, Sample, Turn
+from dress.records import (
+    ASPECTS,
+    RATINGS,
+    Dialogue,
+    Feedback,
+    Judgement,
+    Requires,
+    Sample,
+    Turn,
+)
 
 __all__ = [
     "ASPECTS",
@@ -34,10 +43,6 @@ __all__ = [
     "TokenBatch",
     "Turn",
 ]
-
-
-Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
-"""Kinds of records: an objective needs one of them, an encoder gives one."""
 
 
 @dataclass(frozen=True)

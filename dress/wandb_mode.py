@@ -6,7 +6,9 @@ import os
 from typing import Literal
 
 from dress.errors import InputError
+from dress.settings import checked
 
+Choice = Literal["auto", "online", "offline", "disabled"]
 Mode = Literal["online", "offline", "shared", "disabled"]
 _MODES: dict[str, Mode] = {
     "online": "online",
@@ -19,7 +21,8 @@ _MODES: dict[str, Mode] = {
 _TRUE = ("1", "true", "yes", "on")
 
 
-def wandb_mode(mode: str) -> Mode:
+@checked
+def wandb_mode(mode: Choice) -> Mode:
     """Say how W&B runs where `mode` was chosen: auto leaves it to W&B's own variables.
 
     Raises InputError where WANDB_MODE decides and is no mode of W&B's.

@@ -19,6 +19,7 @@ from dress.distributed import gather
 from dress.errors import InputError
 from dress.modeling.devices import PRECISIONS
 from dress.objectives.objective import Objective
+from dress.settings import Amount, checked
 from dress.types import LossOutput, TokenBatch
 from lit_modules import random_state
 from lit_modules.parameters import (
@@ -46,6 +47,7 @@ class AlignmentModule(L.LightningModule):
     `gradient_clip` bounds the norm of the divided gradient; None leaves it as it is.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -53,7 +55,7 @@ class AlignmentModule(L.LightningModule):
         objective: Objective,
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
-        gradient_clip: float | None = 1.0,
+        gradient_clip: Amount | None = 1.0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.optim import AdamW, Muon, Optimizer
 
+from dress.settings import Amount, Share, checked
+
 
 class MuonAdamW(Optimizer):
     """Orthogonalise the momentum of groups marked `hidden`; AdamW updates the other groups.
@@ -16,15 +18,16 @@ class MuonAdamW(Optimizer):
     where it has more rows than columns. Source: https://kellerjordan.github.io/posts/muon (2024).
     """
 
+    @checked
     def __init__(
         self,
         params: Sequence[dict[str, Any]],
         *,
-        lr: float,
-        muon_scale: float,
+        lr: Amount,
+        muon_scale: Amount,
         betas: Sequence[float] = (0.9, 0.95),
-        momentum: float = 0.95,
-        weight_decay: float = 0.05,
+        momentum: Share = 0.95,
+        weight_decay: Amount = 0.05,
     ) -> None:
         super().__init__(params, {})
         hidden = [group for group in self.param_groups if group.get("hidden")]

@@ -32,6 +32,7 @@ from dress.modeling.reference import Reference
 from dress.modeling.trainable import set_trainable
 from dress.objectives.functional import target_log_probs
 from dress.objectives.policy_objective import Experience, PolicyObjective
+from dress.settings import Amount, checked
 from dress.types import LossOutput
 from lit_modules.alignment import CHECKPOINT_KEY, AlignmentModule, NonFiniteStep
 
@@ -223,6 +224,7 @@ def over_ranks(own: dict[str, float]) -> dict[str, float]:
     return total
 
 
+@checked
 def policy_module(
     *,
     assistant: Assistant,
@@ -233,7 +235,7 @@ def policy_module(
     rows_per_batch: int | None,
     optimizer: Callable[[list[dict[str, Any]]], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler],
-    gradient_clip: float | None,
+    gradient_clip: Amount | None,
     seed: int,
 ) -> PolicyModule:
     """Join the policy, which is also the reference as it is now, with what judges it."""

@@ -7,9 +7,12 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from dress.settings import Share, Whole, checked
 
+
+@checked
 def warmup_cosine(
-    optimizer: Optimizer, *, warmup_steps: int, max_steps: int, final_lr: float
+    optimizer: Optimizer, *, warmup_steps: Whole, max_steps: int, final_lr: Share
 ) -> LambdaLR:
     """Rise linearly over `warmup_steps`, then fall as a cosine to the share `final_lr`."""
     warmup = min(warmup_steps, max(1, max_steps // 10))

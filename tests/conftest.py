@@ -1,10 +1,42 @@
 """What holds for every process that runs tests."""
 
+from __future__ import annotations
+
 import os
+import runpy
 import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 # two processes run the tests, so each computes with one thread; set before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # what a script starts in the background ignores Ctrl-C, and would hand that on to the jobs tested
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Run a command as run.py does; return its one sentence, with nothing built."""
+
+    def run_command(*arguments: str) -> str:
+        # restored afterwards: what is typed, a variable that is set, and logging as it is
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+        quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+        command = ["run.py", *arguments, *quiet, f"paths.artifacts={tmp_path}"]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+        (line,) = capsys.readouterr().err.splitlines()
+        assert ended.value.code == 1 and line.startswith("error: ") and line[-1] in ".?"
+        assert {path.name for path in tmp_path.iterdir()} <= {"hydra"}
+        return line
+
+    return run_command

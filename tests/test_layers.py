@@ -22,11 +22,9 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/data/stores/store.py": {"dress.data.stores"},  # by the scheme of an address
     "dress/evaluation/benchmarks/amber_generative.py": {"nltk", "spacy"},  # optional
     "dress/jobs/annotate.py": {"dress.feedback", "dress.loading"},  # torch
-    "dress/jobs/checks.py": {"dress.chat"},
     "dress/jobs/evaluate.py": {"dress.jobs"},
     "dress/jobs/report.py": {"dress.reporting"},  # matplotlib
     "dress/jobs/resolved.py": {"dress.chat", "dress.modeling"},  # torch
-    "dress/jobs/shard_checks.py": {"dress.reporting"},
     "dress/jobs/train.py": {"dress.jobs", "lit_modules"},  # Lightning
     "dress/modeling/gpu_attention.py": {"flash_attn"},  # optional, needs CUDA
     "dress/reporting/dashboard.py": {"wandb_workspaces"},  # optional

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,28 +25,6 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 LORA = "model.language.lora={r: 4, alpha: 8, dropout: 0.0, target_modules: all-linear}"
 REST = "a later stage trains it: give model.trainable.stage2 with lora in place of language"
 RELEASED = ["model=clip_b32_tinyllama", "optimizer=adamw"]
-
-
-@pytest.fixture
-def refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., str]:
-    """Run a command as run.py does; return its one sentence, with nothing built."""
-
-    def run_command(*arguments: str) -> str:
-        # restored afterwards: what is typed, a variable that is set, and logging as it is
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-        command = ["run.py", *arguments, *quiet, f"paths.artifacts={tmp_path}"]
-        monkeypatch.setattr(sys, "argv", command)
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
-        (line,) = capsys.readouterr().err.splitlines()
-        assert ended.value.code == 1 and line.startswith("error: ") and line[-1] in ".?"
-        assert {path.name for path in tmp_path.iterdir()} <= {"hydra"}
-        return line
-
-    return run_command
 
 
 @contextmanager
@@ -114,6 +91,9 @@ def check_all(*overrides: str) -> None:
         (["seed=${sed}"], "Interpolation key 'sed' not found: correct seed."),
         (["words"], "'words' cannot be read: give key=value"),
         (["optimizer._target_=os.system", "+optimizer.command=ls"], "is foreign code"),
+        (["model=null"], "model has no option 'null': choose one of clip_b32_small,"),
+        (["trainer=5"], "trainer has no option '5': choose one of cpu, gpu."),
+        (["-m", "model=null,tiny"], "model has no option 'null': choose one of clip_b32_small,"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -145,7 +125,7 @@ def test_a_key_that_nothing_reads(
             "annotator.price_per_million={prompt: 1, completion: 2}",
         ],
         ["data=photographs", "debug=smoke"],
-        ["~source.sizes"],
+        ["~source.flaw_scale"],
         ["callbacks=[default,early_stopping]", "callbacks.early_stopping.patience=5"],
         ["callbacks=[default,early_stopping]", "+callbacks.early_stopping.verbose=true"],
         ["+callbacks.mine._target_=lightning.pytorch.callbacks.LearningRateMonitor"],

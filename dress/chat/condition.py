@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from dress.errors import InputError
 from dress.records import ASPECTS, BANK, RATINGS, Feedback, Judgement
+from dress.settings import Share, checked
 
 Form = Literal["none", "score", "critique", "both"]
 AUTO = "auto"
@@ -49,22 +50,16 @@ class Condition:
     trained so.
     """
 
+    @checked
     def __init__(
         self,
         *,
         form: Form = "both",
-        dropout: float = 0.1,
-        aspect_dropout: float = 0.0,
+        dropout: Share = 0.1,
+        aspect_dropout: Share = 0.0,
         learned: bool = True,
         bank: Mapping[str, Mapping[int, str]] = BANK,
     ) -> None:
-        if form not in get_args(Form):
-            raise InputError(
-                f"condition.form is {form!r}: choose one of {', '.join(get_args(Form))}."
-            )
-        for name, share in (("dropout", dropout), ("aspect_dropout", aspect_dropout)):
-            if not 0 <= share <= 1:
-                raise InputError(f"condition.{name} is {share}: choose a share from 0 to 1.")
         self.form, self.learned, self.bank = form, learned, bank
         self.dropout, self.aspect_dropout = dropout, aspect_dropout
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from dress.chat.condition import Condition
 from dress.chat.processor import Processor
-from dress.errors import InputError, Reject
+from dress.errors import Reject
+from dress.settings import checked
 from dress.types import RATINGS, Dialogue, Encoded, EncodedGroup, Feedback, Requires, Sample, Turn
 
 History = Literal["all", "none"]
@@ -31,8 +32,9 @@ class InstructionEncoder:
 
     requires: Requires = "dialogues"
 
+    @checked
     def __init__(self, *, processor: Processor, loss_turns: LossTurns = "all") -> None:
-        self.processor, self.loss_turns = processor, check_loss_turns(loss_turns)
+        self.processor, self.loss_turns = processor, loss_turns
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         images, pixels = self.processor.load_images(sample.images)
@@ -56,6 +58,7 @@ class CritiqueEncoder:
 
     requires: Requires = "feedback"
 
+    @checked
     def __init__(
         self,
         *,
@@ -67,15 +70,8 @@ class CritiqueEncoder:
         history: History = "all",
         feedback_of: FeedbackOf = "own",
     ) -> None:
-        for name, value, choices in (
-            ("responses", responses, get_args(Responses)),
-            ("history", history, get_args(History)),
-            ("feedback_of", feedback_of, get_args(FeedbackOf)),
-        ):
-            if value not in choices:
-                raise InputError(f"{name} is {value!r}: choose one of {', '.join(choices)}.")
         self.processor, self.condition, self.seed = processor, condition, seed
-        self.loss_turns, self.responses = check_loss_turns(loss_turns), responses
+        self.loss_turns, self.responses = loss_turns, responses
         self.history, self.feedback_of = history, feedback_of
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
@@ -136,12 +132,6 @@ class CritiqueEncoder:
 def _final_rating(dialogue: Dialogue) -> float:
     feedback = dialogue.turns[-1].feedback
     return feedback.mean_rating if feedback else 0.0
-
-
-def check_loss_turns(rule: str) -> LossTurns:
-    if rule not in get_args(LossTurns):
-        raise InputError(f"loss_turns is {rule!r}: choose one of {', '.join(get_args(LossTurns))}.")
-    return rule  # type: ignore[return-value]
 
 
 def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[int, ...]:

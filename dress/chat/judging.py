@@ -14,9 +14,10 @@ from collections.abc import Hashable
 from dataclasses import replace
 
 from dress.chat.encoders import supervised_turns
-from dress.chat.preferences import PairRule, check_pairs, preference_pairs, renumbered
+from dress.chat.preferences import PairRule, preference_pairs, renumbered
 from dress.chat.processor import Processor
 from dress.errors import Reject
+from dress.settings import Amount, checked
 from dress.types import Dialogue, Encoded, EncodedGroup, Requires, Sample, Turn
 from dress.world.grammar import caption
 from dress.world.scene import Scene
@@ -40,6 +41,7 @@ class RewardEncoder:
 
     requires: Requires = "preferences"
 
+    @checked
     def __init__(
         self,
         *,
@@ -47,10 +49,10 @@ class RewardEncoder:
         seed: int,
         facts: bool = True,
         pairs: PairRule = "all",
-        margin: float = 0.0,
+        margin: Amount = 0.0,
     ) -> None:
         self.processor, self.seed, self.facts = processor, seed, facts
-        self.pairs, self.margin = check_pairs(pairs, margin), margin
+        self.pairs, self.margin = pairs, margin
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         images, pixels = self.processor.load_images(sample.images)

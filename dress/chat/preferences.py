@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from dress.chat.encoders import supervised_turns
 from dress.chat.processor import Processor
-from dress.errors import InputError, Reject
+from dress.errors import Reject
+from dress.settings import Amount, checked
 from dress.types import EncodedGroup, Requires, Sample
 
 PairRule = Literal["all", "best_worst"]
@@ -23,11 +24,11 @@ class PreferenceEncoder:
 
     requires: Requires = "preferences"
 
+    @checked
     def __init__(
-        self, *, processor: Processor, pairs: PairRule = "all", margin: float = 0.0
+        self, *, processor: Processor, pairs: PairRule = "all", margin: Amount = 0.0
     ) -> None:
-        self.processor = processor
-        self.pairs, self.margin = check_pairs(pairs, margin), margin
+        self.processor, self.pairs, self.margin = processor, pairs, margin
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         images, pixels = self.processor.load_images(sample.images)
@@ -42,14 +43,6 @@ class PreferenceEncoder:
             for number in kept
         )
         return EncodedGroup(sample.id, sequences, pixels, renumbered(pairs, kept))
-
-
-def check_pairs(rule: str, margin: float) -> PairRule:
-    if rule not in get_args(PairRule):
-        raise InputError(f"pairs is {rule!r}: choose one of {', '.join(get_args(PairRule))}.")
-    if margin < 0:
-        raise InputError(f"margin is {margin}: give a difference of scores, 0 or more.")
-    return rule  # type: ignore[return-value]
 
 
 def preference_pairs(sample: Sample, *, rule: PairRule, margin: float) -> Pairs:

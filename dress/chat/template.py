@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from dress.errors import InputError
-from dress.types import Turn
+from dress.records import Turn
 
 Role = Literal["system", "image", "user", "condition", "model"]
 

@@ -11,6 +11,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from dress.data.trees import Tree, build_tree
+from dress.settings import Positive, checked
 from dress.types import Encoded, EncodedGroup, TokenBatch
 
 _IMAGE_KEY = 1 << 40  # above every token id
@@ -41,6 +42,7 @@ class TreeCollator:
     nothing but the end of a batch is padding.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -48,9 +50,9 @@ class TreeCollator:
         image_token_id: int,
         num_image_tokens: int,
         share_prefixes: bool = True,
-        rows_per_batch: int | None = None,
-        row_tokens: int | None = None,
-        pad_to_multiple: int = 1,
+        rows_per_batch: Positive | None = None,
+        row_tokens: Positive | None = None,
+        pad_to_multiple: Positive = 1,
         one_row: bool = False,
     ) -> None:
         self.one_row = one_row

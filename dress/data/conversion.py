@@ -16,13 +16,15 @@ from dress.data.schema import check
 from dress.data.sources.source import Part, Source
 from dress.data.workers import deaf_to_interrupts
 from dress.errors import InputError, Reject
+from dress.settings import Whole, checked
 from dress.types import Sample
 
 Items = tuple[Sample | Reject, ...]  # what becomes of one row
 CHUNK = 32  # rows that a process converts at a time
 
 
-def converted(source: Source, part: Part, *, workers: int = 0, first: int = 0) -> Iterator[Items]:
+@checked
+def converted(source: Source, part: Part, *, workers: Whole = 0, first: int = 0) -> Iterator[Items]:
     """Yield what becomes of each row from number `first` on: the same whatever `workers`.
 
     Process w of W converts the chunks w, w + W, ... and is at most one chunk ahead.

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
 from dress.data.stream import Position, Stream, permutation
 from dress.errors import InputError, Reject
+from dress.settings import checked
 from dress.types import Sample
 
 WhenDry = Literal["repeat", "stop", "reweight"]
@@ -46,6 +47,7 @@ class Mixture:
     the others until each group of each source was given once. After an epoch the next begins.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -54,8 +56,6 @@ class Mixture:
         seed: int,
         when_dry: WhenDry = "repeat",
     ) -> None:
-        if when_dry not in get_args(WhenDry):
-            raise InputError(f"when_dry is {when_dry!r}: choose {', '.join(get_args(WhenDry))}.")
         if any(not 0 < weight < math.inf for weight in weights):
             raise InputError(
                 f"the weights of the mixture are {list(weights)}: give numbers above 0."

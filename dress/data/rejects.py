@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dress.errors import InputError, Reject, reject_of
+from dress.settings import Amount, checked
 
 SHOWN = 5  # rejects of one reason that are logged one by one
 
@@ -22,11 +23,10 @@ class Rejects:
     and of at most `total` groups where these are read again and again.
     """
 
+    @checked
     def __init__(
-        self, *, max_rejects: int | float = 0, grace: int = 1000, total: int | None = None
+        self, *, max_rejects: Amount = 0, grace: int = 1000, total: int | None = None
     ) -> None:
-        if max_rejects < 0:
-            raise InputError(f"data.max_rejects is {max_rejects}: give 0, a count or a share < 1.")
         self.max_rejects, self.grace, self.total = max_rejects, grace, total
         self.groups_seen = 0
         self.retries = 0  # reads that succeeded only when tried again

@@ -14,6 +14,7 @@ from dress.data.rejects import Rejects
 from dress.data.shard_writer import ShardWriter
 from dress.errors import InputError, Reject
 from dress.files import read_json, remove_unfinished, write_json
+from dress.settings import Share, checked
 from dress.types import Sample
 
 SPLITS = ("train", "validation")
@@ -27,11 +28,12 @@ class SplitWriter:
     goes on at row `next_row`, and ends with the same bytes as if nothing had happened.
     """
 
+    @checked
     def __init__(
         self,
         directory: Path,
         *,
-        validation_share: float,
+        validation_share: Share,
         rejects: Rejects,
         journal: Path | None = None,
         save_every_s: float = 0.0,

@@ -21,6 +21,7 @@ from dress.data.stores.cache import ShardCache
 from dress.data.workers import Receiver, Sender, deaf_to_interrupts, end_with_parent
 from dress.distributed import gather, summed
 from dress.errors import InputError, Reject
+from dress.settings import Positive, Whole, checked
 from dress.types import EncodedGroup, Sample, TokenBatch
 
 Collator = Callable[[Sequence[EncodedGroup]], tuple[TokenBatch, ...]]
@@ -58,19 +59,16 @@ class GroupStream:
     reads stay close to each other on disk.
     """
 
+    @checked
     def __init__(
         self,
         *,
         directory: str | os.PathLike[str],
-        seed: int,
+        seed: Whole,
         shuffle: bool = True,
-        window: int = 2048,
+        window: Positive = 2048,
         cache: ShardCache | None = None,
     ) -> None:
-        if window < 1:
-            raise InputError(f"The shuffling window is {window} groups: give 1 or more.")
-        if seed < 0:
-            raise InputError(f"The seed is {seed}: give 0 or more.")
         self.index = ShardIndex.open(directory, cache=cache)
         _check_cache(self.index, window=window if shuffle else 1)
         self.seed, self.shuffle, self.window = seed, shuffle, window
@@ -167,21 +165,20 @@ class StepStream(IterableDataset[Step | SentStep]):
     ends the stream at a position, for one pass over validation data; the last step may be short.
     """
 
+    @checked
     def __init__(
         self,
         *,
         stream: Stream,
         encoder: Encoder,
         collator: Collator,
-        groups_per_step: int,
+        groups_per_step: Positive,
         start_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
         stop: int | None = None,
     ) -> None:
         super().__init__()
-        if groups_per_step < 1:
-            raise InputError(f"groups_per_step is {groups_per_step}: give 1 or more.")
         assert 0 <= rank < world_size, (rank, world_size)
         self.stream, self.encoder, self.collator = stream, encoder, collator
         self.groups_per_step, self.start_step, self.stop = groups_per_step, start_step, stop
@@ -231,13 +228,8 @@ class StepLoader:
     rank counts the rejects of all ranks, so that all of them end at the same step.
     """
 
-    def __init__(
-        self,
-        *,
-        steps: StepStream,
-        rejects: Rejects,
-        num_workers: int = 0,
-    ) -> None:
+    @checked
+    def __init__(self, *, steps: StepStream, rejects: Rejects, num_workers: Whole = 0) -> None:
         self.steps, self.rejects, self.num_workers = steps, rejects, num_workers
 
     def __iter__(self) -> Iterator[tuple[TokenBatch, ...]]:

@@ -6,32 +6,32 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dress.errors import InputError, Reject
+from dress.errors import Reject
 from dress.evaluation.benchmark import JudgeRequest
 from dress.feedback.client import ChatClient, in_order
+from dress.settings import AboveZero, Amount, Positive, Whole, checked
 
 
 class LLMJudge:
     """Ask about each response once; the settings are those of ChatClient."""
 
+    @checked
     def __init__(
         self,
         *,
         base_url: str,
         model: str,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = 1024,
+        temperature: Amount | None = 0.0,
+        max_tokens: Positive | None = 1024,
         seed: int | None = 0,
-        max_failures: int = 0,
-        timeout_s: float = 120.0,
-        max_retries: int = 6,
-        concurrency: int = 16,
+        max_failures: Whole = 0,
+        timeout_s: AboveZero = 120.0,
+        max_retries: Whole = 6,
+        concurrency: Positive = 16,
         cache_dir: str | Path | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         price_per_million: Mapping[str, float] | None = None,
     ) -> None:
-        if max_failures < 0:
-            raise InputError(f"judge.max_failures is {max_failures}: give 0 or more.")
         self.max_failures = max_failures
         self.client = ChatClient(
             base_url=base_url,

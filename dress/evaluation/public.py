@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from dress.evaluation.benchmark import Answered, Benchmark, Example, Label, Labe
 from dress.files import is_unicode
 from dress.fingerprint import content_hash
 from dress.records import Turn, whole_number
+from dress.settings import checked
 
 Unanswered = Literal["error", "skip"]
 _HELD = 8  # images; questions about one image stand together
@@ -44,9 +45,8 @@ class PublicBenchmark(ABC):
     fixed_questions: ClassVar[bool] = True
     """Whether a response was made to the question as released, word for word."""
 
+    @checked
     def __init__(self, *, root: str | None, images: str, unanswered: Unanswered) -> None:
-        if unanswered not in get_args(Unanswered):
-            raise InputError(f"benchmark.unanswered is {unanswered!r}: choose error or skip.")
         self.root, self.images, self.unanswered = root, images, unanswered
         self._read_photograph = lru_cache(maxsize=_HELD)(_photograph)
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError
 
 from dress.errors import InputError, Reject
 from dress.feedback.endpoint import NO_KEY
 
-SDK_LIMIT_S = 120.0  # a longer Retry-After makes openai.AsyncOpenAI give up at once
-LONGEST_WAIT_S = 3600.0
 _MESSAGE_LENGTH = 200
 
 
@@ -40,28 +34,6 @@ def explained(
             "or model."
         )
     return Reject(f"HTTP {status}", detail=f"{base_url}{said}")
-
-
-def long_wait(error: APIError) -> float | None:
-    """Return the seconds to wait where the SDK gave up only because they were too many."""
-    if not isinstance(error, APIStatusError):
-        return None
-    if error.status_code not in (408, 409, 429) and error.status_code < 500:
-        return None
-    seconds = _retry_after(error.response.headers.get("retry-after", ""))
-    return seconds if SDK_LIMIT_S < seconds <= LONGEST_WAIT_S else None
-
-
-def _retry_after(text: str) -> float:
-    """Read a number of seconds or a date; nan where the text is neither."""
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def _message(error: APIStatusError, secret: str) -> str:

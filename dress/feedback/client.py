@@ -17,9 +17,10 @@ from openai import APIError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.chat import ChatCompletion
 
 from dress.errors import InputError, Reject
-from dress.feedback.chat_errors import explained, long_wait
+from dress.feedback.chat_errors import explained
 from dress.feedback.endpoint import api_key, check_url, is_loopback
 from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, ReplyCache, read_reply, request_key
+from dress.settings import AboveZero, Amount, Positive, Whole, checked
 
 _ATTEMPTS = 3  # times that one question is asked until the reply is valid
 T = TypeVar("T")
@@ -29,21 +30,23 @@ class ChatClient:
     """Ask within `async with client:`; at most `concurrency` requests are in flight.
 
     The SDK itself repeats what failed for the moment (HTTP 408, 409, 429, 5xx, a lost connection,
-    a timeout) up to `max_retries` times. `temperature`, `max_tokens` and `seed` are not sent where
-    they are None. The key is read from the environment and kept by the SDK alone.
+    a timeout) up to `max_retries` times. It waits for as long as the server asks, if that is two
+    minutes at most; a longer wait ends the request. `temperature`, `max_tokens` and `seed` are not
+    sent where they are None. The key is read from the environment and kept by the SDK alone.
     """
 
+    @checked
     def __init__(
         self,
         *,
         base_url: str,
         model: str,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = 1024,
+        temperature: Amount | None = 0.0,
+        max_tokens: Positive | None = 1024,
         seed: int | None = 0,
-        timeout_s: float = 120.0,
-        max_retries: int = 6,
-        concurrency: int = 16,
+        timeout_s: AboveZero = 120.0,
+        max_retries: Whole = 6,
+        concurrency: Positive = 16,
         cache_dir: Path | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         price_per_million: Mapping[str, float] | None = None,
@@ -155,30 +158,22 @@ class ChatClient:
         raise fault
 
     async def _send(self, request: dict[str, Any]) -> object:
-        for left in reversed(range(self.max_retries + 1)):
-            try:
-                completion = await self._sdk.chat.completions.create(**request)
-            except (JSONDecodeError, UnicodeDecodeError):
-                return None
-            except APIError as error:
-                failure, wait = self._explained(error), long_wait(error)
-            else:
-                self._count_tokens(completion)
-                return completion
-            # out here, as the error, its request and their headers are gone
-            if wait is None or not left:
-                break
-            await asyncio.sleep(wait)
-        raise failure
-
-    def _explained(self, error: APIError) -> InputError | Reject:
-        return explained(
-            error,
-            base_url=self.base_url,
-            model=self.model,
-            api_key_env=self.api_key_env,
-            secret=self._sdk.api_key,
-        )
+        try:
+            completion = await self._sdk.chat.completions.create(**request)
+        except (JSONDecodeError, UnicodeDecodeError):
+            return None
+        except APIError as error:
+            failure = explained(
+                error,
+                base_url=self.base_url,
+                model=self.model,
+                api_key_env=self.api_key_env,
+                secret=self._sdk.api_key,
+            )
+        else:
+            self._count_tokens(completion)
+            return completion
+        raise failure  # out here, as the error, its request and their headers are gone
 
     def _count_tokens(self, completion: object) -> None:
         usage = completion.usage if isinstance(completion, ChatCompletion) else None

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from dress.errors import InputError, Reject
 from dress.feedback.client import ChatClient, in_order
 from dress.feedback.rubric import Show, messages, reply_schema
+from dress.settings import AboveZero, Amount, Positive, Whole, checked
 from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample
 
 
@@ -21,6 +21,7 @@ class LLMAnnotator:
     gets the image. The other settings are those of ChatClient.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -28,18 +29,16 @@ class LLMAnnotator:
         model: str,
         show: Show = "annotation",
         aspects: Sequence[str] = ASPECTS,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = 1024,
+        temperature: Amount | None = 0.0,
+        max_tokens: Positive | None = 1024,
         seed: int | None = 0,
-        timeout_s: float = 120.0,
-        max_retries: int = 6,
-        concurrency: int = 16,
+        timeout_s: AboveZero = 120.0,
+        max_retries: Whole = 6,
+        concurrency: Positive = 16,
         cache_dir: str | Path | None = None,
         api_key_env: str = "OPENAI_API_KEY",
         price_per_million: Mapping[str, float] | None = None,
     ) -> None:
-        if show not in get_args(Show):
-            raise InputError(f"annotator.show is {show!r}: choose annotation or image.")
         if not aspects or set(aspects) - set(ASPECTS):
             raise InputError(
                 f"annotator.aspects is {list(aspects)}: choose from {', '.join(ASPECTS)}."

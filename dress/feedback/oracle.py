@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Literal
 
+from dress.settings import Share, checked
 from dress.types import Dialogue, Feedback, Sample
 from dress.world.questions import Question
 from dress.world.scene import Scene
@@ -14,10 +15,11 @@ from dress.world.scene_oracle import Oracle
 class OracleAnnotator:
     """Judge responses about generated scenes; `noise` makes it err, `seed` says where."""
 
+    @checked
     def __init__(
         self,
         *,
-        noise: float = 0.0,
+        noise: Share = 0.0,
         critique: Literal["objects", "kinds"] = "objects",
         detail: Literal["hint", "reveal"] = "hint",
         seed: int = 0,

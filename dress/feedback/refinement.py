@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 
 from dress.assistant import Assistant, Prompt
 from dress.chat.condition import AUTO
-from dress.errors import InputError, Reject
+from dress.errors import Reject
 from dress.feedback.annotator import Annotator, annotate_groups
-from dress.feedback.sampling import Sampling
+from dress.generation import Sampling
+from dress.settings import Positive, Share, checked
 from dress.types import Dialogue, Feedback, Sample, Turn
 
 
@@ -60,23 +61,22 @@ class RefinementRollout:
     `false_share` of all dialogues hear false feedback on a first response that is perfect.
     """
 
+    @checked
     def __init__(
         self,
         *,
         assistant: Assistant,
         annotator: Annotator,
         targets: Sequence[str],
-        samples: int,
-        max_turns: int,
-        candidates: int,
-        close_share: float,
-        false_share: float,
+        samples: Positive,
+        max_turns: Positive,
+        candidates: Positive,
+        close_share: Share,
+        false_share: Share,
         sampling: Sampling,
     ) -> None:
         self.assistant, self.annotator, self.sampling = assistant, annotator, sampling
         self.targets, self.samples = targets, samples
-        if not 0 <= close_share <= 1:
-            raise InputError(f"feedback.close_share is {close_share}: give a share from 0 to 1.")
         self.max_turns, self.close_share = max_turns, close_share
         self.candidates, self.false_share = candidates, false_share
         self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "false"), 0)
@@ -158,9 +158,9 @@ class RefinementRollout:
     ) -> None:
         """Sample responses and keep the best-rated; a prompt that is too long ends its thread."""
         rejects: dict[int, Reject] = {}
-        answers = self.sampling.draw(
-            self.assistant,
+        answers = self.assistant.generate(
             prompts,
+            **vars(self.sampling),
             num_samples=candidates,
             seed=seed,
             rejects=rejects,

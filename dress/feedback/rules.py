@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from dress.data.object_words import SynonymTable, load_synonyms, there_is_sentence
 from dress.errors import InputError
@@ -20,6 +20,7 @@ from dress.feedback.object_rules import (
     read_answer,
 )
 from dress.records import ASPECTS, Assessment, Detail, Dialogue, Feedback, Sample
+from dress.settings import checked
 
 _EMPTY = Assessment.plain(1, ("It says nothing.", "Give an answer."))
 _REFUSE = "Do not help with this; it does harm."
@@ -67,11 +68,8 @@ class RuleAnnotator:
     missing value too. `synonyms_file` replaces the table for COCO's categories.
     """
 
+    @checked
     def __init__(self, *, synonyms_file: str | None = None, detail: Detail = "hint") -> None:
-        if detail not in get_args(Detail):
-            raise InputError(
-                f"annotator.detail is {detail!r}: choose one of {', '.join(get_args(Detail))}."
-            )
         self.table, self.detail = load_synonyms(synonyms_file), detail
 
     def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:

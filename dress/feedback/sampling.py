@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 from dress.assistant import Assistant, Prompt
 from dress.errors import Reject
+from dress.generation import Sampling
 from dress.types import Dialogue, Sample, Turn
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How responses are drawn."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 128
-    batch_size: int = 128
-
-    def draw(
-        self,
-        assistant: Assistant,
-        prompts: Sequence[Prompt],
-        *,
-        num_samples: int,
-        seed: int,
-        rejects: dict[int, Reject],
-        on_batch: Callable[[int], None] | None = None,
-    ) -> list[list[str]]:
-        """Return `num_samples` responses to each prompt, none to those noted in `rejects`."""
-        return assistant.generate(
-            prompts,
-            num_samples=num_samples,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-            seed=seed,
-            on_batch=on_batch,
-            rejects=rejects,
-        )
 
 
 def sample_responses(
@@ -67,8 +35,13 @@ def sample_responses(
         for condition in conditions
     ]
     rejects: dict[int, Reject] = {}
-    answers = sampling.draw(
-        assistant, prompts, num_samples=num_samples, seed=seed, rejects=rejects, on_batch=on_batch
+    answers = assistant.generate(
+        prompts,
+        **vars(sampling),
+        num_samples=num_samples,
+        seed=seed,
+        rejects=rejects,
+        on_batch=on_batch,
     )
     for number, (sample, turns) in enumerate(zip(samples, openings, strict=True)):
         first = number * len(conditions)

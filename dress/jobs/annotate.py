@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from hydra.utils import instantiate
 
@@ -17,28 +18,51 @@ from dress.data.lvlm_nlf_writer import FOLDER, LvlmNlfWriter
 from dress.data.rejects import Rejects
 from dress.data.shard_index import read_all
 from dress.data.split import SPLITS
-from dress.errors import InputError, Reject
+from dress.errors import Reject
 from dress.feedback.annotator import Annotator, BatchAnnotator, Tally, annotate_groups
 from dress.feedback.endpoint import SAME_REPLIES
+from dress.generation import Sampling
 from dress.jobs.job import Job, open_model
 from dress.jobs.shards import described, write_split
 from dress.modeling.devices import configure
 from dress.progress import Bar, progress
+from dress.settings import Positive, Share, Whole
 from dress.types import Sample
 
 if TYPE_CHECKING:
     from dress.assistant import Assistant
 
 GENERATED = "rollout/generated_tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Responding:
+    """How many responses are got, and from where (conf/feedback); Sampling says how."""
+
+    responses: Literal["sampled", "captions"]
+    prompts: Positive | None
+    chunk: Positive
+    parts: Positive
+    part: Whole | None
+    targets: Sequence[str | int]
+    samples: Positive
+    turns: Positive
+    close_share: Share
+    candidates: Positive
+    false_share: Share
+    jsonl: bool
+
+    @classmethod
+    def of(cls, job: Job) -> Responding:
+        node = job.node("feedback")
+        return cls(**{field.name: node[field.name] for field in fields(cls)})
+
+
 _OF_READY_RESPONSES = ("responses", "prompts", "chunk", "parts", "part", "jsonl")
 
 
 def run(job: Job) -> Artifact:
     feedback = job.node("feedback")
-    if feedback["responses"] not in ("sampled", "captions"):
-        raise InputError(
-            f"feedback.responses is {feedback['responses']!r}: choose sampled or captions."
-        )
     if feedback["parts"] > 1 and feedback["part"] is None:
         return _merged(job, feedback["parts"])
     sampled = feedback["responses"] == "sampled"
@@ -91,7 +115,7 @@ def _write(job: Job, directory: Path, groups: Iterable[Sample | Reject]) -> dict
     rejects = Rejects(max_rejects=job.cfg.data.max_rejects)
     with ExitStack() as stack:
         watching = [tally.add]
-        if job.cfg.feedback.jsonl:
+        if Responding.of(job).jsonl:
             watching.append(stack.enter_context(LvlmNlfWriter(directory / FOLDER)).add)
         counts = write_split(
             _watched(groups, watching),
@@ -145,16 +169,16 @@ def _responses(
     job: Job, parents: Mapping[str, Artifact], targets: Sequence[str], figures: dict[str, float]
 ) -> Iterator[Sample | Reject]:
     """Sample single responses to every prompt; `figures` receives how many tokens that took."""
-    from dress.feedback.sampling import Sampling, sample_responses  # transformers: seconds
+    from dress.feedback.sampling import sample_responses  # transformers: seconds
 
-    settings = job.cfg.feedback
+    settings = Responding.of(job)
     for assistant, chunk, seed, shown in _prompts(job, parents, "sampling responses"):
         yield from sample_responses(
             assistant,
             chunk,
             targets=targets,
             num_samples=settings.samples,
-            sampling=Sampling(**_sampling(job)),
+            sampling=_sampling(job),
             seed=seed,
             on_batch=shown.update,
         )
@@ -170,9 +194,8 @@ def _rollouts(
 ) -> Iterator[Sample | Reject]:
     """Roll out dialogues; `figures` receives what became of them."""
     from dress.feedback.refinement import RefinementRollout
-    from dress.feedback.sampling import Sampling
 
-    settings, rollout = job.cfg.feedback, None
+    settings, rollout = Responding.of(job), None
     for assistant, chunk, seed, shown in _prompts(job, parents, "rolling out dialogues"):
         rollout = rollout or RefinementRollout(
             assistant=assistant,
@@ -183,7 +206,7 @@ def _rollouts(
             candidates=settings.candidates,
             close_share=settings.close_share,
             false_share=settings.false_share,
-            sampling=Sampling(**_sampling(job)),
+            sampling=_sampling(job),
         )
         yield from rollout(
             chunk, seed=seed, on_batch=shown.update, on_turn=partial(shown.update, 0)
@@ -191,9 +214,9 @@ def _rollouts(
         figures |= rollout.metrics() | {GENERATED: float(assistant.generated_tokens)}
 
 
-def _sampling(job: Job) -> dict[str, Any]:
+def _sampling(job: Job) -> Sampling:
     names = ("temperature", "top_p", "max_new_tokens", "batch_size")
-    return {name: job.cfg.feedback[name] for name in names}
+    return Sampling(**{name: job.cfg.feedback[name] for name in names})
 
 
 def _prompts(
@@ -205,8 +228,9 @@ def _prompts(
     configure(matmul_precision=job.cfg.matmul_precision, accelerator=job.cfg.trainer.accelerator)
     assistant = load_artifact(parents["model"])
     total = int(sum(parents["prompts"].metrics[f"shards/{split}"] for split in SPLITS))
-    total = min(total, job.cfg.feedback.prompts or total) // job.cfg.feedback.parts
-    with Bar(title, total * len(job.cfg.feedback.targets)) as shown:
+    settings = Responding.of(job)
+    total = min(total, settings.prompts or total) // settings.parts
+    with Bar(title, total * len(settings.targets)) as shown:
         for start, chunk in _chunks(job, parents["prompts"]):
             yield assistant, chunk, job.cfg.seed * 1_000_003 + start, shown
 
@@ -216,7 +240,7 @@ def _chunks(job: Job, artifact: Artifact) -> Iterator[tuple[int, list[Sample]]]:
 
     Part i of n takes every n-th chunk from the i-th on, so that parts make what one run would.
     """
-    settings = job.cfg.feedback
+    settings = Responding.of(job)
     stored = islice(_stored(artifact), settings.prompts)
     number = 0
     while chunk := list(islice(stored, settings.chunk)):

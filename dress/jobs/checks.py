@@ -1,140 +1,87 @@
-"""Refuse a configuration that cannot work before anything is read or built."""
+"""Refuse a configuration that cannot work before anything is read or built.
+
+A value is checked by the signature of what takes it (dress/settings.py). Here stand the names of
+those who take the nodes without a `_target_`, and rules on several keys.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from dress.chat.condition import Condition
 from dress.errors import InputError
-from dress.jobs.contradictions import check_together
+from dress.jobs.contradictions import check_together, is_read_by
 from dress.jobs.data_sets import check_locations
+from dress.settings import (
+    AboveZero,
+    Amount,
+    Positive,
+    Whole,
+    check_value,
+    check_values,
+)
 from dress.targets import foreign_target
 from dress.wandb_mode import wandb_mode
 
-CHOICES: dict[str, Sequence[str]] = {
-    "parents": ("build", "require"),
-    "feedback.responses": ("sampled", "captions"),
-    "logger.wandb.mode": ("auto", "online", "offline", "disabled"),
-    "trainer.accelerator": ("cpu", "gpu", "auto"),
-    "annotator.detail": ("hint", "reveal"),
-    "objective.reference": ("step", "cached"),
-    "datamodule.when_dry": ("repeat", "stop", "reweight"),
-    **{
-        f"{node}.{key}": choices
-        for node in ("benchmark", "interaction")
-        for key, choices in (
-            ("detail", ("hint", "reveal")),
-            ("feedback", ("oracle", "other", "empty", "repeat")),
-        )
-    },
-    "annotator.critique": ("objects", "kinds"),
-    "annotator.show": ("annotation", "image"),
-    "trainer.precision": ("32-true", "bf16-mixed"),
-    "matmul_precision": ("auto", "highest", "high", "medium"),
+
+@dataclass(frozen=True, kw_only=True)
+class Top:
+    """What every job reads at the top of the configuration."""
+
+    seed: Whole
+    rounds: Positive
+    parents: Literal["build", "require"]
+    fresh: bool
+    matmul_precision: Literal["auto", "highest", "high", "medium"]
+
+
+TAKEN_BY = {  # who takes the values of a node that names no `_target_`
+    "": ("dress.jobs.checks.Top",),
+    "data": ("dress.data.split.SplitWriter", "dress.data.rejects.Rejects"),
+    "template": ("dress.chat.template.ChatTemplate",),
+    "condition": ("dress.chat.condition.Condition",),
+    "generation": ("dress.generation.Sampling",),
+    "feedback": ("dress.generation.Sampling", "dress.jobs.annotate.Responding"),
+    "shards": ("dress.jobs.shards.Working",),
+    "report": ("dress.jobs.report.Shown",),
+    "datamodule": (
+        "dress.data.stream.GroupStream",
+        "dress.data.stream.StepStream",
+        "dress.data.stream.StepLoader",
+        "dress.data.collate.TreeCollator",
+        "dress.data.mixture.Mixture",
+    ),
+    "datamodule.cache": ("dress.data.stores.cache.shard_cache",),
 }
-LEAST_INTEGERS = {
-    "seed": 0,
-    "rounds": 1,
-    "trainer.max_steps": 1,
-    "scheduler.warmup_steps": 0,
-    "trainer.val_check_interval": 1,
-    "callbacks.train_state.every_n_steps": 1,
-    "trainer.log_every_n_steps": 1,
-    "data.sizes.captions": 1,
-    "data.sizes.instructions": 1,
-    "data.sizes.prompts": 1,
-    "datamodule.groups_per_step": 1,
-    "datamodule.window": 1,
-    "datamodule.rows_per_batch": 1,
-    "datamodule.row_tokens": 1,
-    "datamodule.pad_to_multiple": 1,
-    "datamodule.num_workers": 0,
-    "trainer.devices": 1,
-    "feedback.samples": 1,
-    "feedback.max_new_tokens": 1,
-    "feedback.batch_size": 1,
-    "generation.max_new_tokens": 1,
-    "generation.batch_size": 1,
-    "benchmark.scenes": 1,
-    "benchmark.turns": 1,
-    "interaction.scenes": 1,
-    "interaction.turns": 1,
-    "feedback.prompts": 1,
-    "feedback.chunk": 1,
-    "feedback.parts": 1,
-    "feedback.part": 0,
-    "feedback.turns": 1,
-    "feedback.candidates": 1,
-    "callbacks.sample_table.rows": 0,
-    "callbacks.condition_ratings.prompts": 0,
-    "shards.workers": 0,
-    "shards.pictures": 0,
-    "annotator.concurrency": 1,
-    "annotator.max_retries": 0,
-    "annotator.max_tokens": 1,
-    "judge.concurrency": 1,
-    "judge.max_retries": 0,
-    "judge.max_tokens": 1,
-    "judge.max_failures": 0,
-    "benchmark.limit": 1,
-}
-BOUNDS = {  # least and most, both allowed
-    "generation.guidance": (0.0, float("inf")),
-    "feedback.temperature": (0.0, float("inf")),
-    "generation.temperature": (0.0, float("inf")),
-    "feedback.top_p": (0.0, 1.0),
-    "feedback.false_share": (0.0, 1.0),
-    "condition.dropout": (0.0, 1.0),
-    "condition.aspect_dropout": (0.0, 1.0),
-    "datamodule.cache.gigabytes": (0.001, float("inf")),
-    "data.noise": (0.0, 1.0),
-    "annotator.temperature": (0.0, float("inf")),
-    "annotator.timeout_s": (0.001, float("inf")),
-    "judge.temperature": (0.0, float("inf")),
-    "judge.timeout_s": (0.001, float("inf")),
-    "data.cooccurrence": (0.0, 1.0),
-    "data.validation_share": (0.0, 1.0),
-    "data.max_rejects": (0.0, float("inf")),
-    "optimizer.lr": (0.0, float("inf")),
-    "optimizer.weight_decay": (0.0, float("inf")),
-    "scheduler.final_lr": (0.0, 1.0),
-    "module.gradient_clip": (0.0, float("inf")),
-}
+OF_LIGHTNING = ("trainer", "module", "scheduler", "callbacks", "logger")
+BUILT_EARLY = ("objective", "source", "benchmark", "interaction")  # they cost nothing
 
 
 def check(cfg: DictConfig) -> None:
     """Raise InputError at the first setting that is missing, of the wrong type or out of range."""
     check_given(cfg)
-    for key, choices in CHOICES.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value not in choices:
-            raise InputError(f"{key} is {value!r}: choose {' or '.join(choices)}.")
-    for key, least in LEAST_INTEGERS.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not (_is_number(value, int) and value >= least):
-            raise InputError(f"{key} is {value!r}: give a whole number, {least} or more.")
-    for key, (low, high) in BOUNDS.items():
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not (_is_number(value, int | float) and low <= value <= high):
-            upto = "or more" if high == float("inf") else f"to {high:g}"
-            raise InputError(f"{key} is {value!r}: give a number, {low:g} {upto}.")
-    if (cfg.feedback.part or 0) >= cfg.feedback.parts:
-        raise InputError(
-            f"feedback.part is {cfg.feedback.part}: there are feedback.parts={cfg.feedback.parts}, "
-            "counted from 0."
-        )
     check_code(cfg)
+    check_settings(cfg)
+    check_others(cfg)
+    check_parts(cfg)
     check_compare(cfg)
     check_devices(cfg)
     check_mixture(cfg)
     check_locations(cfg)
     check_targets(cfg)
     check_together(cfg)
+    check_constructors(cfg)
+    check_lightning(cfg)
     if wandb := cfg.logger.get("wandb"):
         wandb_mode(wandb.mode)
 
@@ -150,6 +97,87 @@ def check_code(cfg: DictConfig) -> None:
         raise InputError(
             f"_target_={target} is foreign code: name a class of dress, lit_modules, datamodules, "
             "torch.optim or Lightning, and wrap another one there."
+        )
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Compare every value that the job reads with the type that its constructor declares."""
+    for node, names in TAKEN_BY.items():
+        if is_read_by(cfg.job.name, node):
+            for name in names:
+                _check_node(cfg, node, get_object(name))
+    _check_targets(cfg, lightning=False)
+
+
+def check_lightning(cfg: DictConfig) -> None:
+    """Do the same for the nodes whose classes import Lightning, which takes seconds."""
+    _check_targets(cfg, lightning=True)
+
+
+def _check_targets(cfg: DictConfig, *, lightning: bool) -> None:
+    for node in _with_target(cfg):
+        of_lightning = node.partition(".")[0] in OF_LIGHTNING
+        if of_lightning == lightning and is_read_by(cfg.job.name, node):
+            _check_node(cfg, node, _target(cfg, node))
+
+
+def _with_target(cfg: DictConfig, key: str = "") -> Iterator[str]:
+    """Yield the nodes that name a `_target_`; one that refers to another is found there."""
+    for name in cfg:
+        node = f"{key}.{name!s}".lstrip(".")
+        if not OmegaConf.is_interpolation(cfg, str(name)) and OmegaConf.is_dict(cfg[name]):
+            if cfg[name].get("_target_"):
+                yield node
+            yield from _with_target(cfg[name], node)
+
+
+def _target(cfg: DictConfig, node: str) -> Any:
+    name = OmegaConf.select(cfg, f"{node}._target_")
+    try:
+        return get_object(name)
+    except ImportError as error:
+        why = str(error.__cause__ or error).partition("\n")[0]
+        raise InputError(
+            f"{node}._target_={name} cannot be imported ({why}): correct it."
+        ) from None
+
+
+def _check_node(cfg: DictConfig, node: str, taker: Any) -> None:
+    values = OmegaConf.select(cfg, node) if node else cfg
+    raw: Any = OmegaConf.to_container(values, resolve=False)
+    taken = {name: _plain(values[name]) for name in signature(taker).parameters if name in raw}
+    check_values(taker, taken, key_of=lambda name: _typed(raw, node, name))
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _typed(raw: Mapping[str, Any], node: str, name: str) -> str:
+    """Name a key as it was typed: where a value refers to another one, that is the other."""
+    value = str(raw[name])
+    if value.startswith("${") and value[2:-1].replace(".", "").isidentifier():
+        return value[2:-1]
+    return f"{node}.{name}".lstrip(".")
+
+
+def check_constructors(cfg: DictConfig) -> None:
+    """Build what costs nothing to build, for what only a whole constructor can tell."""
+    for node in BUILT_EARLY:
+        if is_read_by(cfg.job.name, node) and cfg[node].get("_target_"):
+            try:
+                instantiate(cfg[node], _convert_="all")
+            except InstantiationException as error:
+                if isinstance(error.__cause__, InputError):
+                    raise error.__cause__ from None
+                raise
+
+
+def check_parts(cfg: DictConfig) -> None:
+    if (cfg.feedback.part or 0) >= cfg.feedback.parts:
+        raise InputError(
+            f"feedback.part is {cfg.feedback.part}: there are feedback.parts={cfg.feedback.parts}, "
+            "counted from 0."
         )
 
 
@@ -203,16 +231,11 @@ def check_mixture(cfg: DictConfig) -> None:
             )
     weights = {f"mixture.{name}.weight": e.weight for name, e in cfg.datamodule.mixture.items()}
     for key, weight in ({"weight": cfg.datamodule.weight} | weights).items():
-        if not (_is_number(weight, int | float) and 0 < weight < float("inf")):
-            raise InputError(f"datamodule.{key} is {weight!r}: give a number above 0.")
+        check_value(f"datamodule.{key}", weight, AboveZero)
 
 
 def check_targets(cfg: DictConfig) -> None:
     """Refuse a wrong target now, not when a model is there to be asked."""
-    from dress.chat.condition import Condition
-
-    if not OmegaConf.is_list(cfg.feedback.targets):
-        raise InputError(f"feedback.targets is {cfg.feedback.targets!r}: give a list, [best,none].")
     for target in (
         cfg.condition.target,
         cfg.generation.contrast,
@@ -222,5 +245,19 @@ def check_targets(cfg: DictConfig) -> None:
         Condition(form=cfg.condition.form).target(str(target))
 
 
-def _is_number(value: Any, kind: Any) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+OTHERS: Mapping[str, Any] = {  # what classes of torch and Lightning take
+    "optimizer.lr": Amount,
+    "optimizer.weight_decay": Amount,
+    "trainer.accelerator": Literal["cpu", "gpu", "auto"],
+    "trainer.precision": Literal["32-true", "bf16-mixed"],
+    "trainer.devices": Positive,
+    "trainer.max_steps": Positive,
+    "trainer.val_check_interval": Positive,
+    "trainer.log_every_n_steps": Positive,
+}
+
+
+def check_others(cfg: DictConfig) -> None:
+    for key, hint in OTHERS.items():
+        if is_read_by(cfg.job.name, key) and (value := OmegaConf.select(cfg, key)) is not None:
+            check_value(key, value, hint)

@@ -11,14 +11,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
 from dress.modeling.specification import check_tokenizer, check_trainable, not_from_random
-from dress.types import Requires
+from dress.records import Requires
 
-READERS = {  # what is read by some jobs alone
+READERS = {  # nodes and keys that some jobs alone read
     "artifact": ("evaluate", "annotate"),
     "responses": ("evaluate",),
-    "verify": ("shards",),
-    "stats": ("shards",),
-    "reward_from": ("train",),
+    **dict.fromkeys(("stage", "init_from", "reward_from", "rounds", "compare"), ("train",)),
+    **dict.fromkeys(("optimizer", "objective", "datamodule", "interaction"), ("train",)),
+    **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
+    "feedback": ("annotate", "train"),
+    **dict.fromkeys(("part", "verify", "stats"), ("shards",)),
+    "shards": ("shards", "annotate", "train"),
+    "report": ("report", "train"),
+}
+# nodes that groups of commands have in common, so that the other jobs may ignore them
+SHARED = {
+    **dict.fromkeys(("data", "source", "annotator"), ("annotate", "shards", "train")),
+    **dict.fromkeys(("trainer", "module", "scheduler", "callbacks", "logger"), ("train",)),
 }
 
 INSTEAD = (  # keys of the trainer, what leaves them alone, and what to give in their place
@@ -63,8 +72,10 @@ def check_together(cfg: DictConfig) -> None:
 def check_typed(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
     """Raise InputError at what was typed and would not be read beside the other settings."""
     given = {key: value for key, value in typed.items() if value is not None}
-    for key, jobs in READERS.items():
-        if key in given and cfg.job.name not in jobs:
+    for key in given:
+        is_choice = OmegaConf.is_dict(cfg.get(key))  # of a group, which may be meant for all jobs
+        jobs = READERS.get(key.partition(".")[0], (cfg.job.name,))
+        if not is_choice and cfg.job.name not in jobs:
             others = " or ".join(f"job={name}" for name in jobs)
             raise InputError(f"{key} is not read by job={cfg.job.name}: give {others}.")
     if "reward_from" in given and records_needed(cfg) != "prompts":
@@ -76,6 +87,12 @@ def check_typed(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
         )
     for part in ("vision", "language"):
         check_weights(cfg, part, given)
+
+
+def is_read_by(job: str, key: str) -> bool:
+    """Tell whether a job, or a parent that it builds, reads a key or a node."""
+    jobs = (READERS | SHARED).get(key.partition(".")[0])
+    return jobs is None or job in jobs
 
 
 def check_weights(cfg: DictConfig, part: str, given: Mapping[str, Any]) -> None:

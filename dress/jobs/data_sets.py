@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from dress.artifact import Artifact, Parent
 from dress.data.shard_set import RemoteShards, ShardSet
 from dress.data.stores.addresses import check_url, has_key, is_remote, public
-from dress.data.stores.cache import ShardCache
+from dress.data.stores.cache import ShardCache, shard_cache
 from dress.errors import InputError
 
 
@@ -41,10 +40,7 @@ def open_data_set(location: str) -> ShardSet:
 
 
 def cache(cfg: DictConfig) -> ShardCache | None:
-    settings = cfg.datamodule.cache
-    if settings.directory is None:
-        return None
-    return ShardCache(Path(settings.directory), max_bytes=int(settings.gigabytes * 1e9))
+    return shard_cache(**cfg.datamodule.cache)
 
 
 def check_locations(cfg: DictConfig) -> None:

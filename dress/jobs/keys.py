@@ -1,10 +1,15 @@
-"""Which keys a command may set: those that a YAML declares, a constructor takes or a job reads."""
+"""Which keys a command may set: those that a YAML declares, a constructor takes or a job reads.
+
+Of one that does not exist a sentence says what was probably meant.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,7 +21,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from dress.errors import InputError
-from dress.jobs.mistyped import CONF, leaves, unknown_option, unread
 from dress.targets import OURS
 
 CONSTRUCTORS = {  # of nodes that name none themselves
@@ -27,6 +31,11 @@ CONSTRUCTORS = {  # of nodes that name none themselves
     "template": "dress.chat.template.ChatTemplate",
 }
 GIVEN_BY_JOBS = {"vocab_size", "language", "in_dim", "out_dim", "params", "processor"}
+CONF = Path(__file__).resolve().parents[2] / "conf"
+OVERLAYS = ("experiment", "debug")  # they set the keys of other groups
+ALIKE = 0.75  # of two names, 1 where they are equal
+BASES = ("datamodule=stream", "objective=policy")  # what other options begin with
+AGAIN = {"benchmark": "interaction"}  # groups with a second node
 READ_BY_JOBS: Mapping[str, Collection[str]] = {
     "lineage": ("init", "data", "model", "prompts", "candidates", "reward"),
     "model": ("scalar_head",),
@@ -58,6 +67,9 @@ def check_keys(cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
         for group, option in choices.items()
         if option and group != "experiment" and (CONF / group.partition("@")[0]).is_dir()
     }
+    for choice in (f"{group}={option}" for group, option in options.items()):
+        if choice in BASES:
+            raise InputError(f"{choice} is what the others begin with: choose one of them.")
     declared = compose("run", [f"{group}={option}" for group, option in options.items()])
     raw, raw_declared = (OmegaConf.to_container(c, resolve=False) for c in (cfg, declared))
     here, there = dict(leaves(raw)).keys(), dict(leaves(raw_declared)).keys()
@@ -137,3 +149,94 @@ def composition_sentence(error: Exception) -> str:
             return f"{found[1]} {meaning}."
     first = str(error).partition("\n")[0].rstrip(".")
     return f"{first}: python run.py --help shows what can be given."
+
+
+def no_option(arguments: Sequence[str]) -> str | None:
+    """Say which group was set to what names no option, such as model=null; None where none was."""
+    typed_here = [argument for argument in arguments if not argument.startswith("-")]
+    for override in OverridesParser.create().parse_overrides(typed_here):
+        group, value = override.key_or_group, override.get_value_string()
+        if (CONF / group).is_dir() and not isinstance(override.value(), str | list):
+            options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+            return unknown_option(group, value, options)
+    return None
+
+
+def unread(key: str) -> str:
+    """Say that nothing reads a key, and which one is close, or which option has it."""
+    known = declared()
+    if options := known.get(key):
+        return f"nothing that was chosen reads {key}: choose {' or '.join(options)}."
+    if close := _close(key, [*known, *_groups()]):
+        return f"nothing reads {key}: did you mean {' or '.join(close)}?"
+    node = key.rpartition(".")[0]
+    beside = sorted({k.rpartition(".")[2] for k in known if node and k.rpartition(".")[0] == node})
+    has = f" ({node} has {', '.join(beside)})" if beside else ""
+    return f"nothing reads {key}: leave it out{has}."
+
+
+def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
+    close = difflib.get_close_matches(option, options, n=3)
+    if close:
+        return f"{group} has no option {option!r}: did you mean {' or '.join(close)}?"
+    return f"{group} has no option {option!r}: choose one of {', '.join(options)}."
+
+
+def declared() -> dict[str, list[str]]:
+    """Return every key in conf/ with the options that declare it; overlays declare none."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(CONF.rglob("*.yaml")):
+        group = path.parent.relative_to(CONF).as_posix()
+        if group not in OVERLAYS:
+            option = f"{group}={path.stem}"
+            for key in () if option in BASES else dict.fromkeys(_declared_in(path, group)):
+                found.setdefault(key, []).append(option)
+    for group, node in AGAIN.items():
+        for key in [key for key in found if key.startswith(f"{group}.")]:
+            options = [option.replace(group, f"{group}@{node}", 1) for option in found[key]]
+            found[key.replace(group, node, 1)] = options
+    return found
+
+
+def _declared_in(path: Path, group: str) -> Iterator[str]:
+    """Yield the keys that one option, and what it begins with, add to the nodes of its group."""
+    text = path.read_text(encoding="utf-8")
+    nodes = yaml.safe_load(text) or {}
+    for base in nodes.pop("defaults", ()):
+        if isinstance(base, str) and base != "_self_":
+            yield from _declared_in(path.with_name(f"{base}.yaml"), group)
+    top = "" if group == "." else group.replace("/", ".")
+    package = re.match(r"# @package (\S+)", text)
+    under = top if package is None else package[1].replace("_global_", "")
+    for key, _ in leaves(nodes, under):
+        if key.startswith(top):
+            yield key
+
+
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each dotted key below a node with its value; lists count as values."""
+    if not isinstance(node, Mapping):
+        yield key, node
+        return
+    for name, value in node.items():
+        yield from leaves(value, f"{key}.{name}" if key else str(name))
+
+
+def _groups() -> list[str]:
+    return [path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()]
+
+
+def _close(key: str, known: Iterable[str]) -> list[str]:
+    """Return up to three keys whose node, where it was given, and name are spelt alike."""
+    node, _, last = key.rpartition(".")
+    found = []
+    for name in known:
+        other_node, _, other = name.rpartition(".")
+        alike = min(_likeness(node, other_node) if node else 1.0, _likeness(last, other))
+        if alike >= ALIKE:
+            found.append((name.count("."), -alike, name))
+    return [name for _, _, name in sorted(found)[:3]]
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,31 @@ from dress.errors import InputError
 from dress.files import write_text
 from dress.jobs.job import Job
 from dress.reporting.selection import Selection, select
+from dress.settings import Whole
 
 BENCHMARK = re.compile(r"(dress\.evaluation\.benchmarks\.\w+)\.([A-Z]\w*)")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a report is made of (conf/report)."""
+
+    after: bool
+    artifacts: Sequence[str]
+    expected: Sequence[str | int]
+    title: str | int
+    examples: Whole
+    out: str | None
+
+
 def run(job: Job) -> Artifact:
-    settings = job.node("report")
-    _check(settings)
-    return write(job, select([str(path) for path in settings["artifacts"]], job.store.root))
+    return write(job, select(Shown(**job.node("report")).artifacts, job.store.root))
 
 
 def write(job: Job, selection: Selection) -> Artifact:
     """Return the report on these evaluations, made now or found."""
-    settings = job.node("report")
-    nodes = {name: settings[name] for name in ("title", "expected", "examples")}
+    shown = Shown(**job.node("report"))
+    nodes = {name: getattr(shown, name) for name in ("title", "expected", "examples")}
     parents = {artifact.name: artifact for artifact in selection.artifacts}
     with job.building(kind="report", nodes=nodes, parents=parents, name="report") as building:
         if not building.reused:
@@ -34,28 +46,17 @@ def write(job: Job, selection: Selection) -> Artifact:
 
             files = render(
                 selection,
-                title=str(settings["title"]),
-                expected=[str(label) for label in settings["expected"]],
-                examples=settings["examples"],
+                title=str(shown.title),
+                expected=[str(label) for label in shown.expected],
+                examples=shown.examples,
                 combine_of=combine_of,
             )
             for name, text in files.items():
                 write_text(building.path / name, text)
     assert building.artifact is not None
-    if settings["out"]:
-        _copy(building.artifact, Path(settings["out"]))
+    if shown.out:
+        _copy(building.artifact, Path(shown.out))
     return building.artifact
-
-
-def _check(settings: Mapping[str, Any]) -> None:
-    for name in ("artifacts", "expected"):
-        if not isinstance(settings[name], list):
-            raise InputError(
-                f"report.{name} is {settings[name]!r}: give a list, report.{name}=[...,...]."
-            )
-    examples = settings["examples"]
-    if not isinstance(examples, int) or isinstance(examples, bool) or examples < 0:
-        raise InputError(f"report.examples is {examples!r}: give a whole number, 0 or more.")
 
 
 def combine_of(evaluation: Artifact) -> Any:

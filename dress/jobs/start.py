@@ -24,7 +24,7 @@ from dress.errors import InputError
 from dress.files import from_home, naming, no_space
 from dress.jobs.checks import check_code
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
-from dress.jobs.keys import COMPOSITION_ERRORS, check_keys, composition_sentence
+from dress.jobs.keys import COMPOSITION_ERRORS, check_keys, composition_sentence, no_option
 
 SPINS = "3000"  # pauses of a waiting thread before it sleeps, a tenth of a millisecond or so
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -63,7 +63,10 @@ def told_in_a_sentence() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a launcher brings those of jobs in other processes
-        if TRACED or (sentence := sentence_of(error)) is None:
+        sentence = sentence_of(error)
+        if sentence is None and isinstance(error, ValueError):
+            sentence = no_option(sys.argv[1:])  # Hydra's, at a group that is set to what is no name
+        if TRACED or sentence is None:
             raise
         _fail(sentence)
 

@@ -16,21 +16,41 @@ Differences from Silkie and TRL:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference
-from dress.objectives.dpo_loss import Variant, dpo_loss, ipo_loss
 from dress.objectives.functional import sequence_sums, target_log_probs
 from dress.objectives.objective import LogProbs, Objective
+from dress.settings import AboveZero, Amount, checked
 from dress.types import LossOutput, Requires, TokenBatch
 
 From = Literal["step", "cached"]
+Variant = Literal["dpo", "ipo"]
+
+
+def dpo_loss(
+    ratio: Float[Tensor, " pair"], *, beta: float, label_smoothing: float = 0.0
+) -> Float[Tensor, " pair"]:
+    """DPO, `-log sigmoid(beta * ratio)` (arXiv 2305.18290, equation 7).
+
+    `ratio` is log p(chosen)/q(chosen) - log p(rejected)/q(rejected), of sums over tokens, with
+    policy p and reference q. `label_smoothing` is the assumed share of pairs that are the wrong
+    way round (conservative DPO, https://ericmitchell.ai/cdpo.pdf).
+    """
+    right, wrong = logsigmoid(beta * ratio), logsigmoid(-beta * ratio)
+    return -(1 - label_smoothing) * right - label_smoothing * wrong
+
+
+def ipo_loss(ratio: Float[Tensor, " pair"], *, beta: float) -> Float[Tensor, " pair"]:
+    """IPO, `(ratio - 1 / (2 beta))^2`, of means over tokens (arXiv 2310.12036, equation 17)."""
+    return (ratio - 1 / (2 * beta)) ** 2
 
 
 class DPO(Objective):
@@ -44,24 +64,19 @@ class DPO(Objective):
 
     requires: Requires = "preferences"
 
+    @checked
     def __init__(
         self,
         *,
-        beta: float = 0.1,
+        beta: AboveZero = 0.1,
         variant: Variant = "dpo",
         label_smoothing: float = 0.0,
-        sft_weight: float = 0.0,
+        sft_weight: Amount = 0.0,
         reference: From = "step",
     ) -> None:
-        if variant not in get_args(Variant):
-            raise InputError(f"objective.variant is {variant!r}: choose dpo or ipo.")
-        if reference not in get_args(From):
-            raise InputError(f"objective.reference is {reference!r}: choose step or cached.")
-        if beta <= 0 or sft_weight < 0 or not 0 <= label_smoothing < 0.5:
+        if not 0 <= label_smoothing < 0.5:
             raise InputError(
-                f"objective has beta={beta}, sft_weight={sft_weight}, label_smoothing="
-                f"{label_smoothing}: give a beta above 0, a weight of 0 or more and a smoothing "
-                "from 0 to below 0.5."
+                f"objective.label_smoothing is {label_smoothing}: give a share from 0 to below 0.5."
             )
         if variant == "ipo" and label_smoothing:
             raise InputError("objective.label_smoothing is for variant=dpo: set it to 0 with ipo.")

@@ -22,12 +22,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.objectives.clipping import check_positive, clipped_loss
 from dress.objectives.functional import sequence_sums
+from dress.objectives.policy_losses import clipped_loss, kl_penalty
 from dress.objectives.policy_objective import Experience, PolicyObjective
-from dress.objectives.returns import kl_penalty
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
+from dress.settings import Amount, checked
 from dress.types import LossOutput
 
 EPSILON = 1e-4
@@ -38,15 +38,15 @@ class GRPO(PolicyObjective):
 
     has_value = False
 
+    @checked
     def __init__(
         self,
         *,
         rollouts: Rollouts,
         rewards: SymbolicRewards,
-        kl: float = 0.04,
-        clip: float = 0.2,
+        kl: Amount = 0.04,
+        clip: Amount = 0.2,
     ) -> None:
-        check_positive(kl=kl, clip=clip)
         if rollouts.samples < 2:
             raise InputError("objective.rollouts.samples is 1: a group needs 2 or more responses.")
         self.rollouts, self.rewards = rollouts, rewards

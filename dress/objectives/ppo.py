@@ -23,20 +23,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
-from typing import get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dress.distributed import gather
-from dress.errors import InputError
-from dress.objectives.clipping import check_positive, clipped_loss
+from dress.objectives.policy_losses import (
+    KLForm,
+    clipped_loss,
+    gae,
+    kl_penalty,
+    moments,
+    token_rewards,
+    value_losses,
+    whiten,
+)
 from dress.objectives.policy_objective import Experience, PolicyObjective
-from dress.objectives.returns import KLForm, gae, kl_penalty, token_rewards, value_losses
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
-from dress.objectives.whitening import moments, whiten
+from dress.settings import Amount, Share, checked
 from dress.types import LossOutput
 
 
@@ -48,26 +54,20 @@ class PPO(PolicyObjective):
 
     has_value = True
 
+    @checked
     def __init__(
         self,
         *,
         rollouts: Rollouts,
         rewards: SymbolicRewards,
-        kl: float = 0.1,
+        kl: Amount = 0.1,
         kl_form: KLForm = "clamped",
-        gamma: float = 1.0,
-        lam: float = 1.0,
-        clip: float = 0.2,
-        value_clip: float = 0.2,
-        value_weight: float = 0.1,
+        gamma: Share = 1.0,
+        lam: Share = 1.0,
+        clip: Amount = 0.2,
+        value_clip: Amount = 0.2,
+        value_weight: Amount = 0.1,
     ) -> None:
-        if kl_form not in get_args(KLForm):
-            raise InputError(
-                f"objective.kl_form is {kl_form!r}: choose {', '.join(get_args(KLForm))}."
-            )
-        check_positive(kl=kl, clip=clip, value_clip=value_clip, value_weight=value_weight)
-        if not (0 <= gamma <= 1 and 0 <= lam <= 1):
-            raise InputError("objective.gamma and objective.lam: give numbers from 0 to 1.")
         self.rollouts, self.rewards = rollouts, rewards
         self.kl, self.kl_form = kl, kl_form
         self.gamma, self.lam = gamma, lam

@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.objectives.calibration import calibration_sums
 from dress.objectives.objective import Objective
+from dress.settings import Amount, checked
 from dress.types import LossOutput, Requires, TokenBatch
 
 
@@ -41,9 +41,8 @@ class PairwiseReward(Objective):
 
     requires: Requires = "preferences"
 
-    def __init__(self, *, centring: float = 1e-3) -> None:
-        if centring < 0:
-            raise InputError(f"objective.centring is {centring}: give a weight of 0 or more.")
+    @checked
+    def __init__(self, *, centring: Amount = 1e-3) -> None:
         self.centring = centring
 
     def __call__(self, model: nn.Module, batch: TokenBatch, /) -> LossOutput:

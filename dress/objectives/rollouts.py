@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dress.errors import InputError
+from dress.settings import AboveZero, Positive, check_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,25 +17,17 @@ class Rollouts:
     pass, in nats per token, is above its limit.
     """
 
-    samples: int = 4
-    max_new_tokens: int = 96
-    batch_size: int = 128
-    epochs: int = 2
-    minibatches: int = 2
-    max_kl: float = 50.0
-    max_unfinished: float = 0.9
-    max_log_prob_gap: float = 0.1
+    samples: Positive = 4
+    max_new_tokens: Positive = 96
+    batch_size: Positive = 128
+    epochs: Positive = 2
+    minibatches: Positive = 2
+    max_kl: AboveZero = 50.0
+    max_unfinished: AboveZero = 0.9
+    max_log_prob_gap: AboveZero = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("samples", "max_new_tokens", "batch_size", "epochs", "minibatches"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(
-                    f"objective.rollouts.{name} is {value!r}: give a whole number, 1 or more."
-                )
-        for name in ("max_kl", "max_unfinished", "max_log_prob_gap"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"objective.rollouts.{name}: give a number above 0.")
+        check_values(type(self), vars(self))
 
     @property
     def updates(self) -> int:

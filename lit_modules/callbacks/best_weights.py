@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 from safetensors.torch import load_file, save_file
 
 from dress.errors import InputError
 from dress.files import replacing
+from dress.settings import checked
 from lit_modules.parameters import check_state, trainable_state
 
 
@@ -22,11 +23,14 @@ class BestWeights(L.Callback):
     (max) is the best. Of equal validations the first counts.
     """
 
+    @checked
     def __init__(
-        self, *, scratch: str | os.PathLike[str], monitor: str = "val/loss", mode: str = "min"
+        self,
+        *,
+        scratch: str | os.PathLike[str],
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
     ) -> None:
-        if mode not in ("min", "max"):
-            raise InputError(f"callbacks.best_weights.mode is {mode!r}: choose min or max.")
         self.folder, self.monitor = Path(scratch), monitor
         self.sign = 1.0 if mode == "min" else -1.0
         self.step: int | None = None

@@ -20,15 +20,17 @@ from dress.data.stores.addresses import below
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, Tally, annotate_groups
 from dress.objectives.objective import Prepared
+from dress.settings import Whole, checked
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 from lit_modules.callbacks.sample_table import SampleTable, TablePrompt
 
 RATED_CONDITIONS = ("best", "none", "worst")
 
 
+@checked
 def sample_table(
     *,
-    rows: int,
+    rows: Whole,
     assistant: Assistant,
     data: ShardSet,
     directory: Path,
@@ -66,9 +68,10 @@ def table_prompt(sample: Sample, *, condition: str, critique: str) -> TablePromp
     )
 
 
+@checked
 def condition_ratings(
     *,
-    prompts: int,
+    prompts: Whole,
     objective: Prepared,
     annotator: Annotator | None,
     assistant: Assistant,

@@ -22,6 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from dress.errors import InputError
 from dress.files import no_space, replacing
 from dress.interrupts import Interrupted, StopSignals
+from dress.settings import Positive, checked
 from lit_modules.alignment import CHECKPOINT_KEY, NonFiniteStep
 from lit_modules.callbacks.best_weights import BestWeights
 from lit_modules.loggers.json_lines import JsonLinesLogger
@@ -54,7 +55,8 @@ class TrainState(Checkpoint):
     `figures` are those of the state that training resumed from, validations left out.
     """
 
-    def __init__(self, *, scratch: str | os.PathLike[str], every_n_steps: int) -> None:
+    @checked
+    def __init__(self, *, scratch: str | os.PathLike[str], every_n_steps: Positive) -> None:
         self.path = Path(scratch) / FILE_NAME
         self.every_n_steps = every_n_steps
         self._signals = StopSignals()

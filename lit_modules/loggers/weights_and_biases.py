@@ -16,7 +16,7 @@ from dress.artifact import Artifact, Parent
 from dress.errors import InputError
 from dress.files import write_text
 from dress.reporting.dashboard import TURNS, by_turn
-from dress.wandb_mode import Mode, wandb_mode
+from dress.wandb_mode import Choice, Mode, wandb_mode
 
 RUN_ID, LOGGED = "run_id", "logged_model"
 MODEL_FILES = ("weights", "tokenizer", "preprocess.json", "config.yaml", "metrics.json")
@@ -39,7 +39,7 @@ def wandb_logger(
     config: Mapping[str, Any],
     is_parent: bool,
     project: str | None,
-    mode: str,
+    mode: Choice,
     log_model: bool = False,
 ) -> Iterator[WandbLogger | None]:
     """Yield the logger of one run, closed afterwards: each stage of a process is a run of its own.
@@ -47,8 +47,6 @@ def wandb_logger(
     None where W&B is disabled, and on every rank but the first. The artifact is finished later;
     who finishes it looks at `log_model`.
     """
-    if not isinstance(log_model, bool):
-        raise InputError(f"logger.wandb.log_model is {log_model!r}: give true or false.")
     chosen = _mode_of(mode, is_parent=is_parent)
     if chosen == "disabled" or rank_zero_only.rank != 0:  # type: ignore[attr-defined]
         yield None
@@ -70,7 +68,7 @@ def log_evaluations(
     *,
     is_parent: bool,
     project: str | None,
-    mode: str,
+    mode: Choice,
 ) -> None:
     """Add the evaluations of a trained model to the W&B run that it was trained in, if any.
 
@@ -94,7 +92,7 @@ def log_model(
     *,
     is_parent: bool,
     project: str | None,
-    mode: str,
+    mode: Choice,
 ) -> None:
     """Log a finished model as an artifact of W&B, once, with what it was made from.
 
@@ -139,7 +137,7 @@ def _described(parent: Parent) -> Any:
 
 @contextmanager
 def _run_of(
-    artifact: Artifact, *, is_parent: bool, project: str | None, mode: str
+    artifact: Artifact, *, is_parent: bool, project: str | None, mode: Choice
 ) -> Iterator[Any]:
     """Yield the W&B run that a model was trained in; None where there is none or W&B is off."""
     identity = artifact.path / "wandb" / RUN_ID
@@ -158,7 +156,7 @@ def _run_of(
         yield run
 
 
-def _mode_of(mode: str, *, is_parent: bool) -> Mode:
+def _mode_of(mode: Choice, *, is_parent: bool) -> Mode:
     """Say how W&B runs; a trial of its sweeps is one run, which is not that of the parents."""
     return "disabled" if is_parent and "WANDB_SWEEP_ID" in os.environ else wandb_mode(mode)
 

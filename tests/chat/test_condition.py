@@ -137,9 +137,9 @@ def test_what_a_model_is_asked_under(
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(InputError, match=r"condition\.form"):
+    with pytest.raises(InputError, match="form is 'all': choose none or score or critique or both"):
         Condition(form="all")
-    with pytest.raises(InputError, match=r"condition\.dropout"):
+    with pytest.raises(InputError, match=r"dropout is 1\.5: give a number, 0 to 1"):
         Condition(dropout=1.5)
 
 

@@ -69,7 +69,7 @@ def test_without_history_a_revision_answers_the_first_question() -> None:
     assert paint(encoder)[0] == (
         f"{first} FEEDBACK: helpfulness 1 honesty 1 harmlessness 1 ASSISTANT:[ Yes.</s>]"
     )
-    with pytest.raises(InputError, match="all, none"):
+    with pytest.raises(InputError, match="history is 'some': choose all or none"):
         CritiqueEncoder(processor=PROCESSOR, condition=Condition(), seed=0, history="some")
 
 
@@ -127,5 +127,5 @@ def test_records_of_the_wrong_kind_are_rejected() -> None:
     unanswered = replace(SAMPLE, dialogues=(Dialogue((Turn("How?"),)),))
     with pytest.raises(Reject, match="no response"):
         InstructionEncoder(processor=PROCESSOR)(unanswered, epoch=0)
-    with pytest.raises(InputError, match="all, last, improved"):
+    with pytest.raises(InputError, match="loss_turns is 'first': choose all or last or improved"):
         InstructionEncoder(processor=PROCESSOR, loss_turns="first")

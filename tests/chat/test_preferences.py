@@ -99,7 +99,7 @@ def test_nothing_rated_and_nothing_said_are_rejects() -> None:
 
 
 def test_mistakes_name_the_choices() -> None:
-    with pytest.raises(InputError, match="all, best_worst"):
+    with pytest.raises(InputError, match="pairs is 'some': choose all or best_worst"):
         PreferenceEncoder(processor=PROCESSOR, pairs="some")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="margin is -1"):
         PreferenceEncoder(processor=PROCESSOR, margin=-1)

@@ -167,7 +167,7 @@ def test_mistakes_name_the_key_to_change(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"data\.root"):
         start(root=None)
-    with pytest.raises(InputError, match=r"source\.aspect"):
+    with pytest.raises(InputError, match="aspect is 'kindness': choose helpfulness or honesty or"):
         start(aspect="kindness")
     with pytest.raises(InputError, match=r"data\.files"):
         start()

@@ -79,7 +79,7 @@ def test_controls_replace_what_a_faulty_response_hears(options: dict[str, str], 
 
 
 def test_an_unknown_control_names_the_choices() -> None:
-    with pytest.raises(InputError, match="oracle, other, empty, repeat"):
+    with pytest.raises(InputError, match="feedback is 'shout': choose oracle or other or empty or"):
         benchmark(feedback="shout")
 
 

@@ -93,7 +93,7 @@ def test_nothing_to_repair(root: str, tmp_path: Path) -> None:
 
 
 def test_mistakes(root: str) -> None:
-    with pytest.raises(InputError, match=r"benchmark\.user is 'oracle'"):
+    with pytest.raises(InputError, match="user is 'oracle': choose annotator or empty or repeat"):
         benchmark(root, user="oracle")
     with pytest.raises(InputError, match="annotator=oracle knows no photographs"):
         benchmark(root, annotator=OracleAnnotator()).inputs()

@@ -185,8 +185,9 @@ def test_mistaken_settings() -> None:
     for options in (
         {"splits": []},
         {"splits": ["a", "a"]},
-        {"splits": "random"},
         {"file": "random.json"},
     ):
         with pytest.raises(InputError, match="name each split once"):
             PopeBenchmark(**options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="splits is 'random': give a list"):
+        PopeBenchmark(splits="random")

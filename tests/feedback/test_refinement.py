@@ -11,7 +11,7 @@ from dress.chat.condition import Condition
 from dress.errors import InputError, Reject
 from dress.feedback.oracle import OracleAnnotator
 from dress.feedback.refinement import RefinementRollout
-from dress.feedback.sampling import Sampling
+from dress.generation import Sampling
 from dress.types import Dialogue, Sample, Turn
 from dress.world.questions import Question
 from dress.world.scene import Scene, Thing
@@ -115,7 +115,7 @@ def test_the_reference_stands_at_any_turn() -> None:
     assert abs(lengths.count(2) - 50) < 16 and abs(lengths.count(3) - 25) < 14
     assert sum(map(lengths.count, (2, 3, 4))) == 100
     assert run.metrics()["rollout/closed_by_reference"] == 1
-    with pytest.raises(InputError, match=r"close_share is 2: give a share from 0 to 1"):
+    with pytest.raises(InputError, match=r"close_share is 2: give a number, 0 to 1"):
         rollout(lambda prompt: [RIGHT], close_share=2)
 
 

@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.objectives.clipping import clipped_loss
+from dress.objectives.policy_losses import (
+    Moments,
+    clipped_loss,
+    gae,
+    kl_penalty,
+    moments,
+    token_rewards,
+    value_losses,
+    whiten,
+)
 from dress.objectives.ppo import PPO
-from dress.objectives.returns import gae, kl_penalty, token_rewards, value_losses
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards, correctness
-from dress.objectives.whitening import Moments, moments, whiten
 
 OWNER = torch.tensor([0, 0, 0, 1, 2, 2])  # three responses of 3, 1 and 2 tokens
 
@@ -136,10 +143,10 @@ def test_the_gradient_of_a_tabular_policy_is_the_exact_one() -> None:
 
 
 def test_bad_settings_are_one_sentence() -> None:
-    for changes in ({"kl": -1.0}, {"gamma": 1.5}, {"kl_form": "k2"}, {"clip": -0.1}):
-        with pytest.raises(InputError, match="objective"):
-            objective(**changes)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"rollouts\.epochs"):
+    for name, value in {"kl": -1.0, "gamma": 1.5, "kl_form": "k2", "clip": -0.1}.items():
+        with pytest.raises(InputError, match=rf"^{name} is '?{value}'?: (give|choose) "):
+            objective(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="epochs is 0: give a whole number, 1 or more"):
         Rollouts(epochs=0)
-    with pytest.raises(InputError, match=r"rollouts\.max_kl"):
+    with pytest.raises(InputError, match="max_kl is 0: give a number above 0"):
         Rollouts(max_kl=0)

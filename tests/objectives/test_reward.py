@@ -49,7 +49,7 @@ def test_it_is_the_original_and_trl_for_a_single_pair() -> None:
 
 
 def test_a_negative_weight_is_refused() -> None:
-    with pytest.raises(InputError, match=r"objective\.centring"):
+    with pytest.raises(InputError, match="centring is -1: give a number, 0 or more"):
         PairwiseReward(centring=-1)
 
 

@@ -20,6 +20,7 @@ from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
 from dress.records import BANK_SENTENCES
+from dress.settings import Positive, Whole, checked
 from dress.types import Dialogue, Sample, Turn
 
 CAPTION_REQUESTS = ("Give this picture a short caption.", "Write a caption for this picture.")
@@ -45,6 +46,7 @@ class CocoSource(Source):
     and `prompts`: a description and as many existence questions with the answer yes as with no.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -56,12 +58,10 @@ class CocoSource(Source):
         describe_requests: Sequence[str] = DESCRIBE_REQUESTS,
         list_requests: Sequence[str] = LIST_REQUESTS,
         synonyms_file: str | None = None,
-        candidates: int = 3,
-        limit: int | None = None,
+        candidates: Positive = 3,
+        limit: Whole | None = None,
         seed: int = 0,
     ) -> None:
-        if candidates < 1:
-            raise InputError(f"source.candidates is {candidates}: give 1 or more.")
         self.root, self.images, self.captions, self.instances = root, images, captions, instances
         self.caption_requests = tuple(caption_requests)
         self.describe_requests = tuple(describe_requests)

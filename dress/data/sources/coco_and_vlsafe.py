@@ -5,8 +5,10 @@ from __future__ import annotations
 from dress.data.sources.coco import CocoSource
 from dress.data.sources.photographs import Photographs
 from dress.data.sources.vlsafe import VLSafeSource
+from dress.settings import Positive, Whole, checked
 
 
+@checked
 def coco_and_vlsafe(
     *,
     root: str | None,
@@ -14,12 +16,12 @@ def coco_and_vlsafe(
     captions: str = "coco/captions.json",
     instances: str = "coco/instances.json",
     synonyms_file: str | None = None,
-    candidates: int = 3,
-    limit: int | None = None,
+    candidates: Positive = 3,
+    limit: Whole | None = None,
     vlsafe_images: str = "coco/train2017",
     alignment: str = "vlsafe/harmlessnss_alignment.jsonl",
     image_fallback: bool = False,
-    vlsafe_limit: int | None = None,
+    vlsafe_limit: Whole | None = None,
     seed: int = 0,
 ) -> Photographs:
     """Join both sources; `image_fallback` gives a request without its image one of `images`."""

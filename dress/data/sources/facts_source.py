@@ -14,11 +14,13 @@ from dress.data.sources.row_source import RowSource
 from dress.errors import InputError
 from dress.files import read_text
 from dress.fingerprint import content_hash
+from dress.settings import Whole, checked
 
 
 class FactsSource(RowSource):
     """`captions`, a file such as image_to_caption.json, gives `annotations.captions`."""
 
+    @checked
     def __init__(
         self,
         *,
@@ -26,7 +28,7 @@ class FactsSource(RowSource):
         file: str,
         images: str = "train2017",
         captions: str | None = None,
-        limit: int | None = None,
+        limit: Whole | None = None,
     ) -> None:
         super().__init__(root=root, file=file, images=images, limit=limit)
         self._captions = ImageCaptions(root, captions) if captions is not None else None

@@ -11,6 +11,7 @@ from dataclasses import replace
 from dress.data.sources.fields import Fields, conversation, image_names
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
+from dress.settings import Whole, checked
 from dress.types import Dialogue
 
 
@@ -22,13 +23,14 @@ class LlavaInstructSource(RowSource):
 
     name = "llava"
 
+    @checked
     def __init__(
         self,
         *,
         root: str | None,
         file: str = "llava_instruct_150k.json",
         images: str = "train2017",
-        limit: int | None = None,
+        limit: Whole | None = None,
     ) -> None:
         super().__init__(root=root, file=file, images=images, limit=limit)
 

@@ -29,6 +29,7 @@ from dress.records import (
     ASPECTS,
     BANK_SENTENCES,
     RATINGS,
+    Aspect,
     Dialogue,
     Feedback,
     Judgement,
@@ -36,6 +37,7 @@ from dress.records import (
     Turn,
     whole_number,
 )
+from dress.settings import Whole, checked
 
 _ASPECT_OF_NAME = {"hallucination": "honesty", **{aspect: aspect for aspect in ASPECTS}}
 
@@ -51,18 +53,17 @@ class LVLMNLFSource(Source):
     `candidates` are whole dialogues with their feedback, `instructions` and `prompts` first turns.
     """
 
+    @checked
     def __init__(
         self,
         *,
         root: str | None,
         files: Sequence[str] = ("*.jsonl",),
         images: str = "images",
-        aspect: str = "helpfulness",
-        limit: int | None = None,
+        aspect: Aspect = "helpfulness",
+        limit: Whole | None = None,
         seed: int = 0,
     ) -> None:
-        if aspect not in ASPECTS:
-            raise InputError(f"source.aspect is {aspect!r}: choose one of {', '.join(ASPECTS)}.")
         self.root, self.files, self.images = root, tuple(files), images
         self.aspect, self.limit, self.seed = aspect, limit, seed
 

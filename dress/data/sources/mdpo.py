@@ -11,6 +11,7 @@ from typing import Any
 from dress.data.sources.fields import Fields, without_markers
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
+from dress.settings import Whole, checked
 from dress.types import Dialogue, Turn
 
 OPENING, CLOSING = "USER:", "ASSISTANT:"
@@ -24,7 +25,8 @@ class MdpoSource(RowSource):
 
     name = "mdpo"
 
-    def __init__(self, *, root: str | None, file: str, images: str, limit: int | None = None):
+    @checked
+    def __init__(self, *, root: str | None, file: str, images: str, limit: Whole | None = None):
         super().__init__(root=root, file=file, images=images, limit=limit)
 
     def image_names(self, fields: Fields) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
 from dress.records import BANK_SENTENCES
+from dress.settings import Whole, checked
 from dress.types import Dialogue, Sample
 
 Content = tuple[Sequence[Dialogue], Mapping[str, Any]]  # dialogues and annotations of a row
@@ -35,7 +36,8 @@ class RowSource(Source):
 
     name: ClassVar[str]  # begins the ids
 
-    def __init__(self, *, root: str | None, file: str, images: str, limit: int | None) -> None:
+    @checked
+    def __init__(self, *, root: str | None, file: str, images: str, limit: Whole | None) -> None:
         self.root, self.file, self.images, self.limit = root, file, images, limit
 
     @abstractmethod

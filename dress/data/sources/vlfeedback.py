@@ -16,6 +16,7 @@ from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
 from dress.errors import InputError
 from dress.records import RATINGS, Dialogue, Feedback, Judgement, Turn, whole_number
+from dress.settings import Whole, checked
 
 ASPECT_OF = {
     "Helpfulness": "helpfulness",
@@ -54,6 +55,7 @@ class VLFeedbackSource(RowSource):
 
     name = "vlfeedback"
 
+    @checked
     def __init__(
         self,
         *,
@@ -61,7 +63,7 @@ class VLFeedbackSource(RowSource):
         file: str = "vlfeedback_80k.jsonl",
         images: str = "merged_images",
         scale: Sequence[int] = (1, 2, 2, 3, 4),
-        limit: int | None = None,
+        limit: Whole | None = None,
     ) -> None:
         super().__init__(root=root, file=file, images=images, limit=limit)
         if len(scale) != len(THEIR_RATINGS) or not set(scale) <= set(RATINGS):

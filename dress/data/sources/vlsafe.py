@@ -22,6 +22,7 @@ from dress.data.sources.source import Part, Source, check_part
 from dress.errors import InputError, Reject
 from dress.fingerprint import content_hash
 from dress.records import BANK_SENTENCES
+from dress.settings import Whole, checked
 from dress.types import Dialogue, Sample, Turn
 
 _SPELLINGS = ("harmlessnss", "harmlessness")  # the released name lacks a letter
@@ -44,6 +45,7 @@ class VLSafeSource(Source):
     which its annotations record. There is no part `captions`.
     """
 
+    @checked
     def __init__(
         self,
         *,
@@ -52,7 +54,7 @@ class VLSafeSource(Source):
         alignment: str = "vlsafe/harmlessnss_alignment.jsonl",
         image_fallback: bool = False,
         fallback_images: str = "coco/images",
-        limit: int | None = None,
+        limit: Whole | None = None,
         seed: int = 0,
     ) -> None:
         self.root, self.images, self.alignment = root, images, alignment

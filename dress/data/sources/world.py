@@ -9,6 +9,7 @@ from typing import Any
 from dress.data.sources.source import Part, Source
 from dress.errors import InputError
 from dress.records import BANK_SENTENCES
+from dress.settings import Amount, Positive, Share, checked
 from dress.types import Dialogue, Sample, Turn
 from dress.world.corpus import Flaws, draw_question, flawed_response
 from dress.world.grammar import caption
@@ -49,13 +50,14 @@ class WorldSource(Source):
     `flaws` are the rates of the SFT corpus (dress/world/corpus.py), all times `flaw_scale`.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        sizes: Mapping[str, int],
-        flaws: Mapping[str, float],
-        flaw_scale: float = 1.0,
-        cooccurrence: float = 0.3,
+        sizes: Mapping[str, Positive],
+        flaws: Mapping[str, Share],
+        flaw_scale: Amount = 1.0,
+        cooccurrence: Share = 0.3,
         seed: int = 0,
     ) -> None:
         self.sizes, self.cooccurrence, self.seed = sizes, cooccurrence, seed

@@ -14,12 +14,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from filelock import FileLock
 
 from dress.data.stores.store import Store
 from dress.errors import InputError
 from dress.files import no_space
+from dress.settings import Range, checked
 
 CHUNK = 16 * 2**20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -59,6 +61,14 @@ class ShardCache:
             path.unlink()
             taken -= freed
         return taken + size <= self.max_bytes
+
+
+@checked
+def shard_cache(
+    *, directory: str | None, gigabytes: Annotated[float, Range(0.001)]
+) -> ShardCache | None:
+    """Return the cache in a folder; None where no folder is given and no copies are kept."""
+    return ShardCache(Path(directory), max_bytes=int(gigabytes * 1e9)) if directory else None
 
 
 class CachedStore:

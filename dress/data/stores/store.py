@@ -1,4 +1,11 @@
-"""Where a folder of shards lies: on this machine, or behind http(s):// or s3://."""
+"""Where a folder of shards lies: on this machine, or behind http(s):// or s3://.
+
+fsspec opens the connections. Its files and caches are not used, for what the tests beside this
+folder ask and they lack (2026.9): `cat_file` takes a whole file for the range that was asked where
+a server ignores ranges, and its errors hold URLs with their keys; `filecache` and `blockcache` have
+no bound on their bytes, take no lock against other processes, and know a file by its address, not
+by the hash that an index gives.
+"""
 
 from __future__ import annotations
 

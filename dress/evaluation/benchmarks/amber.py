@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
@@ -27,6 +27,7 @@ from dress.evaluation.public import (
     yes_no_labels,
 )
 from dress.records import Turn
+from dress.settings import checked
 
 Answers = Literal["exact", "first_word"]
 DIMENSIONS: Mapping[str, tuple[str, ...]] = {  # type of an annotation -> where it counts
@@ -46,6 +47,7 @@ class AmberBenchmark(PublicBenchmark):
     name = "amber"
     row_fields = ("type",)
 
+    @checked
     def __init__(
         self,
         *,
@@ -57,8 +59,6 @@ class AmberBenchmark(PublicBenchmark):
         unanswered: Unanswered = "error",
     ) -> None:
         super().__init__(root=root, images=images, unanswered=unanswered)
-        if answers not in get_args(Answers):
-            raise InputError(f"benchmark.answers is {answers!r}: choose exact or first_word.")
         self.queries, self.annotations, self.answers = queries, annotations, answers
 
     def files(self) -> Sequence[str]:

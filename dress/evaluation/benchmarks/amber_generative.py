@@ -19,6 +19,7 @@ from dress.evaluation.benchmarks.amber import amber_json
 from dress.evaluation.public import PublicBenchmark, Unanswered, as_id, defined, field
 from dress.files import read_json, read_text, text_lines
 from dress.records import Turn
+from dress.settings import Share, checked
 
 GENERATIVE = "generative"
 Alike = Callable[[str, str], bool]
@@ -35,6 +36,7 @@ class AmberGenerativeBenchmark(PublicBenchmark):
 
     name = "amber_generative"
 
+    @checked
     def __init__(
         self,
         *,
@@ -45,7 +47,7 @@ class AmberGenerativeBenchmark(PublicBenchmark):
         safe_words: str = "amber/safe_words.txt",
         images: str = "amber/image",
         similarity: str | None = None,
-        threshold: float = 0.8,
+        threshold: Share = 0.8,
         unanswered: Unanswered = "error",
     ) -> None:
         super().__init__(root=root, images=images, unanswered=unanswered)

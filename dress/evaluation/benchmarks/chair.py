@@ -21,6 +21,7 @@ from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
 from dress.evaluation.chair_words import ChairVocabulary
 from dress.evaluation.public import PublicBenchmark, Unanswered, defined, released_id
 from dress.records import Turn, whole_number
+from dress.settings import Positive, checked
 
 _CAPTION_METRICS = "Bleu_1 Bleu_2 Bleu_3 Bleu_4 METEOR CIDEr SPICE ROUGE_L".split()
 
@@ -33,6 +34,7 @@ class ChairBenchmark(PublicBenchmark):
     key_fields = ("image_id",)
     fixed_questions = False
 
+    @checked
     def __init__(
         self,
         *,
@@ -42,7 +44,7 @@ class ChairBenchmark(PublicBenchmark):
         synonyms: str = "chair/synonyms.txt",
         images: str = "coco/val2014",
         question: str = "Describe this image in detail.",
-        limit: int | None = None,
+        limit: Positive | None = None,
         seed: int = 0,
         unanswered: Unanswered = "skip",
     ) -> None:

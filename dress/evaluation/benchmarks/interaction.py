@@ -11,12 +11,18 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from dress.errors import InputError
 from dress.evaluation.benchmark import Example, Label, Labels, Ratios
-from dress.evaluation.benchmarks.world import WorldBenchmark, aspects, response_labels, truth
+from dress.evaluation.benchmarks.world import (
+    ImageMode,
+    WorldBenchmark,
+    aspects,
+    response_labels,
+    truth,
+)
 from dress.records import Detail
+from dress.settings import Positive, Share, checked
 from dress.types import Feedback, Turn
 from dress.world.corpus import Flaws, flawed_response
 from dress.world.questions import Question, ask
@@ -41,20 +47,18 @@ class InteractionBenchmark:
 
     name = "interaction"
 
+    @checked
     def __init__(
         self,
         *,
-        scenes: int,
+        scenes: Positive,
         seed: int = 0,
-        turns: int = 4,
+        turns: Positive = 4,
         detail: Detail = "hint",
         feedback: Source = "oracle",
-        images: str = "true",
-        cooccurrence: float = 0.3,
+        images: ImageMode = "true",
+        cooccurrence: Share = 0.3,
     ) -> None:
-        if feedback not in get_args(Source):
-            choices = ", ".join(get_args(Source))
-            raise InputError(f"benchmark.feedback is {feedback!r}: choose one of {choices}.")
         self.world = WorldBenchmark(
             scenes=scenes, seed=seed, images=images, cooccurrence=cooccurrence
         )

@@ -11,7 +11,7 @@ as a control: the annotator then only judges.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from dress.data.sources.coco_index import read_index
 from dress.errors import InputError, Reject
@@ -20,6 +20,7 @@ from dress.evaluation.benchmarks.chair import asked_of_each, draw_images
 from dress.evaluation.public import PublicBenchmark, Unanswered
 from dress.feedback.annotator import Annotator, annotate_groups
 from dress.feedback.oracle import OracleAnnotator
+from dress.settings import Positive, checked
 from dress.types import Dialogue, Feedback, Sample, Turn
 
 Source = Literal["annotator", "empty", "repeat"]
@@ -30,6 +31,7 @@ class PhotoInteractionBenchmark(PublicBenchmark):
 
     name = "photo_interaction"
 
+    @checked
     def __init__(
         self,
         *,
@@ -39,16 +41,13 @@ class PhotoInteractionBenchmark(PublicBenchmark):
         instances: str = "coco/annotations/instances_val2014.json",
         images: str = "coco/val2014",
         question: str = "Describe this image in detail.",
-        turns: int = 3,
+        turns: Positive = 3,
         user: Source = "annotator",
-        limit: int | None = None,
+        limit: Positive | None = None,
         seed: int = 0,
         unanswered: Unanswered = "error",
     ) -> None:
         super().__init__(root=root, images=images, unanswered=unanswered)
-        if user not in get_args(Source):
-            choices = ", ".join(get_args(Source))
-            raise InputError(f"benchmark.user is {user!r}: choose one of {choices}.")
         self.annotator, self.captions, self.instances = annotator, captions, instances
         self.question, self.user, self.limit, self.seed = question, user, limit, seed
         self.max_turns = turns + 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from dress.errors import InputError
 from dress.evaluation.benchmark import Answered, Example, Labels, Ratios
@@ -30,6 +30,7 @@ from dress.evaluation.public import (
     yes_no_labels,
 )
 from dress.records import Turn
+from dress.settings import checked
 
 Answers = Literal["official", "first_word"]
 _NO = frozenset(("No", "not", "no"))
@@ -44,6 +45,7 @@ class PopeBenchmark(PublicBenchmark):
     key_fields = ("split", "question_id")
     row_fields = ("split",)
 
+    @checked
     def __init__(
         self,
         *,
@@ -55,8 +57,6 @@ class PopeBenchmark(PublicBenchmark):
         unanswered: Unanswered = "error",
     ) -> None:
         super().__init__(root=root, images=images, unanswered=unanswered)
-        if answers not in get_args(Answers):
-            raise InputError(f"benchmark.answers is {answers!r}: choose official or first_word.")
         once = not isinstance(splits, str) and 0 < len(set(splits)) == len(splits)
         if not once or "{split}" not in file:
             raise InputError(

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from dress.errors import InputError
 from dress.evaluation.benchmark import Example, Label, Labels, Ratios
+from dress.settings import Positive, Share, checked
 from dress.types import Turn
 from dress.world.corpus import all_questions
 from dress.world.questions import VQA_TASKS, Question, reference
@@ -22,7 +22,7 @@ from dress.world.render import blank, render
 from dress.world.scene import Scene, draw_scenes
 from dress.world.verdict import judge
 
-IMAGE_MODES = ("true", "blank", "shuffled")
+ImageMode = Literal["true", "blank", "shuffled"]
 
 
 class WorldBenchmark:
@@ -34,12 +34,15 @@ class WorldBenchmark:
 
     name = "world"
 
+    @checked
     def __init__(
-        self, *, scenes: int, seed: int = 0, images: str = "true", cooccurrence: float = 0.3
+        self,
+        *,
+        scenes: Positive,
+        seed: int = 0,
+        images: ImageMode = "true",
+        cooccurrence: Share = 0.3,
     ) -> None:
-        if images not in IMAGE_MODES:
-            choices = ", ".join(IMAGE_MODES)
-            raise InputError(f"benchmark.images is {images!r}: choose one of {choices}.")
         self.scenes, self.seed, self.images = scenes, seed, images
         self.cooccurrence = cooccurrence
 
