@@ -8,6 +8,7 @@ about the imports themselves, or about their order, needs a fresh interpreter in
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -137,6 +138,7 @@ def _serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     for name in HEAVY:
         import_module(name)
     del sys.modules["wandb"]  # which makes folders when it is imported, for one process each
+    gc.freeze()  # or each process would go through all that was imported, and copy it
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: os.waitpid(-1, os.WNOHANG))
     while True:

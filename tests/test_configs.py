@@ -24,7 +24,7 @@ from dress.chat.template import ChatTemplate
 from dress.evaluation.benchmark import Benchmark
 from dress.feedback.annotator import Annotator
 from dress.jobs.contradictions import records_needed
-from dress.jobs.offers import build
+from dress.jobs.fit import build
 from dress.modeling.build import build_model
 from dress.modeling.language import causal_lm
 from dress.modeling.tokenizer import train_tokenizer

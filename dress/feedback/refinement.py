@@ -16,7 +16,7 @@ from dress.assistant import Assistant, Prompt
 from dress.chat.condition import AUTO
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, annotate_groups
-from dress.feedback.sampling import Sampling
+from dress.generation import Sampling
 from dress.settings import Positive, Share, checked
 from dress.types import Dialogue, Feedback, Sample, Turn
 

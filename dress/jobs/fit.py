@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from transformers import PreTrainedTokenizerFast
@@ -26,7 +27,6 @@ from dress.feedback.given import GivenAnnotator
 from dress.feedback.reward_scorer import RewardScorer
 from dress.jobs.data_sets import Parents, cache, open_data_set
 from dress.jobs.job import Job
-from dress.jobs.offers import build, build_all
 from dress.jobs.resolved import resolved_model, resolved_template
 from dress.loading import artifact_tokenizer, assemble, load_artifact, restore, save
 from dress.modeling.build import build_model
@@ -134,7 +134,7 @@ def offers_of(
     assistant: Assistant,
     parents: Parents,
 ) -> dict[str, Any]:
-    """Return what encoder, module, callbacks and loggers may ask for, by its name (offers.py)."""
+    """Return what encoder, module, callbacks and loggers may ask for, by its name (`build`)."""
     cfg = job.cfg
     target = chosen_target(cfg.condition.target, learned=assistant.condition.learned)
     return {
@@ -249,3 +249,20 @@ def build_trainer(
     }
     trainer: L.Trainer = build(job.cfg.trainer, given)
     return trainer
+
+
+def build(node: Any, offers: Mapping[str, Any]) -> Any:
+    """Call the `_target_` of a node with its settings and with the offers that it names.
+
+    An offer is something that no YAML can hold, such as the model. Who needs it has a parameter of
+    that name; a setting of the same name counts before it.
+    """
+    parameters = signature(get_object(node["_target_"])).parameters
+    wanted = {k: v for k, v in offers.items() if k in parameters and k not in node}
+    return instantiate(node, _partial_=True, _convert_="all")(**wanted)
+
+
+def build_all(nodes: Mapping[str, Any], offers: Mapping[str, Any]) -> dict[str, Any]:
+    """Build each node of a dictionary; what is null or has nothing to do here is left out."""
+    built = {name: build(node, offers) for name, node in nodes.items() if node is not None}
+    return {name: thing for name, thing in built.items() if thing is not None}

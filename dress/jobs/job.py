@@ -59,7 +59,6 @@ WATCHERS = (  # their entries
     "sample_table",
     "throughput",
     "trained_tokens",
-    "train_state",
 )
 FROM_ARTIFACT = ("model", "template", "condition")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+import lightning as L
 
 from dress.assistant import Assistant, Prompt
 from dress.chat.processor import Processor
@@ -20,7 +22,6 @@ from dress.feedback.annotator import Annotator, Tally, annotate_groups
 from dress.objectives.objective import Prepared
 from dress.settings import Whole, checked
 from dress.types import ASPECTS, Dialogue, Sample, Turn
-from lit_modules.callbacks.condition_ratings import ConditionRatings
 from lit_modules.callbacks.sample_table import SampleTable, TablePrompt
 
 RATED_CONDITIONS = ("best", "none", "worst")
@@ -141,3 +142,19 @@ def answers(
     """Answer each prompt; one that cannot be asked is counted where it is trained on."""
     given = assistant.generate(prompts, rejects={}, **decoding)
     return [responses[0] if responses else "" for responses in given]
+
+
+class ConditionRatings(L.Callback):
+    """Log `val/rating/<condition>/<quantity>` at every validation.
+
+    `rate` answers fixed prompts and rates the answers; it runs on the first rank only.
+    """
+
+    def __init__(self, rate: Callable[[], Mapping[str, float]]) -> None:
+        self.rate = rate
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        figures = {f"val/rating/{name}": value for name, value in self.rate().items()}
+        pl_module.log_dict(figures, batch_size=1, rank_zero_only=True)

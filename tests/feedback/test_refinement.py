@@ -11,7 +11,7 @@ from dress.chat.condition import Condition
 from dress.errors import InputError, Reject
 from dress.feedback.oracle import OracleAnnotator
 from dress.feedback.refinement import RefinementRollout
-from dress.feedback.sampling import Sampling
+from dress.generation import Sampling
 from dress.types import Dialogue, Sample, Turn
 from dress.world.questions import Question
 from dress.world.scene import Scene, Thing

@@ -38,12 +38,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (?P<marker>[^>]+) -->\n)?```bash\n(?P<code>.*?)```", re.DOTALL)
 JOB = re.compile(r"^python run\.py (?!--help)")
 SHORT = "generation.max_new_tokens=8"
-SMOKE = f"debug=smoke {SHORT}"
+SMOKE = f"debug=smoke feedback.max_new_tokens=8 {SHORT}"
 SCRIPTS = {
     "main_result.py": f"--seeds 0 --controls --scenes 2 --out main.json {SMOKE}",
-    "ablations.py": "--table",
-    "comparison.py": f"--seeds 0 --scenes 2 --arms stage_1 --out compared {SMOKE}",
-    "interaction_result.py": f"--scenes 2 --out interaction.json {SMOKE}",
+    "comparison.py": f"--seeds 0 --scenes 2 --arms 'stage 1' --out compared {SMOKE}",
 }
 PHOTOGRAPHS = 12
 

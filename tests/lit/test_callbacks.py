@@ -18,12 +18,11 @@ from dress.data.rejects import Rejects
 from dress.files import read_lines
 from dress.interrupts import Interrupted, StopSignals
 from dress.types import TokenBatch
-from lit_modules.callbacks import throughput as throughput_module
-from lit_modules.callbacks.condition_ratings import ConditionRatings
-from lit_modules.callbacks.rejected_groups import RejectedGroups
+from lit_modules.callbacks import consumption
+from lit_modules.callbacks.consumption import RejectedGroups, Throughput, count_tokens
+from lit_modules.callbacks.fixed_prompts import ConditionRatings
 from lit_modules.callbacks.sample_page import render_page
 from lit_modules.callbacks.sample_table import MAX_SIDE, SampleTable, TablePrompt
-from lit_modules.callbacks.throughput import Throughput, count_tokens
 
 
 def one_tree() -> TokenBatch:
@@ -54,7 +53,7 @@ def test_tokens_are_counted_with_and_without_sharing():
 
 def test_throughput_divides_by_the_time_of_its_window(monkeypatch):
     clock = iter([10.0, 11.0, 14.0, 15.0, 17.0, 20.0])
-    monkeypatch.setattr(throughput_module.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(consumption.time, "perf_counter", lambda: next(clock))
     logged = {}
     module = types.SimpleNamespace(
         log_dict=lambda values, **_: logged.update(values),
@@ -80,7 +79,7 @@ def test_throughput_divides_by_the_time_of_its_window(monkeypatch):
 
 
 def test_throughput_in_a_trainer(monkeypatch):
-    monkeypatch.setattr(throughput_module, "count_tokens", lambda batch: torch.tensor([3, 4]))
+    monkeypatch.setattr(consumption, "count_tokens", lambda batch: torch.tensor([3, 4]))
     trainer = make_trainer(callbacks=[Throughput()], log_every_n_steps=2)
     trainer.fit(make_module(), ToyData([cut(batch, [2, 2]) for batch in make_rows(4, 4)]))
     figures = trainer.callback_metrics

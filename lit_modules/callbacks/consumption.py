@@ -1,4 +1,4 @@
-"""Measure how fast training consumes data and how long it waits for it."""
+"""What training consumes: how fast, how many tokens, and which groups were rejected."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dress.data.rejects import Rejects
+from dress.distributed import place, summed
 from dress.types import TokenBatch
 
 
@@ -82,3 +84,61 @@ def count_tokens(batch: TokenBatch) -> Int[Tensor, " two"]:
     padding = (batch.position_ids == 0) & (batch.subtree_end == here)
     logical = (batch.position_ids.flatten()[batch.sequence_end] + 1).sum()
     return torch.stack([(~padding).sum(), logical])
+
+
+class TrainedTokens(L.Callback):
+    """Log the supervised tokens of all sequences so far, of all ranks; a resumed run goes on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Sequence[TokenBatch],
+        batch_idx: int,
+    ) -> None:
+        self.count += sum(micro_batch.target_node.numel() for micro_batch in batch)
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        is_last = trainer.global_step == trainer.max_steps
+        if is_last or (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0:
+            pl_module.log(
+                "train/trained_tokens",
+                float(self.count),
+                batch_size=1,
+                sync_dist=True,
+                reduce_fx="sum",
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": summed([self.count])[0]}  # every rank saves, rank 0 writes
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.count = state_dict["count"] if place()[0] == 0 else 0
+
+
+class RejectedGroups(L.Callback):
+    """Log the counts (of all ranks) once per `log_every_n_steps` and with each validation."""
+
+    def __init__(self, *, rejects: Rejects) -> None:
+        self.rejects = rejects
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (trainer.fit_loop.epoch_loop.total_batch_idx + 1) % every == 0:
+            self._log(pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._log(pl_module)
+
+    def _log(self, pl_module: L.LightningModule) -> None:
+        pl_module.log_dict(self.rejects.metrics(), batch_size=1)
