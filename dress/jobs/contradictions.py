@@ -15,7 +15,7 @@ from dress.records import Requires
 READERS = {  # nodes and keys that some jobs alone read
     "artifact": ("evaluate", "annotate"),
     "responses": ("evaluate",),
-    **dict.fromkeys(("stage", "init_from", "reward_from", "rounds", "compare"), ("train",)),
+    **dict.fromkeys(("stage", "reward_from", "rounds", "compare"), ("train",)),
     **dict.fromkeys(("optimizer", "objective", "datamodule", "interaction"), ("train",)),
     **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
     "feedback": ("annotate", "train"),
