@@ -139,6 +139,14 @@ def test_every_option_composes(group: str, option: str) -> None:
         check_binding(path, node)
 
 
+@pytest.mark.parametrize("benchmark", [o for group, o in OPTIONS if group == "benchmark"])
+def test_a_smoke_run_takes_every_benchmark(benchmark: str) -> None:
+    node = plain(compose("run", ["debug=smoke", f"benchmark={benchmark}"]))["benchmark"]
+    if "_target_" in node:
+        check_binding("benchmark", node)
+    assert node.get("scenes", 8) == 8
+
+
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(HydraException, match="no_such"):
         compose("run", ["experiment=no_such"])

@@ -21,17 +21,36 @@ from typing import Literal, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from dress.errors import InputError
 from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference
-from dress.objectives.dpo_loss import Variant, dpo_loss, ipo_loss
 from dress.objectives.functional import sequence_sums, target_log_probs
 from dress.objectives.objective import LogProbs, Objective
 from dress.settings import AboveZero, Amount, checked
 from dress.types import LossOutput, Requires, TokenBatch
 
 From = Literal["step", "cached"]
+Variant = Literal["dpo", "ipo"]
+
+
+def dpo_loss(
+    ratio: Float[Tensor, " pair"], *, beta: float, label_smoothing: float = 0.0
+) -> Float[Tensor, " pair"]:
+    """DPO, `-log sigmoid(beta * ratio)` (arXiv 2305.18290, equation 7).
+
+    `ratio` is log p(chosen)/q(chosen) - log p(rejected)/q(rejected), of sums over tokens, with
+    policy p and reference q. `label_smoothing` is the assumed share of pairs that are the wrong
+    way round (conservative DPO, https://ericmitchell.ai/cdpo.pdf).
+    """
+    right, wrong = logsigmoid(beta * ratio), logsigmoid(-beta * ratio)
+    return -(1 - label_smoothing) * right - label_smoothing * wrong
+
+
+def ipo_loss(ratio: Float[Tensor, " pair"], *, beta: float) -> Float[Tensor, " pair"]:
+    """IPO, `(ratio - 1 / (2 beta))^2`, of means over tokens (arXiv 2310.12036, equation 17)."""
+    return (ratio - 1 / (2 * beta)) ** 2
 
 
 class DPO(Objective):

@@ -22,10 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.objectives.clipping import clipped_loss
 from dress.objectives.functional import sequence_sums
+from dress.objectives.policy_losses import clipped_loss, kl_penalty
 from dress.objectives.policy_objective import Experience, PolicyObjective
-from dress.objectives.returns import kl_penalty
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
 from dress.settings import Amount, checked

@@ -29,12 +29,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dress.distributed import gather
-from dress.objectives.clipping import clipped_loss
+from dress.objectives.policy_losses import (
+    KLForm,
+    clipped_loss,
+    gae,
+    kl_penalty,
+    moments,
+    token_rewards,
+    value_losses,
+    whiten,
+)
 from dress.objectives.policy_objective import Experience, PolicyObjective
-from dress.objectives.returns import KLForm, gae, kl_penalty, token_rewards, value_losses
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards
-from dress.objectives.whitening import moments, whiten
 from dress.settings import Amount, Share, checked
 from dress.types import LossOutput
 

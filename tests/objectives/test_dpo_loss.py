@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dress.objectives.dpo_loss import dpo_loss, ipo_loss
+from dress.objectives.dpo import dpo_loss, ipo_loss
 
 RATIO = torch.tensor([0.0, 2.0, -3.0, 40.0], dtype=torch.float64)
 

@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.objectives.clipping import clipped_loss
+from dress.objectives.policy_losses import (
+    Moments,
+    clipped_loss,
+    gae,
+    kl_penalty,
+    moments,
+    token_rewards,
+    value_losses,
+    whiten,
+)
 from dress.objectives.ppo import PPO
-from dress.objectives.returns import gae, kl_penalty, token_rewards, value_losses
 from dress.objectives.rollouts import Rollouts
 from dress.objectives.symbolic import SymbolicRewards, correctness
-from dress.objectives.whitening import Moments, moments, whiten
 
 OWNER = torch.tensor([0, 0, 0, 1, 2, 2])  # three responses of 3, 1 and 2 tokens
 

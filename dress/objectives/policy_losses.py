@@ -1,7 +1,9 @@
-"""From rewards to advantages and a loss of values, token by token of responses laid end to end."""
+"""What PPO and GRPO compute from log-probabilities, values and rewards, token by token."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -75,3 +77,68 @@ def value_losses(
     """Half the squared error, plain and with the new value kept within `clip` of the old one."""
     near = old + (values - old).clamp(-clip, clip)
     return 0.5 * (values - returns).square(), 0.5 * (near - returns).square()
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """The clipped policy loss of each token, and sums of figures about the ratio."""
+
+    loss: Float[Tensor, " token"]
+    figures: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+
+
+def clipped_loss(
+    log_probs: Float[Tensor, " token"],
+    old: Float[Tensor, " token"],
+    advantages: Float[Tensor, " token"],
+    *,
+    clip: float,
+) -> Clipped:
+    """`max(-A r, -A clip(r, 1 - clip, 1 + clip))`, r = p/p_old (arXiv 1707.06347, equation 7)."""
+    log_ratio = log_probs - old
+    ratio = log_ratio.exp()
+    plain = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    with torch.no_grad():
+        figures = {
+            "clip_fraction": (clipped > plain).sum().to(ratio.dtype),
+            "ratio": ratio.detach().sum(),
+            "approx_kl": (ratio.detach() - 1 - log_ratio.detach()).sum(),
+        }
+    return Clipped(torch.maximum(plain, clipped), figures)
+
+
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over the tokens of a whole rollout, on all ranks."""
+
+    count: float = 0.0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.count + other.count, self.total + other.total, self.squares + other.squares
+        )
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count if self.count else 0.0
+
+    @property
+    def variance(self) -> float:
+        return max(self.squares / self.count - self.mean**2, 0.0) if self.count else 0.0
+
+
+def moments(values: Float[Tensor, " token"]) -> Moments:
+    values = values.double()
+    return Moments(float(len(values)), float(values.sum()), float(values.square().sum()))
+
+
+def whiten(values: Float[Tensor, " token"] | None, over_all: Moments) -> Float[Tensor, " token"]:
+    """Shift and scale to mean 0 and variance 1 over the whole rollout."""
+    assert values is not None
+    return (values - over_all.mean) / (over_all.variance + EPSILON) ** 0.5
