@@ -15,18 +15,17 @@ from dress.records import Requires
 READERS = {  # nodes and keys that some jobs alone read
     "artifact": ("evaluate", "annotate"),
     "responses": ("evaluate",),
-    **dict.fromkeys(("stage", "init_from", "reward_from", "rounds", "compare"), ("train",)),
-    **dict.fromkeys(("optimizer", "objective", "datamodule", "interaction"), ("train",)),
-    **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
-    "feedback": ("annotate", "train"),
     **dict.fromkeys(("part", "verify", "stats"), ("shards",)),
-    "shards": ("shards", "annotate", "train"),
-    "report": ("report", "train"),
+    **dict.fromkeys(("stage", "reward_from", "rounds", "compare"), ("train",)),
+    **dict.fromkeys(("optimizer", "objective", "datamodule", "interaction"), ("train",)),
 }
-# nodes that groups of commands have in common, so that the other jobs may ignore them
-SHARED = {
+SHARED = {  # the same of nodes that the commands of a chain have in common: others ignore them
     **dict.fromkeys(("data", "source", "annotator"), ("annotate", "shards", "train")),
     **dict.fromkeys(("trainer", "module", "scheduler", "callbacks", "logger"), ("train",)),
+    **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
+    "feedback": ("annotate", "train"),
+    "shards": ("shards", "annotate", "train"),
+    "report": ("report", "train"),
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -148,10 +149,12 @@ def no_option(arguments: Sequence[str]) -> str | None:
     """Say which group was set to what names no option, such as model=null; None where none was."""
     typed_here = [argument for argument in arguments if not argument.startswith("-")]
     for override in OverridesParser.create().parse_overrides(typed_here):
-        group, value = override.key_or_group, override.get_value_string()
-        if (CONF / group).is_dir() and not isinstance(override.value(), str | list):
+        group, value = override.key_or_group, override.value()
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        wrong = [option for option in values if not isinstance(option, str | list)]
+        if wrong and (CONF / group).is_dir():
             options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-            return unknown_option(group, value, options)
+            return unknown_option(group, "null" if wrong[0] is None else str(wrong[0]), options)
     return None
 
 
