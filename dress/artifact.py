@@ -29,6 +29,7 @@ from dress.files import (
     write_text,
 )
 from dress.fingerprint import artifact_name, content_hash, fingerprint
+from dress.targets import recorded
 from dress.version import code_version
 
 METRICS, HISTORY = "metrics.json", "metrics.jsonl"
@@ -206,7 +207,8 @@ class ArtifactStore:
             building = self._start(name, fresh=fresh, keep_partial=keep_partial)
             try:
                 write_json(building.path / LINEAGE, lineage)
-                write_text(building.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+                text = yaml.safe_dump(recorded(config), sort_keys=False)
+                write_text(building.path / CONFIG, text)
                 yield building
                 building.artifact = self._publish(name)
             except BaseException:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from dress.errors import InputError
-from dress.targets import foreign_target
+from dress.targets import foreign_targets
 
 MARKER, CONFIG, LINEAGE = "COMPLETE", "config.yaml", "lineage.json"
 MAX_TEXT = 64 * 2**20  # bytes of the marker, the lineage or the metrics; each file is a line
@@ -29,7 +29,7 @@ def read_artifact(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     lineage = _mapping(path / LINEAGE)
     if not all(isinstance(lineage.get(name), str) for name in _NAMES):
         raise _damaged(path / LINEAGE, f"it lacks {' or '.join(_NAMES)}")
-    if (target := foreign_target(config)) is not None:
+    for target in foreign_targets(config):
         raise InputError(
             f"{path / CONFIG} names the foreign code {target[:80]!r}: use artifacts that this "
             "project has made."
