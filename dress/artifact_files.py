@@ -1,4 +1,4 @@
-"""Read an artifact's own files as plain data, believing nothing in them."""
+"""Read an artifact's own files as plain data, believing nothing in them, and write its config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from dress.errors import InputError
-from dress.targets import foreign_targets
+from dress.files import write_text
+from dress.targets import foreign_targets, recorded
 
 MARKER, CONFIG, LINEAGE = "COMPLETE", "config.yaml", "lineage.json"
 MAX_TEXT = 64 * 2**20  # bytes of the marker, the lineage or the metrics; each file is a line
@@ -36,6 +37,11 @@ def read_artifact(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         )
     _check_sizes(path, marker.get("files"))
     return config, lineage
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Write what was built; classes that a reader may not have become names."""
+    write_text(path / CONFIG, yaml.safe_dump(recorded(config), sort_keys=False))
 
 
 def read_metrics(path: Path) -> dict[str, float]:

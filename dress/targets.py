@@ -48,6 +48,11 @@ def lies_in(target: str, packages: Collection[str]) -> bool:
     return any(target.startswith(f"{package}.") for package in packages)
 
 
+def class_of(node: Mapping[str, Any]) -> str:
+    """Name the class that a node of an artifact was made by; empty where it names none."""
+    return str(node.get(TARGET) or node.get(FOREIGN) or "")
+
+
 def recorded(config: Any) -> Any:
     """Return a configuration as an artifact keeps it: a foreign `_target_` becomes a mere name."""
     if isinstance(config, Mapping):
