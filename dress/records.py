@@ -13,8 +13,6 @@ Aspect = Literal["helpfulness", "honesty", "harmlessness"]
 ASPECTS: tuple[str, ...] = get_args(Aspect)
 RATINGS = (1, 2, 3, 4)
 Detail = Literal["hint", "reveal"]  # what a refinement tells
-Requires = Literal["dialogues", "feedback", "preferences", "prompts"]
-"""Kinds of records: an objective needs one of them, an encoder gives one."""
 _WHOLE = re.compile(r"[+-]?\d{1,18}(?:\.0+)?", re.ASCII)
 # one sentence per aspect and rating that fits any image: what a model is asked for at test
 BANK: Mapping[str, Mapping[int, str]] = {

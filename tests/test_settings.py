@@ -66,7 +66,7 @@ def check_all(*overrides: str) -> None:
         (["trainer=tpu"], "trainer has no option 'tpu': did you mean gpu or cpu?"),
         (
             ["data.root=/x"],
-            "nothing that was chosen reads data.root: choose data=files or data=llava_instruct",
+            "nothing that was chosen reads data.root: choose data=llava_instruct",
         ),
         (["+data.limit=3"], "nothing that was chosen reads data.limit: choose data="),
         (["judge.model=x"], "nothing that was chosen reads judge.model: choose judge=llm."),
