@@ -64,7 +64,10 @@ def check_all(*overrides: str) -> None:
         (["model/visoin=clip_b32"], "did you mean model/vision?"),
         (["experiment=dress_stage_2"], "no option 'dress_stage_2': did you mean dress_stage2 or"),
         (["trainer=tpu"], "trainer has no option 'tpu': did you mean gpu or cpu?"),
-        (["data.root=/x"], "nothing that was chosen reads data.root: choose data=llava_instruct"),
+        (
+            ["data.root=/x"],
+            "nothing that was chosen reads data.root: choose data=llava_instruct",
+        ),
         (["+data.limit=3"], "nothing that was chosen reads data.limit: choose data="),
         (["judge.model=x"], "nothing that was chosen reads judge.model: choose judge=llm."),
         (["interaction.root=x"], "choose benchmark@interaction=amber or"),
@@ -202,7 +205,10 @@ def test_what_is_added_counts(plain: list[str], added: str) -> None:
             ],
             "model.tokenizer.name is null and the weights of x know the tokens of their own",
         ),
-        (["objective=sft"], "the objective needs records with dialogues, the datamodule gives"),
+        (
+            ["objective=sft"],
+            "needs records with dialogues (objective.requires), the datamodule gives",
+        ),
         (
             ["generation.guidance=2", "generation.temperature=1"],
             "generation.guidance needs greedy decoding: give generation.temperature=0.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from inspect import getsourcefile, getsourcelines
 from typing import Any
 
 from hydra.utils import get_class
@@ -12,6 +14,12 @@ from dress.errors import InputError
 from dress.modeling.specification import check_tokenizer, check_trainable, not_from_random
 from dress.records import Requires
 
+DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of their records
+    "dialogues": "instructions",
+    "feedback": "feedback",
+    "preferences": "preferences or judged",
+    "prompts": "prompts",
+}
 READERS = {  # nodes and keys that some jobs alone read
     "artifact": ("evaluate", "annotate"),
     "responses": ("evaluate",),
@@ -130,17 +138,35 @@ def check_records(cfg: DictConfig) -> None:
     needed = records_needed(cfg)
     given = get_class(cfg.datamodule.encoder._target_).requires  # type: ignore[attr-defined]
     if needed != given:
+        where = _declared_at(cfg)
         raise InputError(
-            f"the objective needs records with {needed}, the datamodule gives {given}: choose a "
-            "datamodule that fits (instructions, feedback, preferences or prompts)."
+            f"the objective needs records with {needed} ({where}), the datamodule gives {given}: "
+            f"give datamodule={DATAMODULES[needed]}, or correct {where}."
         )
 
 
 def records_needed(cfg: DictConfig) -> Requires:
     """Return the kind of record that the objective declares, or is told to take."""
     objective: Any = get_class(cfg.objective._target_)
-    needed: Requires = cfg.objective.get("requires") or objective.requires
-    return needed
+    needed = cfg.objective.get("requires") or getattr(objective, "requires", None)
+    for kind in DATAMODULES:
+        if kind == needed:
+            return kind
+    raise InputError(
+        f"{cfg.objective._target_} requires {needed!r}, which is no kind of record: write requires "
+        f"with one of {', '.join(DATAMODULES)} at {_declared_at(cfg)}."
+    )
+
+
+def _declared_at(cfg: DictConfig) -> str:
+    """Name the key, or the file and line, that says which records the objective needs."""
+    if "requires" in cfg.objective:
+        return "objective.requires"
+    objective = get_class(cfg.objective._target_)
+    declaring = next((c for c in objective.__mro__ if "requires" in vars(c)), objective)
+    lines, first = getsourcelines(declaring)
+    found = (n for n, line in enumerate(lines) if re.match(r"\s+requires\b", line))
+    return f"{getsourcefile(declaring)}, line {first + next(found, 0)}"
 
 
 def check_trainer(cfg: DictConfig) -> None:
