@@ -17,7 +17,7 @@ from dress.evaluation.benchmark import Ratios
 from dress.files import append_line
 from dress.jobs.job import Job
 from dress.jobs.report import combine_of
-from dress.reporting.columns import Evaluation, columns_of
+from dress.reporting.columns import Evaluation
 from dress.reporting.page import render
 from dress.reporting.runs import timed
 from dress.reporting.selection import Line, Node, ancestry, select, tree
@@ -242,17 +242,6 @@ def test_equal_labels_are_told_apart_by_what_differs(tmp_path: Path) -> None:
         "dress_stage2 best, model seed 0, images not given",
         "dress_stage2 best, model seed 1",
     ]
-
-
-def test_benchmarks_of_ones_own_are_told_apart(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    model = store.model("dress_stage2")
-    for name, hits in (("mine.First", [1, 1]), ("mine.Second", [0, 0])):
-        store.evaluation(model, "best", hits, benchmark={"_target_": name})
-    (column,) = columns_of(
-        select((), tmp_path).evaluations, {}, expected=(), combine_of=lambda _: None
-    )
-    assert set(column.suites) == {"mine.First", "mine.Second"}
 
 
 @pytest.fixture
