@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
 from filelock import FileLock, Timeout
 
-from dress.artifact_files import CONFIG, LINEAGE, MARKER, read_artifact, read_metrics
+from dress.artifact_files import LINEAGE, MARKER, read_artifact, read_metrics, write_config
 from dress.errors import InputError
 from dress.files import (
     from_home,
@@ -26,7 +25,6 @@ from dress.files import (
     remove_unfinished,
     replace_durably,
     write_json,
-    write_text,
 )
 from dress.fingerprint import artifact_name, content_hash, fingerprint
 from dress.version import code_version
@@ -206,7 +204,7 @@ class ArtifactStore:
             building = self._start(name, fresh=fresh, keep_partial=keep_partial)
             try:
                 write_json(building.path / LINEAGE, lineage)
-                write_text(building.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+                write_config(building.path, config)
                 yield building
                 building.artifact = self._publish(name)
             except BaseException:

@@ -1,4 +1,4 @@
-"""Read an artifact's own files as plain data, believing nothing in them."""
+"""Read an artifact's own files as plain data, believing nothing in them, and write its config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from dress.errors import InputError
-from dress.targets import foreign_target
+from dress.files import write_text
+from dress.targets import foreign_targets, recorded
 
 MARKER, CONFIG, LINEAGE = "COMPLETE", "config.yaml", "lineage.json"
 MAX_TEXT = 64 * 2**20  # bytes of the marker, the lineage or the metrics; each file is a line
@@ -29,13 +30,18 @@ def read_artifact(path: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     lineage = _mapping(path / LINEAGE)
     if not all(isinstance(lineage.get(name), str) for name in _NAMES):
         raise _damaged(path / LINEAGE, f"it lacks {' or '.join(_NAMES)}")
-    if (target := foreign_target(config)) is not None:
+    for target in foreign_targets(config):
         raise InputError(
             f"{path / CONFIG} names the foreign code {target[:80]!r}: use artifacts that this "
             "project has made."
         )
     _check_sizes(path, marker.get("files"))
     return config, lineage
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Write what was built; classes that a reader may not have become names."""
+    write_text(path / CONFIG, yaml.safe_dump(recorded(config), sort_keys=False))
 
 
 def read_metrics(path: Path) -> dict[str, float]:

@@ -6,17 +6,20 @@ import logging
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from dress.chat.images import MAX_PIXELS, ImageKey, decode_image
 from dress.chat.template import ChatTemplate, Rendered
 from dress.errors import InputError, Reject
 from dress.types import Encoded, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast  # seconds
 
 UNREADABLE = "\ufffd"  # what bytes that are no text decode to
 

@@ -7,7 +7,8 @@ those who take the nodes without a `_target_`, and rules on several keys.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from dress.chat.condition import Condition
 from dress.errors import InputError
 from dress.jobs.contradictions import check_together, is_read_by
 from dress.jobs.data_sets import check_locations
+from dress.jobs.keys import located, typed
 from dress.settings import (
     AboveZero,
     Amount,
@@ -30,7 +32,7 @@ from dress.settings import (
     check_value,
     check_values,
 )
-from dress.targets import foreign_target
+from dress.targets import foreign_targets, lies_in
 from dress.wandb_mode import wandb_mode
 
 
@@ -70,7 +72,6 @@ BUILT_EARLY = ("objective", "source", "benchmark", "interaction")  # they cost n
 def check(cfg: DictConfig) -> None:
     """Raise InputError at the first setting that is missing, of the wrong type or out of range."""
     check_given(cfg)
-    check_code(cfg)
     check_settings(cfg)
     check_others(cfg)
     check_parts(cfg)
@@ -91,13 +92,31 @@ def check_given(cfg: DictConfig) -> None:
         raise InputError(f"{key} is not set: give {key}=<value>.")
 
 
-def check_code(cfg: DictConfig) -> None:
-    """Refuse code that an artifact could not name either."""
-    if (target := foreign_target(OmegaConf.to_container(cfg))) is not None:
-        raise InputError(
-            f"_target_={target} is foreign code: name a class of dress, lit_modules, datamodules, "
-            "torch.optim or Lightning, and wrap another one there."
-        )
+def check_code(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Refuse code that an artifact could not name either, unless its package was typed."""
+    packages = own_packages(cfg, overrides)
+    for target in foreign_targets(OmegaConf.to_container(cfg)):
+        if not lies_in(target, packages):
+            raise InputError(
+                f"_target_={target} is foreign code: name a class of dress, lit_modules, "
+                "datamodules, torch.optim or Lightning, or of a package of your own that "
+                "packages=[<name>] allows."
+            )
+
+
+def own_packages(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return the packages, or modules, that were typed for this command."""
+    packages = typed(overrides).get("packages", [])
+    if packages != cfg.packages:
+        raise InputError("packages is set in a YAML file: type packages=[<name>] instead.")
+    check_value("packages", packages, Sequence[str])
+    return packages
+
+
+def find_own_packages(cfg: DictConfig) -> None:
+    """Let packages of the user's own be imported from the folder in which the command runs."""
+    if cfg.packages and (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # behind what is installed
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -118,7 +137,8 @@ def _check_targets(cfg: DictConfig, *, lightning: bool) -> None:
     for node in _with_target(cfg):
         of_lightning = node.partition(".")[0] in OF_LIGHTNING
         if of_lightning == lightning and is_read_by(cfg.job.name, node):
-            _check_node(cfg, node, _target(cfg, node))
+            name = OmegaConf.select(cfg, f"{node}._target_")
+            _check_node(cfg, node, located(name, node))
 
 
 def _with_target(cfg: DictConfig, key: str = "") -> Iterator[str]:
@@ -129,17 +149,6 @@ def _with_target(cfg: DictConfig, key: str = "") -> Iterator[str]:
             if cfg[name].get("_target_"):
                 yield node
             yield from _with_target(cfg[name], node)
-
-
-def _target(cfg: DictConfig, node: str) -> Any:
-    name = OmegaConf.select(cfg, f"{node}._target_")
-    try:
-        return get_object(name)
-    except ImportError as error:
-        why = str(error.__cause__ or error).partition("\n")[0]
-        raise InputError(
-            f"{node}._target_={name} cannot be imported ({why}): correct it."
-        ) from None
 
 
 def _check_node(cfg: DictConfig, node: str, taker: Any) -> None:

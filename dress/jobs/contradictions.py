@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from inspect import getsourcefile, getsourcelines
 from typing import Any
 
 from hydra.utils import get_class
@@ -13,21 +15,26 @@ from dress.errors import InputError
 from dress.modeling.specification import check_tokenizer, check_trainable, not_from_random
 from dress.records import Requires
 
+DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of their records
+    "dialogues": "instructions",
+    "feedback": "feedback",
+    "preferences": "preferences or judged",
+    "prompts": "prompts",
+}
 READERS = {  # nodes and keys that some jobs alone read
     "artifact": ("evaluate", "annotate"),
     "responses": ("evaluate",),
-    **dict.fromkeys(("stage", "init_from", "reward_from", "rounds", "compare"), ("train",)),
-    **dict.fromkeys(("optimizer", "objective", "datamodule", "interaction"), ("train",)),
-    **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
-    "feedback": ("annotate", "train"),
     **dict.fromkeys(("part", "verify", "stats"), ("shards",)),
-    "shards": ("shards", "annotate", "train"),
-    "report": ("report", "train"),
+    **dict.fromkeys(("stage", "reward_from", "rounds", "compare"), ("train",)),
+    **dict.fromkeys(("optimizer", "objective", "datamodule", "interaction"), ("train",)),
 }
-# nodes that groups of commands have in common, so that the other jobs may ignore them
-SHARED = {
+SHARED = {  # the same of nodes that the commands of a chain have in common: others ignore them
     **dict.fromkeys(("data", "source", "annotator"), ("annotate", "shards", "train")),
     **dict.fromkeys(("trainer", "module", "scheduler", "callbacks", "logger"), ("train",)),
+    **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
+    "feedback": ("annotate", "train"),
+    "shards": ("shards", "annotate", "train"),
+    "report": ("report", "train"),
 }
 
 INSTEAD = (  # keys of the trainer, what leaves them alone, and what to give in their place
@@ -136,17 +143,35 @@ def check_records(cfg: DictConfig) -> None:
     needed = records_needed(cfg)
     given = get_class(cfg.datamodule.encoder._target_).requires  # type: ignore[attr-defined]
     if needed != given:
+        where = _declared_at(cfg)
         raise InputError(
-            f"the objective needs records with {needed}, the datamodule gives {given}: choose a "
-            "datamodule that fits (instructions, feedback, preferences or prompts)."
+            f"the objective needs records with {needed} ({where}), the datamodule gives {given}: "
+            f"give datamodule={DATAMODULES[needed]}, or correct {where}."
         )
 
 
 def records_needed(cfg: DictConfig) -> Requires:
     """Return the kind of record that the objective declares, or is told to take."""
     objective: Any = get_class(cfg.objective._target_)
-    needed: Requires = cfg.objective.get("requires") or objective.requires
-    return needed
+    needed = cfg.objective.get("requires") or getattr(objective, "requires", None)
+    for kind in DATAMODULES:
+        if kind == needed:
+            return kind
+    raise InputError(
+        f"{cfg.objective._target_} requires {needed!r}, which is no kind of record: write requires "
+        f"with one of {', '.join(DATAMODULES)} at {_declared_at(cfg)}."
+    )
+
+
+def _declared_at(cfg: DictConfig) -> str:
+    """Name the key, or the file and line, that says which records the objective needs."""
+    if "requires" in cfg.objective:
+        return "objective.requires"
+    objective = get_class(cfg.objective._target_)
+    declaring = next((c for c in objective.__mro__ if "requires" in vars(c)), objective)
+    lines, first = getsourcelines(declaring)
+    found = (n for n, line in enumerate(lines) if re.match(r"\s+requires\b", line))
+    return f"{getsourcefile(declaring)}, line {first + next(found, 0)}"
 
 
 def check_trainer(cfg: DictConfig) -> None:

@@ -80,6 +80,7 @@ def fit(
             closing.enter_context(made) if isinstance(made, AbstractContextManager) else made
             for made in build_all(cfg.logger, offers).values()
         ]
+        loggers = [logger for logger in loggers if logger is not None]  # such as W&B, disabled
         trainer = build_trainer(job, building, list(callbacks.values()), loggers)
 
         # Training goes on from the last state, if there is one.

@@ -25,7 +25,7 @@ from dress.artifact import (
 )
 from dress.errors import InputError
 from dress.files import from_home
-from dress.jobs.checks import check, check_processes, world_size
+from dress.jobs.checks import check, check_code, check_processes, find_own_packages, world_size
 from dress.jobs.contradictions import check_typed
 from dress.jobs.keys import typed
 
@@ -41,6 +41,7 @@ FORWARDED_GROUPS = {
     "paths",
     "logger",
     "matmul_precision",
+    "packages",
     "parents",
     "debug",
 }
@@ -75,6 +76,7 @@ class Job:
 
     def __post_init__(self) -> None:
         expand_home(self.cfg, OmegaConf.to_container(self.cfg, resolve=False))
+        find_own_packages(self.cfg)
 
     @property
     def leads(self) -> bool:
@@ -98,6 +100,7 @@ class Job:
         return run
 
     def _check(self) -> None:
+        check_code(self.cfg, self.overrides)
         check(self.cfg)
         resolve(self.cfg)
         if not self.is_parent:

@@ -15,13 +15,19 @@ from typing import Any
 import yaml
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.core.override_parser.types import ChoiceSweep
+from hydra.errors import (
+    ConfigCompositionException,
+    MissingConfigException,
+    OverrideParseException,
+    SearchPathException,
+)
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from dress.errors import InputError
-from dress.targets import OURS
+from dress.targets import is_foreign, lies_in
 
 CONSTRUCTORS = {  # of nodes that name none themselves
     "model.vision": "dress.modeling.vision.open_clip_tower",
@@ -34,17 +40,19 @@ GIVEN_BY_JOBS = {"vocab_size", "language", "in_dim", "out_dim", "params", "proce
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OVERLAYS = ("experiment", "debug")  # they set the keys of other groups
 ALIKE = 0.75  # of two names, 1 where they are equal
-BASES = ("datamodule=stream", "objective=policy")  # what other options begin with
+BASES = ("data=files", "datamodule=stream", "objective=policy")  # what other options begin with
 AGAIN = {"benchmark": "interaction"}  # groups with a second node
+NODES = {"data": ("data.", "source.")}  # of a group, where it is not the node of its name
 READ_BY_JOBS: Mapping[str, Collection[str]] = {
     "lineage": ("init", "data", "model", "prompts", "candidates", "reward"),
     "model": ("scalar_head",),
 }
-COMPOSITION_ERRORS = (ConfigCompositionException, OverrideParseException)
+COMPOSITION_ERRORS = (ConfigCompositionException, OverrideParseException, SearchPathException)
 MEANINGS = {  # what Hydra says at length
     r"Ambiguous value for argument '(.*)'": (
         "gives several values: add -m to run each of them, or write [a,b] for a list"
     ),
+    r"Additional config directory '(.*)' not found": "is no folder: correct --config-dir",
     r"already at '(.*?)'": "is set already: leave out the +",
     r"(\S+) appears more than once": "is chosen already: leave out the +",
     r"Multiple values for (\S+)\.": "is chosen already: leave out the +",
@@ -114,17 +122,34 @@ def _names(cfg: DictConfig, node: str) -> Collection[str] | None:
         return shape_keys(OmegaConf.select(cfg, f"{node}.model_type"))
     if (constructor := _constructor(cfg, node)) is None:
         return READ_BY_JOBS.get(node)
-    return set(signature(get_object(constructor)).parameters) - GIVEN_BY_JOBS
+    return set(signature(located(constructor, node)).parameters) - GIVEN_BY_JOBS
 
 
 def _constructor(cfg: DictConfig, node: str) -> str | None:
     """Name what a node is the keywords of; foreign code is refused elsewhere and not imported."""
-    named = OmegaConf.select(cfg, f"{node}._target_")
-    if named and OURS.fullmatch(named):
-        return str(named)
+    named = _target(cfg, node)
+    if named and (not is_foreign(named) or lies_in(named, cfg.packages)):
+        return named
     if node == "model.projector":
         return f"dress.modeling.build.{cfg.model.projector.kind}_projector"
     return CONSTRUCTORS.get(node)
+
+
+def _target(cfg: DictConfig, node: str) -> str | None:
+    return OmegaConf.select(cfg, f"{node}._target_") if node else None
+
+
+def located(name: str, node: str) -> Any:
+    """Import what the `_target_` of a node names; InputError says what is wrong with it."""
+    try:
+        return get_object(name)
+    except ImportError as error:
+        why = str(error.__cause__ or error).partition("\n")[0]
+        home = f", or run in the folder that holds {name.partition('.')[0]}"
+        raise InputError(
+            f"{node}._target_={name} cannot be imported ({why}): correct it"
+            f"{home if is_foreign(name) else ''}."
+        ) from error
 
 
 def composition_sentence(error: Exception) -> str:
@@ -143,7 +168,10 @@ def composition_sentence(error: Exception) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError):
         key = str(cause.full_key)
         root = cause.parent_node._get_root()
-        return f"{key} is not set yet: give +{key}=<value>." if is_read(root, key) else unread(key)
+        target = _target(root, key.rpartition(".")[0])
+        # foreign code is refused or checked later, with the key
+        known = (target is not None and is_foreign(target)) or is_read(root, key)
+        return f"{key} is not set yet: give +{key}=<value>." if known else unread(key)
     for pattern, meaning in MEANINGS.items():
         if found := re.search(pattern, str(error)):
             return f"{found[1]} {meaning}."
@@ -155,10 +183,12 @@ def no_option(arguments: Sequence[str]) -> str | None:
     """Say which group was set to what names no option, such as model=null; None where none was."""
     typed_here = [argument for argument in arguments if not argument.startswith("-")]
     for override in OverridesParser.create().parse_overrides(typed_here):
-        group, value = override.key_or_group, override.get_value_string()
-        if (CONF / group).is_dir() and not isinstance(override.value(), str | list):
+        group, value = override.key_or_group, override.value()
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        wrong = [option for option in values if not isinstance(option, str | list)]
+        if wrong and (CONF / group).is_dir():
             options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-            return unknown_option(group, value, options)
+            return unknown_option(group, "null" if wrong[0] is None else str(wrong[0]), options)
     return None
 
 
@@ -209,7 +239,7 @@ def _declared_in(path: Path, group: str) -> Iterator[str]:
     package = re.match(r"# @package (\S+)", text)
     under = top if package is None else package[1].replace("_global_", "")
     for key, _ in leaves(nodes, under):
-        if key.startswith(top):
+        if key.startswith(NODES.get(group, top)):
             yield key
 
 

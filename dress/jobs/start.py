@@ -46,7 +46,7 @@ def started(cfg: DictConfig) -> Iterator[Job]:
         job = Job(cfg=cfg, overrides=typed)
         if job.leads:
             print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)
-            check_code(cfg)
+            check_code(cfg, typed)
             check_keys(cfg, hydra.runtime.choices)
             check_sweep(cfg, hydra.runtime.choices)
         yield job

@@ -14,6 +14,7 @@ from dress.evaluation.scoring import RESPONSES
 from dress.evaluation.statistics import Combine, Counts
 from dress.files import read_lines
 from dress.reporting.selection import Node, parent_fingerprint
+from dress.targets import class_of
 
 Row = Mapping[str, Any]
 CombineOf = Callable[[Artifact], Combine | None]
@@ -31,7 +32,7 @@ class Evaluation:
     def suite(self) -> str:
         """Name the benchmark: evaluations of one suite can be compared row by row."""
         benchmark = self.artifact.config.get("benchmark", {})
-        return f"{benchmark.get('_target_', '')} {benchmark.get('name', '')}".strip()
+        return f"{class_of(benchmark)} {benchmark.get('name', '')}".strip()
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -142,8 +143,8 @@ def settings_of(evaluation: Artifact) -> dict[str, Any]:
 
 def of_world(evaluation: Artifact) -> bool:
     """Tell the synthetic world's benchmarks, which share their settings."""
-    target = str(evaluation.config.get("benchmark", {}).get("_target_", ""))
-    return target.endswith((".WorldBenchmark", ".InteractionBenchmark"))
+    benchmark = class_of(evaluation.config.get("benchmark", {}))
+    return benchmark.endswith((".WorldBenchmark", ".InteractionBenchmark"))
 
 
 def facts_of(evaluations: Sequence[Artifact], nodes: Mapping[str, Node]) -> dict[str, Any]:

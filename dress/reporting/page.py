@@ -141,6 +141,7 @@ def notes(columns: Sequence[Column], metrics: Sequence[Figures]) -> list[str]:
     if older := [c.label for c in columns if not all(e.reproduced for e in c.suites.values())]:
         found.append(
             f"No significance where {', '.join(older)} takes part: its responses have no labels "
-            "that give its metrics again, as in older evaluations; evaluate with fresh=true."
+            "that give its metrics again, as in evaluations on benchmarks of your own, and in "
+            "older ones: evaluate those with fresh=true."
         )
     return found

@@ -263,6 +263,6 @@ def test_a_training_state_that_is_none(tmp_path: Path) -> None:
 )
 def test_a_command_cannot_name_what_an_artifact_could_not(override: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        check_code(compose("run", ["experiment=dress_stage2"]))
+        check_code(compose("run", ["experiment=dress_stage2"]), [])
         with pytest.raises(InputError, match="is foreign code"):
-            check_code(compose("run", ["experiment=dress_stage2", override]))
+            check_code(compose("run", ["experiment=dress_stage2", override]), [override])

@@ -110,3 +110,14 @@ def test_rows_without_labels_are_not_paired(tmp_path: Path) -> None:
     found = column(gains(tmp_path, first, second), 1)
     assert (found["helpful"], found["honest"]) == ("+50.0 %", "+25.0 %")
     assert found["scenes in both"] == "not paired"
+
+
+def test_benchmarks_of_ones_own_are_told_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    model = store.model("dress_stage2")
+    for name, hits in (("mine.First", [1, 1]), ("mine.Second", [0, 0])):
+        store.evaluation(model, "best", hits, benchmark={"_target_": name})
+    (column,) = columns_of(
+        select((), tmp_path).evaluations, {}, expected=(), combine_of=lambda _: None
+    )
+    assert set(column.suites) == {"mine.First", "mine.Second"}
