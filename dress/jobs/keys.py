@@ -181,7 +181,7 @@ def composition_sentence(error: Exception) -> str:
 
 def no_option(arguments: Sequence[str]) -> str | None:
     """Say which group was set to what names no option, such as model=null; None where none was."""
-    typed_here = [argument for argument in arguments if not argument.startswith("-")]
+    typed_here = [a for a in arguments if "=" in a and not a.startswith("-")]  # no flag, no folder
     for override in OverridesParser.create().parse_overrides(typed_here):
         group, value = override.key_or_group, override.value()
         values = value.list if isinstance(value, ChoiceSweep) else [value]

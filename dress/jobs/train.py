@@ -72,7 +72,7 @@ def run(job: Job) -> Artifact:
             else:
                 metrics, stop = fit(job, building, config, parents)
             building.write_metrics(metrics)
-        elif world_size() > 1:
+        elif world_size() > 1 and not job.is_parent:
             from dress.jobs.processes import send
 
             send(None)

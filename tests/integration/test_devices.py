@@ -184,6 +184,20 @@ def test_torchrun_trains_together_and_builds_no_parent(tmp_path: Path, alone: Ar
     assert code == 0 and "exists (fresh=true builds it again)" in output, errors
 
 
+@pytest.mark.parametrize("is_parent", [False, True])
+def test_the_others_are_let_go_once(
+    monkeypatch: pytest.MonkeyPatch, alone: Artifact, is_parent: bool
+) -> None:
+    """Where what they were started for is there already, and not where a parent of it is."""
+    sent: list[object] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("dress.jobs.processes.send", sent.append)
+    typed = [*STAGE_0, f"paths.artifacts={alone.path.parent}", "trainer.devices=2"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        Job(cfg=compose("run", typed), overrides=typed, is_parent=is_parent).run()
+    assert sent == ([] if is_parent else [None])
+
+
 @pytest.mark.parametrize(
     ("overrides", "processes", "message"),
     [

@@ -265,6 +265,7 @@ def test_an_objective_without_a_kind_of_records(refused: Folder, line: str, mess
         ([*OWN, "+objective.gama=1"], "nothing reads objective.gama: "),
         ([*OWN, "objective.gama=1"], "objective.gama is not set yet: give +objective.gama="),
         (["experiment=mine", "objective=focal"], "packages is set in a YAML file: type packages="),
+        (["model=null"], "model has no option 'null': "),
         (["--config-dir", "nowhere"], "nowhere is no folder: correct --config-dir."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
