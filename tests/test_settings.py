@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from hydra import compose, initialize_config_dir
-from hydra.errors import MissingConfigException
 from omegaconf import open_dict
 
 from dress.jobs.checks import check
 from dress.jobs.contradictions import check_typed
 from dress.jobs.job import Job
-from dress.jobs.keys import check_keys, composition_sentence, typed
+from dress.jobs.keys import check_keys, typed
 from dress.jobs.train import fingerprinted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -274,42 +271,3 @@ def test_what_contradicts_itself_in_other_jobs(
 )
 def test_what_goes_together(overrides: list[str]) -> None:
     check_all(*overrides)
-
-
-def test_the_command_of_the_shipped_sweep_of_wandb_is_read() -> None:
-    sweep = yaml.safe_load((ROOT / "benchmarks/sweep.yaml").read_text())
-    assert (ROOT / sweep["program"]).is_file()
-    trial = [
-        f"{key}={range_['min'] if 'min' in range_ else range_['values'][0]}"
-        for key, range_ in sweep["parameters"].items()
-    ]
-    check_all(*[part for part in sweep["command"] if not part.startswith("${")], *trial)
-
-
-def test_a_sweeper_that_chooses_by_a_figure_is_told_which(refused: Callable[..., str]) -> None:
-    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="an optional package")
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sweep = ["-m", "hydra/sweeper=optuna", "optimizer.lr=choice(1,2)", "experiment=dress_stage0"]
-    assert "give sweep.metric=val/loss" in refused(*sweep)
-
-
-@pytest.mark.parametrize(
-    ("package", "overrides"),
-    [
-        ("tensorboard", ["logger=[default,tensorboard]"]),
-        ("mlflow", ["logger=[local,mlflow]"]),
-        ("psutil", ["callbacks=[none,device_stats_monitor]"]),
-    ],
-)
-def test_a_missing_package_is_named_before_anything_is_built(
-    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, package: str, overrides: list[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    assert f"pip install {package}." in refused("experiment=dress_stage2", *overrides)
-
-
-def test_a_missing_plug_in_of_hydra_is_named() -> None:
-    error = MissingConfigException("", "hydra/sweeper/optuna", ["basic"])
-    assert composition_sentence(error).endswith("pip install hydra-optuna-sweeper.")
