@@ -52,8 +52,7 @@ FORWARDED_KEYS = {
     "trainer.precision",
     "trainer.strategy",
 }
-WATCHING = ("default", "none")  # options of the group `callbacks` that change no number
-WATCHERS = (  # their entries
+WATCHERS = (  # entries of `callbacks` that change no number
     "condition_ratings",
     "progress",
     "rejected_groups",
@@ -61,6 +60,7 @@ WATCHERS = (  # their entries
     "throughput",
     "trained_tokens",
 )
+WATCHING = ("default", "none", "train_state", *WATCHERS)  # options of the group without others
 FROM_ARTIFACT = ("model", "template", "condition")
 
 

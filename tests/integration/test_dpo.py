@@ -260,7 +260,7 @@ def test_how_a_step_is_cut_up_changes_nothing() -> None:
 def test_mistakes_name_the_setting() -> None:
     with pytest.raises(InputError, match="dpo or ipo"):
         DPO(variant="kto")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="beta above 0"):
+    with pytest.raises(InputError, match="beta is 0: give a number above 0"):
         DPO(beta=0)
     with pytest.raises(InputError, match="label_smoothing is for variant=dpo"):
         DPO(variant="ipo", label_smoothing=0.1)
