@@ -236,7 +236,7 @@ def test_a_killed_build_is_made_again(tmp_path: Path) -> None:
 def test_wandb_offline_keeps_a_run_per_artifact_and_no_secret(tmp_path: Path) -> None:
     secret = "0123456789abcdef" * 3
     command = ["experiment=dress_stage0", *SMALL, f"paths.artifacts={tmp_path}", "logger=default"]
-    command += ["logger.wandb.mode=offline", "callbacks.sample_table.rows=2"]
+    command += ["callbacks=default", "callbacks.sample_table.rows=2", "logger.wandb.mode=offline"]
     command += ["callbacks.train_state.every_n_steps=1", "trainer.val_check_interval=2"]
     command += ["generation.max_new_tokens=4", "trainer.max_steps=16"]
     environment = ENVIRONMENT | {"WANDB_API_KEY": secret}
