@@ -63,14 +63,11 @@ def run(job: Job) -> Artifact:
         kind="model", nodes=config, parents=parents.by_role(), keep_partial=True
     ) as building:
         if not building.reused:
-            from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
-
             if max(job.cfg.trainer.devices, world_size()) > 1:
-                from dress.jobs.processes import fit_on_all_devices
-
-                metrics, stop = fit_on_all_devices(job, building, config, parents)
+                from dress.jobs.processes import fit_on_all_devices as fit
             else:
-                metrics, stop = fit(job, building, config, parents)
+                from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
+            metrics, stop = fit(job, building, config, parents)
             building.write_metrics(metrics)
         elif world_size() > 1 and not job.is_parent:
             from dress.jobs.processes import send
