@@ -47,6 +47,7 @@ Positive = Annotated[int, Range(1)]
 Amount = Annotated[float, Range(0)]
 AboveZero = Annotated[float, Range(0, open=True)]
 Share = Annotated[float, Range(0, 1)]
+Precision = Literal["32-true", "bf16-mixed"]  # of training, as Lightning calls them
 
 _PLAIN: Mapping[Any, tuple[type | tuple[type, ...], str]] = {
     int: (int, "a whole number"),

@@ -28,6 +28,7 @@ from dress.settings import (
     AboveZero,
     Amount,
     Positive,
+    Precision,
     Whole,
     check_value,
     check_values,
@@ -227,7 +228,7 @@ def check_processes(cfg: DictConfig) -> None:
 
 
 def world_size() -> int:
-    """Return how many processes were started together, by torchrun or by launch.py."""
+    """Return how many processes were started together, by torchrun or by processes.py."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -258,7 +259,7 @@ OTHERS: Mapping[str, Any] = {  # what classes of torch and Lightning take
     "optimizer.lr": Amount,
     "optimizer.weight_decay": Amount,
     "trainer.accelerator": Literal["cpu", "gpu", "auto"],
-    "trainer.precision": Literal["32-true", "bf16-mixed"],
+    "trainer.precision": Precision,
     "trainer.devices": Positive,
     "trainer.max_steps": Positive,
     "trainer.val_check_interval": Positive,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import get_args
 
 import torch
 
 from dress.errors import InputError
+from dress.settings import Precision
 
-PRECISIONS = ("32-true", "bf16-mixed")  # of training, as Lightning calls them
+PRECISIONS = get_args(Precision)
 
 
 def configure(*, matmul_precision: str, accelerator: str) -> None:
