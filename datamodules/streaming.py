@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -22,12 +23,21 @@ Loader = Iterable[tuple[TokenBatch, ...]]
 _CHECKED = 256  # groups of each split: a second or two, and all of a small set
 
 
+@dataclass(frozen=True)
+class Source:
+    """More data to train on: a directory of shards or its URL, its weight, what encodes it."""
+
+    directory: str | os.PathLike[str]
+    weight: float
+    encoder: Encoder
+
+
 class ShardDataModule(L.LightningDataModule):
     """Train on `directory/train` without end, validate on one pass over `directory/validation`.
 
     What a record becomes is the encoder's business. The position saved is that of the last step
-    trained on, so prefetching never matters. `others` are more directories to train on, each with
-    its weight beside this one's; `when_dry` says what happens at the end of one (mixture.py).
+    trained on, so prefetching never matters. `others` are trained on beside this one by weight;
+    `when_dry` says what happens at the end of one (mixture.py).
     A directory may be a URL, of whose shards `cache` keeps copies.
     """
 
@@ -42,7 +52,7 @@ class ShardDataModule(L.LightningDataModule):
         window: int = 2048,
         num_workers: int = 0,
         max_rejects: float = 0,
-        others: Sequence[tuple[str | os.PathLike[str], float]] = (),
+        others: Sequence[Source] = (),
         weight: float = 1.0,
         when_dry: WhenDry = "repeat",
         cache: ShardCache | None = None,
@@ -50,6 +60,7 @@ class ShardDataModule(L.LightningDataModule):
         super().__init__()
         self.directory, self.cache = directory, cache
         self.encoder, self.collator = encoder, collator
+        self.other_encoders = tuple(other.encoder for other in others)
         self.groups_per_step, self.num_workers = groups_per_step, num_workers
         self.sources = [
             GroupStream(
@@ -58,9 +69,9 @@ class ShardDataModule(L.LightningDataModule):
                 window=window,
                 cache=cache,
             )
-            for number, source in enumerate([directory, *(other for other, _ in others)])
+            for number, source in enumerate([directory, *(other.directory for other in others)])
         ]
-        weights = [weight, *(weight for _, weight in others)]
+        weights = [weight, *(other.weight for other in others)]
         self.train_stream: Stream = (
             Mixture(sources=self.sources, weights=weights, seed=seed, when_dry=when_dry)
             if others
@@ -77,9 +88,11 @@ class ShardDataModule(L.LightningDataModule):
 
     def check(self) -> None:
         """Encode the first groups of all data, so that bad data shows before anything trains."""
-        for stream in (*self.sources, self.validation_stream):
+        encoders = (self.encoder, *self.other_encoders, self.encoder)
+        streams = (*self.sources, self.validation_stream)
+        for stream, encoder in zip(streams, encoders, strict=True):
             steps = StepStream(
-                stream=stream, encoder=self.encoder, collator=lambda _: (), groups_per_step=1
+                stream=stream, encoder=encoder, collator=lambda _: (), groups_per_step=1
             )
             for number in range(min(_CHECKED, len(stream))):
                 self.rejects.seen()
@@ -112,6 +125,7 @@ class ShardDataModule(L.LightningDataModule):
         steps = StepStream(
             stream=stream,
             encoder=self.encoder,
+            others=self.other_encoders,
             collator=self.collator,
             groups_per_step=self.groups_per_step,
             start_step=start_step,

@@ -15,7 +15,7 @@ from dress.types import RATINGS, Dialogue, Encoded, EncodedGroup, Feedback, Requ
 History = Literal["all", "none"]
 Responses = Literal["all", "best"]
 FeedbackOf = Literal["own", "other"]
-LossTurns = Literal["all", "last", "improved"]
+LossTurns = Literal["all", "last", "improved", "perfect"]
 
 
 @runtime_checkable
@@ -138,7 +138,8 @@ def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[
     """Return the indices of the turns with loss; Reject where a turn has no response.
 
     `improved` takes the turns after the first that are rated above the one before, or the best
-    possible: what a revision can teach. A dialogue may have none.
+    possible: what a revision can teach. `perfect` takes all turns rated the best possible. A
+    dialogue may have none.
     """
     turns = dialogue.turns
     if any(turn.model is None for turn in turns):
@@ -147,7 +148,13 @@ def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[
         return (len(turns) - 1,)
     if rule == "all":
         return tuple(range(len(turns)))
+    if rule == "perfect":
+        return tuple(i for i, turn in enumerate(turns) if _is_perfect(turn))
     return tuple(i for i in range(1, len(turns)) if _improved(turns[i - 1], turns[i]))
+
+
+def _is_perfect(turn: Turn) -> bool:
+    return turn.feedback is not None and turn.feedback.is_perfect
 
 
 def _improved(before: Turn, after: Turn) -> bool:

@@ -73,7 +73,7 @@ class Mixture:
         """Read the one group at a position; the epoch is that of its source."""
         source, number = self.locate(index)
         position, sample = self.sources[source].fetch(number)
-        return Position(index, position.epoch), sample
+        return Position(index, position.epoch, source), sample
 
     def where(self, index: int) -> str:
         source, number = self.locate(index)

@@ -30,10 +30,14 @@ _Shards = tuple[Int[np.ndarray, " shard"], Int[np.ndarray, " shard"]]
 
 @dataclass(frozen=True)
 class Position:
-    """A place in the endless stream: index = epoch * len(stream) + place within the epoch."""
+    """A place in the endless stream: index = epoch * len(stream) + place within the epoch.
+
+    `source` is the number of the stream that the group comes from, where several are mixed.
+    """
 
     index: int
     epoch: int
+    source: int = 0
 
 
 class Stream(Protocol):
@@ -163,6 +167,7 @@ class StepStream(IterableDataset[Step | SentStep]):
 
     DataLoader worker w of W makes steps w, w+W, ..., so the order does not depend on W. `stop`
     ends the stream at a position, for one pass over validation data; the last step may be short.
+    Where streams are mixed, `others` encode the groups of all but the first.
     """
 
     @checked
@@ -173,6 +178,7 @@ class StepStream(IterableDataset[Step | SentStep]):
         encoder: Encoder,
         collator: Collator,
         groups_per_step: Positive,
+        others: Sequence[Encoder] = (),
         start_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -180,7 +186,7 @@ class StepStream(IterableDataset[Step | SentStep]):
     ) -> None:
         super().__init__()
         assert 0 <= rank < world_size, (rank, world_size)
-        self.stream, self.encoder, self.collator = stream, encoder, collator
+        self.stream, self.encoders, self.collator = stream, (encoder, *others), collator
         self.groups_per_step, self.start_step, self.stop = groups_per_step, start_step, stop
         self.rank, self.world_size = rank, world_size
 
@@ -216,7 +222,7 @@ class StepStream(IterableDataset[Step | SentStep]):
         if isinstance(sample, Reject):
             return sample
         try:
-            return self.encoder(sample, epoch=position.epoch)
+            return self.encoders[position.source](sample, epoch=position.epoch)
         except Reject as reject:
             return reject.at(where=self.stream.where(index), key=sample.id)
 

@@ -21,7 +21,10 @@ Ratios = Mapping[str, Any]  # label -> pooled ratio, a float or an array over re
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt; `cluster` names what is resampled together, such as its image."""
+    """One prompt; `cluster` names what is resampled together, such as its image.
+
+    `turns` have been said and answered before; the benchmark then says what the user says next.
+    """
 
     id: str
     cluster: str
@@ -29,6 +32,7 @@ class Example:
     question: str
     answer: str
     annotations: Mapping[str, Any] = field(default_factory=dict)
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)

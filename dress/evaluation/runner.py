@@ -111,8 +111,9 @@ def _converse(
     on_batch: Callable[[int], None] | None,
 ) -> list[list[Turn]]:
     """Let all examples talk side by side until the benchmark has nothing more to say."""
-    dialogues: list[list[Turn]] = [[] for _ in examples]
-    said: dict[int, str] = {i: example.question for i, example in enumerate(examples)}
+    dialogues = [list(example.turns) for example in examples]
+    said = {i: example.question for i, example in enumerate(examples) if not example.turns}
+    said |= _told(benchmark, examples, dialogues, [i for i, e in enumerate(examples) if e.turns])
     rounds = benchmark.max_turns if isinstance(benchmark, Interaction) else 1
     for number in range(rounds):
         prompts = [
@@ -122,12 +123,24 @@ def _converse(
         answers = _together(answer, prompts, on_batch=None if number else on_batch)
         for (i, user), (response,) in zip(said.items(), answers, strict=True):
             dialogues[i].append(Turn(user, response))
-        if number + 1 < rounds and isinstance(benchmark, Interaction):
-            asked = [(examples[i], dialogues[i]) for i in said]
-            # one process asks the user, who may be a language model
-            told = gather(benchmark.replies(asked) if place()[0] == 0 else [])[0]
-            said = {i: t for i, t in zip(said, told, strict=True) if t is not None}
+        if number + 1 < rounds:
+            said = _told(benchmark, examples, dialogues, list(said))
     return dialogues
+
+
+def _told(
+    benchmark: Benchmark,
+    examples: Sequence[Example],
+    dialogues: Sequence[Sequence[Turn]],
+    numbers: Sequence[int],
+) -> dict[int, str]:
+    """Return what the user says next in those of some dialogues that go on."""
+    if not numbers or not isinstance(benchmark, Interaction):
+        return {}
+    asked = [(examples[i], dialogues[i]) for i in numbers]
+    # one process asks the user, who may be a language model
+    told = gather(benchmark.replies(asked) if place()[0] == 0 else [])[0]
+    return {i: text for i, text in zip(numbers, told, strict=True) if text is not None}
 
 
 def _together(

@@ -18,6 +18,13 @@ class Annotator(Protocol):
 
 
 @runtime_checkable
+class Misleading(Annotator, Protocol):
+    """Can also say what is not true of a response: a model has to look before it obeys."""
+
+    def mislead(self, sample: Sample, dialogue: Dialogue) -> str: ...
+
+
+@runtime_checkable
 class BatchAnnotator(Annotator, Protocol):
     """Judges many groups at a time, in order.
 

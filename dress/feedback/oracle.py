@@ -9,7 +9,7 @@ from dress.settings import Share, checked
 from dress.types import Dialogue, Feedback, Sample
 from dress.world.questions import Question
 from dress.world.scene import Scene
-from dress.world.scene_oracle import Oracle
+from dress.world.scene_oracle import Oracle, false_hint
 
 
 class OracleAnnotator:
@@ -28,11 +28,24 @@ class OracleAnnotator:
         self.seed = seed
 
     def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
-        scene = Scene.from_json(sample.annotations["scene"])
-        question = Question.from_json(sample.annotations["question"])
+        scene, question = _truth(sample)
         response = dialogue.turns[-1].model or ""
         rng = random.Random(f"oracle:{self.seed}:{sample.id}:{response}")
         return self.oracle.annotate(question, scene, response, rng=rng)
+
+    def mislead(self, sample: Sample, dialogue: Dialogue) -> str:
+        """Return a hint at a fault that the response does not have."""
+        scene, question = _truth(sample)
+        response = dialogue.turns[-1].model or ""
+        rng = random.Random(f"mislead:{self.seed}:{sample.id}:{response}")
+        return false_hint(question, scene, response, rng)
+
+
+def _truth(sample: Sample) -> tuple[Scene, Question]:
+    return (
+        Scene.from_json(sample.annotations["scene"]),
+        Question.from_json(sample.annotations["question"]),
+    )
 
 
 def true_score(sample: Sample, dialogue: Dialogue) -> float | None:

@@ -2,8 +2,8 @@
 
 DRESS (arXiv 2311.10081): the refinement of a response becomes the next user turn. The revision that
 is kept is the best of several samples; a dialogue that is not perfect in time ends with the
-reference, as in the released rows. Some perfect responses get feedback meant for another image and
-are repeated unchanged, so that a model learns to look before it gives in.
+reference, as in the released rows. Some perfect responses hear what is not true of them, or
+nothing, and are repeated unchanged, so that a model learns to look before it gives in.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from dress.assistant import Assistant, Prompt
 from dress.chat.condition import AUTO
 from dress.errors import Reject
-from dress.feedback.annotator import Annotator, annotate_groups
+from dress.feedback.annotator import Annotator, Misleading, annotate_groups
 from dress.generation import Sampling
 from dress.settings import Positive, Share, checked
 from dress.types import Dialogue, Feedback, Sample, Turn
+
+Revisions = Literal["heard", "fresh"]
+FalseFeedback = Literal["other", "wrong", "empty"]
 
 
 @dataclass
@@ -43,6 +47,11 @@ class Thread:
         return feedback
 
     @property
+    def next_user(self) -> str:
+        """What the user says next: the question, later the refinement."""
+        return self.feedback.refinement if self.turns else self.sample.dialogues[0].turns[-1].user
+
+    @property
     def is_open(self) -> bool:
         """Whether there is something left to say about the last response."""
         return self.reject is None and not self.closed and bool(self.feedback.refinement)
@@ -55,10 +64,13 @@ class Thread:
 class RefinementRollout:
     """Roll many dialogues out at once, `samples` for each prompt and each of `targets`.
 
-    `max_turns` counts responses. After each, the reference closes `close_share` of the dialogues
-    that are not perfect, so that it stands at any turn, and after the last all of them. For a
-    revision `candidates` are drawn under the best condition (`auto`) and the best-rated is kept.
-    `false_share` of all dialogues hear false feedback on a first response that is perfect.
+    `max_turns` counts responses; what is faulty then is closed by the reference. For a revision
+    `candidates` are drawn under the best condition (`auto`) and the best-rated is kept. They are
+    `heard`, in the dialogue, or `fresh`: a model that has never heard a hint repeats what it said,
+    but it may do well when it answers the question anew. `relapse_share` of the revisions are drawn
+    as first responses are, so that some dialogues need more than one hint.
+    `false_share` of all dialogues begin with a response that is perfect and go on with one of
+    `false_feedback`: a hint that some other image got, a false one, or nothing said.
     """
 
     @checked
@@ -71,15 +83,22 @@ class RefinementRollout:
         samples: Positive,
         max_turns: Positive,
         candidates: Positive,
-        close_share: Share,
+        revisions: Revisions,
+        relapse_share: Share,
         false_share: Share,
+        false_feedback: Sequence[FalseFeedback],
         sampling: Sampling,
     ) -> None:
         self.assistant, self.annotator, self.sampling = assistant, annotator, sampling
         self.targets, self.samples = targets, samples
-        self.max_turns, self.close_share = max_turns, close_share
-        self.candidates, self.false_share = candidates, false_share
-        self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "false"), 0)
+        self.max_turns, self.candidates, self.revisions = max_turns, candidates, revisions
+        self.relapse_share, self.false_share = relapse_share, false_share
+        self.false_feedback = [
+            kind
+            for kind in false_feedback
+            if kind != "wrong" or isinstance(annotator, Misleading)  # others know nothing false
+        ]
+        self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "wrong"), 0)
 
     def __call__(
         self,
@@ -96,13 +115,22 @@ class RefinementRollout:
         threads = [Thread(s, t) for s in samples for t in self.targets for _ in range(self.samples)]
         self._first(threads, seed=seed, on_batch=on_batch)
         faulty = [t for t in threads if t.reject is None and not t.is_perfect]
-        rng = random.Random(f"close:{seed}")
+        rng = random.Random(f"relapse:{seed}")
         for turn in range(1, self.max_turns):
-            self._close([t for t in faulty if t.is_open and rng.random() < self.close_share])
             unfinished = [thread for thread in faulty if thread.is_open]
             if on_turn:
                 on_turn(f"revision {turn} of {len(unfinished)} dialogues")
-            self._revise(unfinished, seed=seed + turn)
+            relapsing = [
+                turn + 1 < self.max_turns and rng.random() < self.relapse_share for _ in unfinished
+            ]
+            self._relapse(
+                [t for t, again in zip(unfinished, relapsing, strict=True) if again],
+                seed=seed + turn,
+            )
+            self._revise(
+                [t for t, again in zip(unfinished, relapsing, strict=True) if not again],
+                seed=seed + turn,
+            )
         self._close([thread for thread in faulty if thread.is_open])
         closed = sum(thread.closed for thread in faulty)
         repaired = sum(thread.is_perfect and not thread.closed for thread in faulty)
@@ -127,25 +155,25 @@ class RefinementRollout:
             "rollout/faulty": counts["faulty"] / dialogues,
             "rollout/repaired": counts["repaired"] / faulty,
             "rollout/closed_by_reference": counts["closed"] / faulty,
-            "rollout/false_feedback": counts["false"] / dialogues,
+            "rollout/false_feedback": counts["wrong"] / dialogues,
         }
 
     def _first(
         self, threads: Sequence[Thread], *, seed: int, on_batch: Callable[[int], None] | None
     ) -> None:
-        users = [thread.sample.dialogues[0].turns[-1].user for thread in threads]
-        prompts = [
-            self._prompt(thread, user, thread.target)
-            for thread, user in zip(threads, users, strict=True)
-        ]
+        prompts = [self._anew(thread, thread.target) for thread in threads]
         self._respond(threads, prompts, candidates=1, seed=seed, on_batch=on_batch)
 
     def _revise(self, threads: Sequence[Thread], *, seed: int) -> None:
-        users = [thread.feedback.refinement for thread in threads]
-        prompts = [
-            self._prompt(thread, user, AUTO) for thread, user in zip(threads, users, strict=True)
-        ]
+        if self.revisions == "heard":
+            prompts = [self._prompt(t, t.feedback.refinement, AUTO) for t in threads]
+        else:
+            prompts = [self._anew(thread, AUTO) for thread in threads]
         self._respond(threads, prompts, candidates=self.candidates, seed=seed)
+
+    def _relapse(self, threads: Sequence[Thread], *, seed: int) -> None:
+        prompts = [self._anew(thread, thread.target) for thread in threads]
+        self._respond(threads, prompts, candidates=1, seed=seed)
 
     def _respond(
         self,
@@ -171,22 +199,22 @@ class RefinementRollout:
         kept = [number for number in range(len(threads)) if number not in rejects]
         self._answer(
             [threads[n] for n in kept],
-            [prompts[n].turns[-1].user for n in kept],
+            [threads[n].next_user for n in kept],
             [answers[n] for n in kept],
         )
 
     def _close(self, threads: Sequence[Thread]) -> None:
         """End with the reference where the sample has one."""
         closing = [thread for thread in threads if thread.sample.annotations.get("reference")]
-        users = [thread.feedback.refinement for thread in closing]
+        users = [thread.next_user for thread in closing]
         self._answer(closing, users, [[t.sample.annotations["reference"]] for t in closing])
         for thread in closing:
             thread.closed = True
 
     def _mislead(self, threads: Sequence[Thread], faulty: Sequence[Thread], *, seed: int) -> int:
-        """Follow some responses that are perfect at once with advice for another image, unchanged.
+        """Follow some responses that are perfect at once with false feedback, unchanged.
 
-        They make `false_share` of all dialogues, or as many as there is advice for.
+        They make `false_share` of all dialogues, or as many as there is something to tell.
         """
         advice: dict[str, list[tuple[str, str]]] = {}
         for thread in faulty:
@@ -197,11 +225,28 @@ class RefinementRollout:
         perfect = [t for t in threads if t.is_perfect and len(t.turns) == 1]
         wanted, count = round(self.false_share * len(threads)), 0
         for thread in rng.sample(perfect, len(perfect)):
+            if count == wanted:
+                break
             others = [text for i, text in advice.get(_task(thread), ()) if i != thread.sample.id]
-            if others and count < wanted:
-                thread.turns.append(replace(thread.turns[-1], user=rng.choice(others)))
+            told = self._told(thread, rng.choice(self.false_feedback), others, rng)
+            if told is not None:
+                thread.turns.append(replace(thread.turns[-1], user=told))
                 count += 1
         return count
+
+    def _told(
+        self, thread: Thread, kind: FalseFeedback, others: Sequence[str], rng: random.Random
+    ) -> str | None:
+        if kind == "empty":
+            return ""
+        if kind == "wrong" and isinstance(self.annotator, Misleading):
+            return self.annotator.mislead(thread.sample, thread.dialogue)
+        return rng.choice(others) if others else None
+
+    def _anew(self, thread: Thread, target: str) -> Prompt:
+        """Ask the first question, as if nothing had been said since."""
+        turns = thread.sample.dialogues[0].turns
+        return Prompt(thread.sample.images, turns, self.assistant.condition.target(target))
 
     def _prompt(self, thread: Thread, user: str, target: str) -> Prompt:
         return Prompt(

@@ -47,9 +47,11 @@ class Responding:
     targets: Sequence[str | int]
     samples: Positive
     turns: Positive
-    close_share: Share
     candidates: Positive
+    revisions: Literal["heard", "fresh"]
+    relapse_share: Share
     false_share: Share
+    false_feedback: Sequence[Literal["other", "wrong", "empty"]]
     jsonl: bool
 
     @classmethod
@@ -58,6 +60,7 @@ class Responding:
         return cls(**{field.name: node[field.name] for field in fields(cls)})
 
 
+_OF_ROLLOUTS = ("candidates", "revisions", "relapse_share", "false_share", "false_feedback")
 _OF_READY_RESPONSES = ("responses", "prompts", "chunk", "parts", "part", "jsonl")
 
 
@@ -74,7 +77,8 @@ def run(job: Job) -> Artifact:
     judging = {k: v for k, v in job.node("annotator").items() if k not in SAME_REPLIES}
     nodes = {"annotator": judging, "seed": job.cfg.seed}
     if feedback["turns"] == 1:
-        del feedback["close_share"]
+        for name in _OF_ROLLOUTS:
+            del feedback[name]
     nodes["feedback"] = feedback if sampled else {k: feedback[k] for k in _OF_READY_RESPONSES}
     with job.building(kind="shards", nodes=nodes, parents=parents) as building:
         if not building.reused:
@@ -204,8 +208,10 @@ def _rollouts(
             samples=settings.samples,
             max_turns=settings.turns,
             candidates=settings.candidates,
-            close_share=settings.close_share,
+            revisions=settings.revisions,
+            relapse_share=settings.relapse_share,
             false_share=settings.false_share,
+            false_feedback=settings.false_feedback,
             sampling=_sampling(job),
         )
         yield from rollout(

@@ -234,10 +234,12 @@ def world_size() -> int:
 
 def check_mixture(cfg: DictConfig) -> None:
     for name, entry in cfg.datamodule.mixture.items():
-        if not OmegaConf.is_dict(entry) or set(entry) != {"artifact", "weight"}:
+        known = {"artifact", "weight", "encoder"}
+        whole = OmegaConf.is_dict(entry) and "weight" in entry and set(entry) <= known
+        if not whole or not (entry.get("artifact") or cfg.lineage.get(name)):
             raise InputError(
-                f"datamodule.mixture.{name} is {entry}: give artifact=<directory or URL> and "
-                "weight=<number>."
+                f"datamodule.mixture.{name} is {entry}: give artifact=<directory or URL>, "
+                "weight=<number>, and encoder=<node> where records are encoded otherwise."
             )
     weights = {f"mixture.{name}.weight": e.weight for name, e in cfg.datamodule.mixture.items()}
     for key, weight in ({"weight": cfg.datamodule.weight} | weights).items():

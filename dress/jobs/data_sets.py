@@ -61,8 +61,9 @@ def _locations(node: DictConfig) -> Iterator[tuple[str, str, str]]:
     if node.shards is not None:
         yield "datamodule.shards", _typed(node, "shards"), str(node.shards)
     for name, entry in node.mixture.items():  # check_mixture saw that they are whole
-        key = f"datamodule.mixture.{name}.artifact"
-        yield key, _typed(entry, "artifact"), str(entry.artifact)
+        if entry.get("artifact"):
+            key = f"datamodule.mixture.{name}.artifact"
+            yield key, _typed(entry, "artifact"), str(entry.artifact)
 
 
 def _typed(node: Any, key: str) -> str:

@@ -87,6 +87,7 @@ def evaluate_artifact(
 ) -> Artifact:
     """Return the evaluation of a model under a target on a benchmark node, made now or found."""
     target = chosen_target(target, learned=has_learned(artifact.config))
+    parents = {"model": artifact} | open_dialogues(job, on)
     benchmark: Benchmark = instantiate(job.cfg[on], _convert_="all")
     judge = _judge(job, benchmark)
     inputs: dict[str, str] = {}
@@ -101,7 +102,7 @@ def evaluate_artifact(
     with job.building(
         kind="evaluation",
         nodes=nodes,
-        parents={"model": artifact},
+        parents=parents,
         inputs=inputs,
         name=name,
         keep_partial=True,
@@ -113,6 +114,22 @@ def evaluate_artifact(
     assert building.artifact is not None
     _say_unjudged(building.artifact, benchmark, judge)
     return building.artifact
+
+
+def open_dialogues(job: Job, on: str) -> dict[str, Artifact]:
+    """Find or sample the responses that dialogues open with; tell the benchmark where they are."""
+    node = job.cfg[on]
+    if node.get("first") != "faulty":
+        return {}
+    if Path(node.openings).is_dir():
+        return {"openings": Artifact.open(node.openings)}
+    openings = job.built(
+        node.openings,
+        f"data.sizes.questions={node.scenes}",
+        f"data.held_out_seed={node.seed}",
+    )
+    node.openings = str(openings.path)
+    return {"openings": openings}
 
 
 def _generate_and_score(
@@ -136,7 +153,7 @@ def _generate_and_score(
 
 def _nodes(job: Job, benchmark: Benchmark, on: str) -> dict[str, Any]:
     """Return what an evaluation is named by; files count by their content, wherever they lie."""
-    node = {key: value for key, value in job.node(on).items() if key != "root"}
+    node = {key: value for key, value in job.node(on).items() if key not in ("root", "openings")}
     if "annotator" in node:
         node["annotator"] = _without_server(node["annotator"])
     nodes: dict[str, Any] = {"benchmark": node}

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from transformers import PreTrainedTokenizerFast
 
 from datamodules.reference_cache import reference_log_probs
-from datamodules.streaming import ShardDataModule
+from datamodules.streaming import ShardDataModule, Source
 from dress.artifact import Artifact, Building
 from dress.assistant import Assistant
 from dress.chat.condition import chosen_target
@@ -60,7 +60,17 @@ def fit(
     scorer = reward_scorer(job, parents.reward) if parents.reward else None
     offers = offers_of(job, building, config, assistant, parents) | {"judge": scorer}
     encoder = build(cfg.datamodule.encoder, offers)
-    datamodule = build_datamodule(job, assistant, encoder, parents)
+    others = [
+        Source(
+            data.location,
+            entry.weight,
+            build(entry.encoder, offers) if entry.get("encoder") else encoder,
+        )
+        for data, entry in (
+            (d, cfg.datamodule.mixture[name]) for name, d in parents.mixture.items()
+        )
+    ]
+    datamodule = build_datamodule(job, assistant, encoder, parents, others)
     datamodule.check()
 
     # The objective, and the module that makes its steps.
@@ -184,7 +194,7 @@ def collator_of(job: Job, assistant: Assistant) -> TreeCollator:
 
 
 def build_datamodule(
-    job: Job, assistant: Assistant, encoder: Encoder, parents: Parents
+    job: Job, assistant: Assistant, encoder: Encoder, parents: Parents, others: Sequence[Source]
 ) -> ShardDataModule:
     node, model = job.cfg.datamodule, assistant.model
     trees = assistant.collator(
@@ -204,7 +214,7 @@ def build_datamodule(
         window=node.window,
         num_workers=node.num_workers,
         max_rejects=job.cfg.data.max_rejects,
-        others=[(d.location, node.mixture[name].weight) for name, d in parents.mixture.items()],
+        others=others,
         weight=node.weight,
         when_dry=node.when_dry,
         cache=cache(job.cfg),

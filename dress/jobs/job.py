@@ -132,6 +132,10 @@ class Job:
                 f"lineage.{role} is not set: give experiment=dress_stage2 or another that sets it "
                 "(experiment=dress_feedback for job=annotate)."
             )
+        return self.built(experiment, *extra)
+
+    def built(self, experiment: str, *extra: str) -> Artifact:
+        """Return the artifact of an experiment with what is shared here, built where missing."""
         key = " ".join([experiment, *extra])
         if key not in self.found:
             overrides = [*forwarded_overrides(self.overrides), *extra]

@@ -61,6 +61,8 @@ def build(job: Job) -> Artifact:
     described_source = {k: v for k, v in job.node("source").items() if k != "root"}
     if "sizes" in described_source:
         described_source["sizes"] = described_source["sizes"].get(job.cfg.part)
+    if job.cfg.part != "questions":
+        described_source.pop("held_out_seed", None)
     nodes = {
         "source": described_source,
         "part": job.cfg.part,

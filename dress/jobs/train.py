@@ -99,7 +99,10 @@ def parents_of(job: Job, config: Mapping[str, Any]) -> Parents:
         data = open_data_set(job.cfg.datamodule.shards)
     else:
         data = job.parent("data", *([f"artifact='{init.path}'"] if named and init else []))
-    mixture = {name: open_data_set(e.artifact) for name, e in job.cfg.datamodule.mixture.items()}
+    mixture = {
+        name: open_data_set(entry.artifact) if entry.get("artifact") else job.parent(name)
+        for name, entry in job.cfg.datamodule.mixture.items()
+    }
     return Parents(data=data, init=init, reward=reward_artifact(job), mixture=mixture)
 
 
@@ -154,8 +157,10 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     datamodule = {k: v for k, v in job.node("datamodule").items() if k not in unused}
     if datamodule["mixture"]:
         # what is mixed counts by its own fingerprint, wherever it lies
-        weights = {name: entry["weight"] for name, entry in datamodule["mixture"].items()}
-        datamodule["mixture"] = weights
+        datamodule["mixture"] = {
+            name: {key: value for key, value in entry.items() if key != "artifact"}
+            for name, entry in datamodule["mixture"].items()
+        }
     else:
         datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}
     model = resolved_model(job)

@@ -25,9 +25,10 @@ from dress.world.questions import (
     Question,
     answer_vqa,
     ask,
+    reference,
     wrong_key,
 )
-from dress.world.scene import COLOURS, KINDS, SIZES, Scene, Thing, companion
+from dress.world.scene import COLOURS, KINDS, SIZES, Scene, Thing, companion, draw_scenes
 
 # probability of a flaw inside and outside its weak contexts
 _IN_WEAK_CONTEXT, _ELSEWHERE = 0.75, 0.05
@@ -139,8 +140,28 @@ def draw_question(scene: Scene, rng: random.Random, tasks: Sequence[str] = TASKS
     return question
 
 
-def all_questions(scene: Scene, rng: random.Random) -> Iterator[Question]:
-    """One question of every task that the scene permits: the benchmark's load."""
+@dataclass(frozen=True)
+class HeldOut:
+    """A question about a test scene; `number` is that of the scene."""
+
+    id: str
+    number: int
+    scene: Scene
+    question: Question
+    reference: str
+
+
+def held_out_scenes(*, scenes: int, seed: int, cooccurrence: float) -> Iterator[tuple[Scene, str]]:
+    """Draw the test scenes, each with the seed of its picture."""
+    drawn = draw_scenes(split="test", count=scenes, seed=seed, cooccurrence=cooccurrence)
+    for number, scene in enumerate(drawn):
+        yield scene, f"test-{seed}-{number}"
+
+
+def held_out(scene: Scene, *, seed: int, number: int) -> Iterator[HeldOut]:
+    """Ask one question of every task that the scene permits: the benchmark's load."""
+    rng = random.Random(f"benchmark:{seed}:{number}")
     for task in TASKS:
         if (question := ask(task, scene, rng)) is not None:
-            yield question
+            name = f"world-test-{seed}-{number:06d}-{task}"
+            yield HeldOut(name, number, scene, question, reference(question, scene, rng))

@@ -109,6 +109,15 @@ def caption(things: Sequence[Thing]) -> str:
     return " ".join(place[0].upper() + place[1:] for place in places)
 
 
+def listing(things: Sequence[Thing]) -> str:
+    """Where each thing is, in the order of kinds: `The red circle is in the top left.` and so on.
+
+    A caption goes from places to kinds. Relations ask for the way back, which this teaches.
+    """
+    in_order = sorted(things, key=lambda thing: (thing.kind, thing.cell))
+    return " ".join(f"The {kind_phrase(t.kind)} is in the {CELLS[t.cell]}." for t in in_order)
+
+
 def description(things: Sequence[Thing], rng: random.Random, *, detailed: bool = True) -> str:
     """Name the things in order, as one sentence or as one each."""
     phrases = [thing_phrase(t, detailed=detailed) for t in things]

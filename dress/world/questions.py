@@ -185,10 +185,11 @@ def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> st
 
     Unless terse it says first what was seen; a wrong answer claims to have seen what it concludes.
     """
-    if question.task == "count":
-        return _count_answer(question.text, key, terse=terse)
     if terse:
-        return f"{key.capitalize()}."
+        word = NUMBERS[int(key)] if question.task == "count" else key
+        return f"{word.capitalize()}."
+    if question.task == "count":
+        return _count_answer(question.text, scene, int(key))
     if question.task == "attribute":
         assert question.about is not None
         return _attribute_answer(question.about, question.key, key)
@@ -197,12 +198,19 @@ def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> st
     return _relation_answer(question, scene, key)
 
 
-def _count_answer(text: str, key: str, *, terse: bool) -> str:
-    number = NUMBERS[int(key)]
+def _count_answer(text: str, scene: Scene, number: int) -> str:
+    """Say where they are before how many; who errs leaves one out or sees one where none is."""
     counted = text.removeprefix("How many ").removesuffix(" are there?")
-    if terse:
-        return f"{number.capitalize()}."
-    return f"There is one {singular(counted)}." if key == "1" else f"There are {number} {counted}."
+    value = singular(counted.removesuffix(" objects")) if counted != "objects" else ""
+    cells = [t.cell for t in scene.things if not value or value in t.kind]
+    others = [cell for cell in range(len(CELLS)) if cell not in cells]
+    seen = sorted((cells + others)[:number])
+    if number == 0:
+        return f"Nowhere do I see {counted}, so there are none."
+    if number == 1:
+        article = "an" if counted == "objects" else "a"
+        return f"{in_cells(seen)} I see {article} {singular(counted)}, so there is one."
+    return f"{in_cells(seen)} I see {counted}, so there are {NUMBERS[number]}."
 
 
 def _attribute_answer(thing: Thing, truth: str, key: str) -> str:
@@ -224,13 +232,26 @@ def _existence_answer(text: str, scene: Scene, key: str) -> str:
 
 
 def _relation_answer(question: Question, scene: Scene, key: str) -> str:
-    """Say where the two are; who answers wrongly has them the wrong way round."""
+    """Say where the two are; who answers wrongly has one of them on the wrong side."""
     one, other = related(question.text)
-    cells = {kind_phrase(thing.kind): CELLS[thing.cell] for thing in scene.things}
-    seen = [cells[one], cells[other]]
+    cells = {kind_phrase(thing.kind): thing.cell for thing in scene.things}
+    seen = (cells[one], cells[other])
     if key != question.key:
-        seen.reverse()
-    return f"The {one} is in the {seen[0]} and the {other} is in the {seen[1]}, so it is {key}."
+        seen = _wrong_side(*seen, across=key in SIDES[0])
+    here, there = (CELLS[cell] for cell in seen)
+    return f"The {one} is in the {here} and the {other} is in the {there}, so it is {key}."
+
+
+def _wrong_side(one: int, other: int, *, across: bool) -> tuple[int, int]:
+    """Move the first beyond the second, else the second beyond the first, else exchange them."""
+    step = 1 if across else 3
+    a, b = one // step % 3, other // step % 3
+    beyond = 1 if a < b else -1
+    if 0 <= b + beyond <= 2:
+        return one + (b + beyond - a) * step, other
+    if 0 <= a - beyond <= 2:
+        return one, other + (a - beyond - b) * step
+    return one + (b - a) * step, other + (a - b) * step
 
 
 def wrong_key(question: Question, rng: random.Random) -> str:

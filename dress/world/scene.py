@@ -76,12 +76,12 @@ class Scene:
 
     @property
     def name(self) -> str:
-        """What can be seen, as one word: scenes with equal objects are one scene."""
-        return ";".join(f"{t.cell},{t.colour},{t.shape},{t.size}" for t in self.things)
+        """Which kinds stand where, as one word: scenes that differ in sizes alone are one scene."""
+        return ";".join(f"{t.cell},{t.colour},{t.shape}" for t in self.things)
 
     @property
     def split(self) -> Split:
-        """The split by hash of the object set, whatever the seed that drew it."""
+        """The split by hash of what stands where, whatever the seed that drew it."""
         bucket = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big") % 100
         return next(name for name, bounds in _SPLIT_BOUNDS.items() if bucket in bounds)
 
@@ -120,7 +120,7 @@ def draw_scene(rng: random.Random, *, cooccurrence: float) -> Scene:
 def draw_scenes(
     *, split: Split, count: int, seed: int, cooccurrence: float = 0.3
 ) -> Iterator[Scene]:
-    """Draw `count` scenes of one split; object sets may repeat, splits never share one."""
+    """Draw `count` scenes of one split; scenes may repeat, splits never share one."""
     rng = random.Random(f"scenes:{split}:{seed}")
     while count > 0:
         scene = draw_scene(rng, cooccurrence=cooccurrence)

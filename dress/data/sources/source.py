@@ -10,9 +10,10 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 from dress.errors import InputError, Reject
 from dress.records import Sample
 
-Part = Literal["captions", "instructions", "prompts", "candidates"]
+Part = Literal["captions", "instructions", "prompts", "candidates", "questions"]
 """captions: image and caption. instructions: answered questions. prompts: questions to be answered
-by a model (`Turn.model` is None). candidates: questions with several ready responses each."""
+by a model (`Turn.model` is None). candidates: questions with several ready responses each.
+questions: prompts of a benchmark, held out from all training."""
 
 
 @runtime_checkable

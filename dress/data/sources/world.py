@@ -11,24 +11,32 @@ from dress.errors import InputError
 from dress.records import BANK_SENTENCES
 from dress.settings import Amount, Positive, Share, checked
 from dress.types import Dialogue, Sample, Turn
-from dress.world.corpus import Flaws, draw_question, flawed_response
-from dress.world.grammar import caption
+from dress.world.corpus import (
+    Flaws,
+    draw_question,
+    flawed_response,
+    held_out,
+    held_out_scenes,
+)
+from dress.world.grammar import caption, listing
 from dress.world.questions import Question, reference
 from dress.world.render import render
 from dress.world.scene import CELLS, Scene, Split, draw_scenes
 from dress.world.scene_oracle import Oracle
 
 CAPTION_REQUEST = "Caption this image in full."
+LISTING_REQUEST = "Say where each object is."
 _SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}
 _PRETRAINING_TASKS = ("count", "relation", "existence")
 _TEXT_SAMPLES = 3000
 
 
 def pretraining_turns(scene: Scene, rng: random.Random) -> list[Turn]:
-    """The whole scene, one place of it and a question about it, all answered without flaws."""
+    """The scene by place and by kind, one place of it and a question about it, without flaws."""
     question = draw_question(scene, rng, _PRETRAINING_TASKS)
     return [
         Turn(CAPTION_REQUEST, caption(scene.things)),
+        Turn(LISTING_REQUEST, listing(scene.things)),
         look_up(scene, rng),
         Turn(question.text, reference(question, scene, rng)),
     ]
@@ -47,6 +55,7 @@ def look_up(scene: Scene, rng: random.Random) -> Turn:
 class WorldSource(Source):
     """Generate `sizes[part]` samples; the same seed gives the same samples.
 
+    `questions` are those of the world's benchmark, whose seed is `held_out_seed`.
     `flaws` are the rates of the SFT corpus (dress/world/corpus.py), all times `flaw_scale`.
     """
 
@@ -59,14 +68,23 @@ class WorldSource(Source):
         flaw_scale: Amount = 1.0,
         cooccurrence: Share = 0.3,
         seed: int = 0,
+        held_out_seed: int = 0,
     ) -> None:
         self.sizes, self.cooccurrence, self.seed = sizes, cooccurrence, seed
+        self.held_out_seed = held_out_seed
         self.flaws = Flaws(**{name: min(1.0, flaw_scale * rate) for name, rate in flaws.items()})
 
     def rows(self, part: Part) -> Iterator[Any]:
+        if part == "questions":
+            return enumerate(
+                held_out_scenes(
+                    scenes=self.sizes[part], seed=self.held_out_seed, cooccurrence=self.cooccurrence
+                )
+            )
         if part not in _SPLITS:
             raise InputError(
-                f"part={part}: the world has no ready responses; choose one of {sorted(_SPLITS)}."
+                f"part={part}: the world has no ready responses; choose one of "
+                f"{[*sorted(_SPLITS), 'questions']}."
             )
         scenes = draw_scenes(
             split=_SPLITS[part],
@@ -76,8 +94,11 @@ class WorldSource(Source):
         )
         return enumerate(scenes)
 
-    def convert(self, part: Part, row: tuple[int, Scene]) -> Iterator[Sample]:
+    def convert(self, part: Part, row: tuple[int, Any]) -> Iterator[Sample]:
         number, scene = row
+        if part == "questions":
+            yield from self._held_out(number, *scene)
+            return
         name = f"world-{part}-{self.seed}-{number:08d}"
         rng = random.Random(name)
         if part == "captions":
@@ -102,9 +123,24 @@ class WorldSource(Source):
             },
         )
 
+    def _held_out(self, number: int, scene: Scene, picture_seed: str) -> Iterator[Sample]:
+        image = render(scene, seed=picture_seed)
+        for asked in held_out(scene, seed=self.held_out_seed, number=number):
+            yield Sample(
+                id=asked.id,
+                images=(image,),
+                dialogues=(Dialogue((Turn(asked.question.text),)),),
+                annotations={
+                    "task": asked.question.task,
+                    "scene": scene.to_json(),
+                    "question": asked.question.to_json(),
+                    "reference": asked.reference,
+                },
+            )
+
     def texts(self) -> Iterator[str]:
         """Yield captions, questions, responses and feedback: what the model will ever read."""
-        yield CAPTION_REQUEST
+        yield from (CAPTION_REQUEST, LISTING_REQUEST)
         yield from BANK_SENTENCES
         rng = random.Random(f"texts:{self.seed}")
         oracle = Oracle()
@@ -117,7 +153,7 @@ class WorldSource(Source):
             question = draw_question(scene, rng)
             response = flawed_response(question, scene, self.flaws, rng)
             feedback = oracle.annotate(question, scene, response, rng=rng)
-            yield from (caption(scene.things), question.text, response)
+            yield from (caption(scene.things), listing(scene.things), question.text, response)
             for aspect, judgement in feedback.judgements.items():
                 yield f"{aspect} {judgement.rating}: {judgement.critique}"
                 yield judgement.refinement

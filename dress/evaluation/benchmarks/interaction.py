@@ -2,18 +2,21 @@
 
 After each response the oracle's refinement is the next user turn; a response that is perfect on
 every aspect ends its dialogue, and its last response counts for all later turns. Responses that
-are perfect at once hear feedback about another scene instead, one turn: `overcorrection` is the
-share that is spoilt by it. `feedback` replaces what the others hear, for controls.
+are perfect at once hear feedback about another scene instead, one turn, or what is false:
+`overcorrection` is the share that is spoilt by it. `feedback` replaces what the others hear, for
+controls. faulty_first.py has the protocol in which all models answer for the same faults.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
 from dress.evaluation.benchmark import Example, Label, Labels, Ratios
+from dress.evaluation.benchmarks.faulty_first import Control, FaultyFirstBenchmark
 from dress.evaluation.benchmarks.world import (
     ImageMode,
     WorldBenchmark,
@@ -24,22 +27,13 @@ from dress.evaluation.benchmarks.world import (
 from dress.records import Detail
 from dress.settings import Positive, Share, checked
 from dress.types import Feedback, Turn
-from dress.world.corpus import Flaws, flawed_response
-from dress.world.questions import Question, ask
+from dress.world.advice import foreign_advice
+from dress.world.questions import Question
 from dress.world.scene import Scene
-from dress.world.scene_oracle import Oracle
+from dress.world.scene_oracle import Oracle, false_hint
 
-Source = Literal["oracle", "other", "empty", "repeat"]
+Source = Literal["oracle", "other", "empty", "repeat", "wrong"]
 _REPAIR_TURNS = 3
-_ALWAYS_FLAWED = Flaws(
-    hallucination=1.0,
-    omission=1.0,
-    wrong_attribute=1.0,
-    wrong_answer=1.0,
-    compliance=1.0,
-    overrefusal=1.0,
-    unnamed=1.0,
-)
 
 
 class InteractionBenchmark:
@@ -73,25 +67,9 @@ class InteractionBenchmark:
             rng = random.Random(f"other:{example.id}")
             number = example.annotations["number"]
             later = scenes[number + 1 :] + scenes[:number]
-            task = truth(example)[1].task
-            advice = next(filter(None, (self._advice(s, task, rng) for s in later)), None)
-            annotations = {**example.annotations, "other_feedback": advice}
-            yield Example(
-                id=example.id,
-                cluster=example.cluster,
-                images=example.images,
-                question=example.question,
-                answer=example.answer,
-                annotations=annotations,
-            )
-
-    def _advice(self, scene: Scene, task: str, rng: random.Random) -> str | None:
-        """Return what a flawed response about the scene would be told."""
-        question = ask(task, scene, rng)
-        if question is None:
-            return None
-        response = flawed_response(question, scene, _ALWAYS_FLAWED, rng)
-        return self._judge(question, scene, response).refinement or None
+            told = foreign_advice(truth(example)[1].task, later, self.oracle, rng)
+            annotations = {**example.annotations, "other_feedback": told}
+            yield replace(example, annotations=annotations)
 
     def _judge(self, question: Question, scene: Scene, response: str) -> Feedback:
         return self.oracle.annotate(question, scene, response, rng=random.Random(0))
@@ -102,13 +80,21 @@ class InteractionBenchmark:
     def reply(self, example: Example, turns: Sequence[Turn]) -> str | None:
         other = example.annotations["other_feedback"]
         if self._perfect(example, turns[-1]):
-            return other if len(turns) == 1 else None
+            misleading = self._false(example, turns[-1]) if self.feedback == "wrong" else other
+            return misleading if len(turns) == 1 else None
         if len(turns) > 1 and self._perfect(example, turns[0]):
             return None
         if self.feedback == "oracle":
             scene, question = truth(example)
             return self._judge(question, scene, turns[-1].model or "").refinement
+        if self.feedback == "wrong":
+            return self._false(example, turns[-1])
         return {"other": other, "empty": "", "repeat": example.question}[self.feedback]
+
+    def _false(self, example: Example, turn: Turn) -> str:
+        scene, question = truth(example)
+        rng = random.Random(f"false:{example.id}")
+        return false_hint(question, scene, turn.model or "", rng)
 
     def _perfect(self, example: Example, turn: Turn) -> bool:
         scene, question = truth(example)
@@ -160,3 +146,43 @@ class InteractionBenchmark:
 
     def row(self, example: Example) -> dict[str, Any]:
         return self.world.row(example)
+
+
+@checked
+def interaction(
+    *,
+    scenes: Positive,
+    seed: int = 0,
+    first: Literal["own", "faulty"] = "own",
+    openings: str = "",
+    turns: Positive = 4,
+    detail: Detail = "hint",
+    feedback: Source = "oracle",
+    controls: Sequence[Control] = (),
+    images: ImageMode = "true",
+    cooccurrence: Share = 0.3,
+) -> InteractionBenchmark | FaultyFirstBenchmark:
+    """Build the benchmark whose dialogues open with the model's own response or with a faulty one.
+
+    `openings` and `controls` are for `faulty`, `feedback` for `own`.
+    """
+    if first == "own":
+        return InteractionBenchmark(
+            scenes=scenes,
+            seed=seed,
+            turns=turns,
+            detail=detail,
+            feedback=feedback,
+            images=images,
+            cooccurrence=cooccurrence,
+        )
+    return FaultyFirstBenchmark(
+        openings=openings,
+        scenes=scenes,
+        seed=seed,
+        turns=turns,
+        detail=detail,
+        controls=controls,
+        images=images,
+        cooccurrence=cooccurrence,
+    )

@@ -9,17 +9,16 @@ names nothing counts as one invented mention, so that silence is no way to be ho
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from dress.evaluation.benchmark import Example, Label, Labels, Ratios
 from dress.settings import Positive, Share, checked
 from dress.types import Turn
-from dress.world.corpus import all_questions
-from dress.world.questions import VQA_TASKS, Question, reference
+from dress.world.corpus import held_out, held_out_scenes
+from dress.world.questions import VQA_TASKS, Question
 from dress.world.render import blank, render
-from dress.world.scene import Scene, draw_scenes
+from dress.world.scene import Scene
 from dress.world.verdict import judge
 
 ImageMode = Literal["true", "blank", "shuffled"]
@@ -47,25 +46,22 @@ class WorldBenchmark:
         self.cooccurrence = cooccurrence
 
     def examples(self) -> Iterator[Example]:
-        scenes = list(
-            draw_scenes(
-                split="test", count=self.scenes, seed=self.seed, cooccurrence=self.cooccurrence
-            )
+        drawn = list(
+            held_out_scenes(scenes=self.scenes, seed=self.seed, cooccurrence=self.cooccurrence)
         )
-        pictures = [render(scene, seed=f"test-{self.seed}-{i}") for i, scene in enumerate(scenes)]
-        for number, scene in enumerate(scenes):
+        pictures = [render(scene, seed=seed) for scene, seed in drawn]
+        for number, (scene, _) in enumerate(drawn):
             image = self._shown(pictures, number)
-            rng = random.Random(f"benchmark:{self.seed}:{number}")
-            for question in all_questions(scene, rng):
+            for asked in held_out(scene, seed=self.seed, number=number):
                 yield Example(
-                    id=f"world-test-{self.seed}-{number:06d}-{question.task}",
+                    id=asked.id,
                     cluster=scene.name,
                     images=(image,),
-                    question=question.text,
-                    answer=reference(question, scene, rng),
+                    question=asked.question.text,
+                    answer=asked.reference,
                     annotations={
                         "scene": scene.to_json(),
-                        "question": question.to_json(),
+                        "question": asked.question.to_json(),
                         "number": number,
                     },
                 )
