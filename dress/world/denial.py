@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dress.world.grammar import parse_mentions
-from dress.world.questions import Question
+from dress.world.questions import VQA_TASKS, Question
 from dress.world.scene import Scene
 from dress.world.verdict import judge, parse_answer
 
@@ -17,15 +17,17 @@ def denied(question: Question, scene: Scene, response: str) -> frozenset[Stateme
     `Look again` deny nothing.
     """
     verdict = judge(question, scene, response)
-    gives_answer = question.task in ("count", "relation") and verdict.answer is not None
-    if gives_answer and not verdict.correct:
-        return frozenset({("answer", verdict.answer)})
+    statements: set[Statement] = set()
+    if not verdict.correct and question.task in ("count", "relation") and verdict.answer:
+        statements.add(("answer", verdict.answer))
     if verdict.invented:
-        return frozenset((*m.kind, m.cell) for m in verdict.invented if m.cell is not None)
-    return frozenset(
-        (*m.kind, m.size if m.cell in (None, thing.cell) else m.cell)
-        for m, thing in verdict.misplaced
-    )
+        statements |= {(*m.kind, m.cell) for m in verdict.invented if m.cell is not None}
+    elif verdict.correct or question.task not in VQA_TASKS:
+        statements |= {
+            (*m.kind, m.size if m.cell in (None, thing.cell) else m.cell)
+            for m, thing in verdict.misplaced
+        }
+    return frozenset(statements)
 
 
 def stated(question: Question, response: str) -> frozenset[Statement]:

@@ -18,7 +18,7 @@ from dress.world.scene import Scene, Thing
 
 SCENE = Scene((Thing(cell=0, colour="red", shape="circle", size="small"),))
 RIGHT, WRONG = "There is one object.", "There are two objects."
-HINT = "There are fewer objects than that."
+HINT, HINT_MORE = "There are fewer objects than that.", "There are more objects than that."
 CONDITION = Condition(form="score")
 
 
@@ -51,8 +51,10 @@ def rollout(answer: Callable[[Prompt], Sequence[str]], **options: object) -> Ref
         "samples": 1,
         "max_turns": 3,
         "candidates": 3,
-        "close_share": 0.0,
+        "revisions": "heard",
+        "relapse_share": 0.0,
         "false_share": 0.0,
+        "false_feedback": ["other"],
         "sampling": Sampling(),
     }
     return RefinementRollout(
@@ -105,18 +107,71 @@ def test_what_is_never_repaired_ends_with_the_reference() -> None:
     assert metrics["rollout/repaired"] == 0 and metrics["rollout/closed_by_reference"] == 0.5
 
 
-def test_the_reference_stands_at_any_turn() -> None:
-    run = rollout(lambda prompt: [WRONG] * 3, close_share=0.5, max_turns=3)
+def test_fresh_revisions_answer_the_question_anew() -> None:
+    """The model only ever repeats itself within a dialogue, and is right when it is asked anew."""
+    asked_anew = [WRONG]
+
+    def answer(prompt: Prompt) -> Sequence[str]:
+        if prompt.condition == "":
+            return asked_anew
+        return ["Three.", RIGHT] if len(prompt.turns) == 1 else [WRONG] * 3
+
+    heard, fresh = (rollout(answer, revisions=kind) for kind in ("heard", "fresh"))
+    (repeated,), (repaired,) = heard([sample("a")], seed=0), fresh([sample("a")], seed=0)
+    assert [model for _, model in said(repeated.dialogues[0])] == [WRONG] * 3 + [RIGHT]
+    assert said(repaired.dialogues[0]) == [("How many objects are there?", WRONG), (HINT, RIGHT)]
+    assert heard.metrics()["rollout/closed_by_reference"] == 1
+    assert fresh.metrics()["rollout/closed_by_reference"] == 0
+
+
+def test_some_revisions_are_as_faulty_as_first_responses() -> None:
+    """Half relapse before each of two hints; the last revision never does, so that all end well."""
+    run = rollout(
+        lambda prompt: [RIGHT if prompt.condition else WRONG] * 3,
+        revisions="fresh",
+        relapse_share=0.5,
+        max_turns=4,
+    )
     made = list(run([sample(str(number)) for number in range(100)], seed=0))
     lengths = [len(group.dialogues[0].turns) for group in made]
-    assert all(said(group.dialogues[0])[-1][1] == RIGHT for group in made)
-    # half are closed after the first response, half of the others after the second, then the rest:
-    # 50, 25, 25, give or take three times 5, 4.3, 4.3
+    # half hear one hint, a quarter two, a quarter three: within three standard deviations
     assert abs(lengths.count(2) - 50) < 16 and abs(lengths.count(3) - 25) < 14
     assert sum(map(lengths.count, (2, 3, 4))) == 100
-    assert run.metrics()["rollout/closed_by_reference"] == 1
-    with pytest.raises(InputError, match=r"close_share is 2: give a number, 0 to 1"):
-        rollout(lambda prompt: [RIGHT], close_share=2)
+    for group in made:
+        responses = [model for _, model in said(group.dialogues[0])]
+        assert responses == [WRONG] * (len(responses) - 1) + [RIGHT]
+    with pytest.raises(InputError, match=r"relapse_share is 2: give a number, 0 to 1"):
+        rollout(lambda prompt: [RIGHT], relapse_share=2)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("empty", {""}), ("wrong", {HINT, HINT_MORE})])
+def test_false_feedback_may_be_false_or_nothing(kind: str, told: set[str]) -> None:
+    run = rollout(lambda prompt: [RIGHT], false_share=1.0, false_feedback=[kind])
+    made = list(run([sample(str(number)) for number in range(20)], seed=0))
+    turns = [group.dialogues[0].turns for group in made]
+    assert {said.user for _, said in turns} == told
+    assert all(after.model == first.model for first, after in turns)
+
+
+def test_an_annotator_that_knows_nothing_false_says_the_other_kinds() -> None:
+    class Plain:
+        annotate = OracleAnnotator().annotate
+
+    run = RefinementRollout(
+        assistant=Scripted(lambda prompt: [RIGHT]),  # type: ignore[arg-type]
+        annotator=Plain(),
+        targets=["none"],
+        samples=1,
+        max_turns=2,
+        candidates=1,
+        revisions="heard",
+        relapse_share=0.0,
+        false_share=1.0,
+        false_feedback=["wrong", "empty"],
+        sampling=Sampling(),
+    )
+    made = list(run([sample("a"), sample("b")], seed=0))
+    assert [group.dialogues[0].turns[1].user for group in made] == ["", ""]
 
 
 def test_false_feedback_comes_from_another_sample_and_changes_nothing() -> None:

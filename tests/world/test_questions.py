@@ -95,8 +95,16 @@ def test_contexts_are_within_their_total(questions: list[tuple[Scene, Question]]
 def test_wordings() -> None:
     red = SCENE.things[0]
     count = Question("count", "How many crosses are there?", "1")
-    assert answer_vqa(count, SCENE, "1", terse=False) == "There is one cross."
-    assert answer_vqa(count, SCENE, "0", terse=False) == "There are no crosses."
+    assert answer_vqa(count, SCENE, "1", terse=False) == (
+        "In the bottom right I see a cross, so there is one."
+    )
+    assert answer_vqa(count, SCENE, "0", terse=False) == (
+        "Nowhere do I see crosses, so there are none."
+    )
+    objects = Question("count", "How many objects are there?", "3")
+    assert answer_vqa(objects, SCENE, "1", terse=False) == (
+        "In the top left I see an object, so there is one."
+    )
     assert answer_vqa(count, SCENE, "2", terse=True) == "Two."
     there = Question("existence", "Is there a red circle in the picture?", "yes")
     assert answer_vqa(there, SCENE, "yes", terse=False) == (
@@ -108,7 +116,7 @@ def test_wordings() -> None:
         "The red circle is in the top left and the blue square is in the centre, so it is left."
     )
     assert answer_vqa(beside, SCENE, "right", terse=False) == (
-        "The red circle is in the centre and the blue square is in the top left, so it is right."
+        "The red circle is in the top right and the blue square is in the centre, so it is right."
     )
     above = Question("relation", "Is the blue square above or below the red circle?", "below")
     assert answer_vqa(above, SCENE, "below", terse=False) == (
@@ -119,6 +127,36 @@ def test_wordings() -> None:
     assert answer_vqa(shape, SCENE, "circle", terse=False) == (
         "There is in the top left a small red circle, so it is a circle."
     )
+
+
+def test_a_wrong_count_leaves_one_out_or_sees_one_where_none_is() -> None:
+    crosses = Question("count", "How many crosses are there?", "1")
+    assert answer_vqa(crosses, SCENE, "2", terse=False) == (
+        "In the top left and in the bottom right I see crosses, so there are two."
+    )
+    objects = Question("count", "How many objects are there?", "3")
+    assert answer_vqa(objects, SCENE, "2", terse=False) == (
+        "In the top left and in the centre I see objects, so there are two."
+    )
+
+
+@given(scenes(), generators)
+def test_a_wrong_relation_moves_one_object_where_that_is_enough(
+    scene: Scene, rng: random.Random
+) -> None:
+    question = ask("relation", scene, rng)
+    if question is None:
+        return
+    true = {(t.colour, t.shape): t.cell for t in scene.things}
+    answer = answer_vqa(question, scene, wrong_key(question, rng), terse=False)
+    one, other = parse_mentions(answer)
+    assert one.cell is not None and other.cell is not None
+    across = question.key in ("left", "right")
+    places = [cell % 3 if across else cell // 3 for cell in (one.cell, other.cell)]
+    assert (places[0] < places[1]) == (parse_answer(question, answer) in ("left", "above"))
+    moved = [mention.cell != true[mention.kind] for mention in (one, other)]
+    really = {true[m.kind] % 3 if across else true[m.kind] // 3 for m in (one, other)}
+    assert sum(moved) == (2 if really == {0, 2} else 1)
 
 
 def test_a_wrong_answer_agrees_with_what_it_claims_to_have_seen() -> None:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
-from dress.world.corpus import all_questions
-from dress.world.questions import Question
+from dress.world.questions import TASKS, Question, ask
 from dress.world.scene import CELLS, COLOURS, SHAPES, SIZES, Scene, Thing, draw_scenes
 
 RED_CIRCLE = Thing(cell=0, colour="red", shape="circle", size="small")
@@ -40,11 +39,11 @@ def scenes(draw: st.DrawFn, min_size: int = 1) -> Scene:
     return Scene(tuple(things))
 
 
-def asked(count: int = 150) -> Iterator[tuple[Scene, Question]]:
+def asked(count: int = 180) -> Iterator[tuple[Scene, Question]]:
     """Questions of every task about drawn scenes."""
     rng = random.Random(7)
     for scene in draw_scenes(split="test", count=count, seed=7):
-        for question in all_questions(scene, rng):
+        for question in filter(None, (ask(task, scene, rng) for task in TASKS)):
             yield scene, question
 
 
