@@ -66,6 +66,8 @@ class EncodedGroup:
     sequences: tuple[Encoded, ...]
     pixels: Mapping[Hashable, Tensor]  # uint8 [height, width, 3]
     pairs: tuple[tuple[int, int], ...] = ()  # chosen, rejected: indices into sequences
+    # of each pair the chosen one and the same response to a corrupted image, or none at all
+    image_pairs: tuple[tuple[int, int], ...] = ()
 
 
 class Movable:
@@ -106,6 +108,7 @@ class TokenBatch(Movable):
     sequence_group: Int[Tensor, " sequence"]  # index into group_ids
     sequence_turn: Int[Tensor, " sequence"]  # Encoded.turn
     pairs: Int[Tensor, "pair 2"]  # the sequences chosen and rejected
+    image_pairs: Int[Tensor, "image_pair 2"]  # as in EncodedGroup
     chain_bounds: Int[Tensor, " bound"]  # flat, of trees without a branch; else empty
     group_ids: tuple[str, ...]
 

@@ -3,46 +3,89 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Hashable
 from itertools import combinations
 from typing import Any, Literal
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from dress.chat.encoders import supervised_turns
 from dress.chat.processor import Processor
 from dress.errors import Reject
 from dress.settings import Amount, checked
-from dress.types import EncodedGroup, Requires, Sample
+from dress.types import Encoded, EncodedGroup, Requires, Sample
 
 PairRule = Literal["all", "best_worst"]
+Corruption = Literal["none", "crop", "blank"]
 Pairs = tuple[tuple[int, int], ...]
+MOST_KEPT = 0.2  # of an image that is cropped (mDPO, arXiv 2406.11839)
 
 
 class PreferenceEncoder:
     """Encode the responses that are in some pair, each as one unconditioned sequence.
 
     The last turn of each dialogue is the response. A group without a pair gives no sequence.
+    With `corrupted` each chosen response is encoded once more, behind an image that shows less:
+    a piece of at most a fifth of it (`crop`) or nothing (`blank`), as mDPO's image term needs it.
     """
 
     requires: Requires = "preferences"
 
     @checked
     def __init__(
-        self, *, processor: Processor, pairs: PairRule = "all", margin: Amount = 0.0
+        self,
+        *,
+        processor: Processor,
+        seed: int = 0,
+        pairs: PairRule = "all",
+        margin: Amount = 0.0,
+        corrupted: Corruption = "none",
     ) -> None:
         self.processor, self.pairs, self.margin = processor, pairs, margin
+        self.corrupted, self.seed = corrupted, seed
 
     def __call__(self, sample: Sample, *, epoch: int) -> EncodedGroup:
         images, pixels = self.processor.load_images(sample.images)
         pairs = preference_pairs(sample, rule=self.pairs, margin=self.margin)
         kept = sorted({number for pair in pairs for number in pair})
-        sequences = tuple(
-            self.processor.encode(
-                sample.dialogues[number].turns,
-                images=images,
-                supervised=supervised_turns(sample.dialogues[number], "last", key=sample.id),
-            )
-            for number in kept
-        )
-        return EncodedGroup(sample.id, sequences, pixels, renumbered(pairs, kept))
+        sequences = [self._encode(sample, number, images) for number in kept]
+        pairs = renumbered(pairs, kept)
+        if self.corrupted == "none":
+            return EncodedGroup(sample.id, tuple(sequences), pixels, pairs)
+        poorer = {image: (image, self.corrupted) for image in images}
+        rng = random.Random(f"corrupt/{self.seed}/{epoch}/{sample.id}")
+        for image, key in poorer.items():
+            pixels[key] = corrupt(pixels[image], self.corrupted, rng)
+        chosen = sorted({chosen for chosen, _ in pairs})
+        twins = {number: len(sequences) + place for place, number in enumerate(chosen)}
+        shown = tuple(poorer[image] for image in images)
+        sequences += [self._encode(sample, kept[number], shown) for number in chosen]
+        image_pairs = tuple((number, twins[number]) for number, _ in pairs)
+        return EncodedGroup(sample.id, tuple(sequences), pixels, pairs, image_pairs)
+
+    def _encode(self, sample: Sample, number: int, images: tuple[Hashable, ...]) -> Encoded:
+        dialogue = sample.dialogues[number]
+        supervised = supervised_turns(dialogue, "last", key=sample.id)
+        return self.processor.encode(dialogue.turns, images=images, supervised=supervised)
+
+
+def corrupt(
+    pixels: UInt8[Tensor, "height width 3"], corruption: Corruption, rng: random.Random
+) -> UInt8[Tensor, "height width 3"]:
+    """Keep a random piece of at most a fifth of the image, enlarged, or its mean colour alone."""
+    height, width, _ = pixels.shape
+    if corruption == "blank":
+        mean = pixels.float().mean(dim=(0, 1), keepdim=True)
+        return mean.round().to(torch.uint8).expand(height, width, 3)
+    share = math.sqrt(rng.uniform(0, MOST_KEPT))
+    rows, columns = max(1, int(share * height)), max(1, int(share * width))
+    top, left = rng.randrange(height - rows + 1), rng.randrange(width - columns + 1)
+    piece = pixels[top : top + rows, left : left + columns].permute(2, 0, 1)[None]
+    return interpolate(piece, size=(height, width))[0].permute(1, 2, 0)
 
 
 def preference_pairs(sample: Sample, *, rule: PairRule, margin: float) -> Pairs:

@@ -162,6 +162,7 @@ class _BatchBuilder:
         self.sequence_group: list[int] = []
         self.sequence_turn: list[int] = []
         self.pairs: list[tuple[int, int]] = []
+        self.image_pairs: list[tuple[int, int]] = []
         self.group_ids: dict[int, str] = {}  # by number within the step
         self.bounds = set(range(0, shape[0] * shape[1] + 1, shape[1]))  # of rows and trees
         self.branches = False
@@ -182,6 +183,7 @@ class _BatchBuilder:
             self.group_ids[piece.number] = piece.group.id
             first = len(self.sequence_end)
             self.pairs += [(first + c, first + r) for c, r in piece.group.pairs]
+            self.image_pairs += [(first + c, first + r) for c, r in piece.group.image_pairs]
         group = list(self.group_ids).index(piece.number)
         for sequence, path in zip(piece.sequences, tree.nodes, strict=True):
             nodes = path + row * self.length + start
@@ -225,6 +227,7 @@ class _BatchBuilder:
             sequence_group=torch.tensor(self.sequence_group, dtype=torch.int64),
             sequence_turn=torch.tensor(self.sequence_turn, dtype=torch.int64),
             pairs=torch.tensor(self.pairs, dtype=torch.int64).view(-1, 2),
+            image_pairs=torch.tensor(self.image_pairs, dtype=torch.int64).view(-1, 2),
             chain_bounds=torch.tensor(
                 [] if self.branches else sorted(self.bounds), dtype=torch.int64
             ),

@@ -71,7 +71,7 @@ def read_in_pieces(
     states: Float[Tensor, "node dim"],
     *,
     target_logit: Int[Tensor, " target"],
-    target_ids: Int[Tensor, " target"],
+    target_ids: Int[Tensor, " target"] | Int[Tensor, "target kept"],
     reads: tuple[Read, ...],
 ) -> tuple[Tensor, ...]:
     """Give what each of `reads` says of all targets, whose logits come from `states`.
@@ -82,7 +82,7 @@ def read_in_pieces(
     def piece(
         states: Float[Tensor, "node dim"],
         rows: Int[Tensor, " target"],
-        ids: Int[Tensor, " target"],
+        ids: Int[Tensor, " target"] | Int[Tensor, "target kept"],
     ) -> tuple[Tensor, ...]:
         logits = logits_of(language, states[rows])
         places = torch.arange(len(ids), device=ids.device)

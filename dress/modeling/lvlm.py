@@ -94,12 +94,18 @@ class LVLM(nn.Module):
                 part.eval()
         return self
 
-    def forward(self, batch: TokenBatch | Callable[[], Any], *reads: Read) -> Any:
+    def forward(
+        self,
+        batch: TokenBatch | Callable[[], Any],
+        *reads: Read,
+        tokens: Int[Tensor, "target kept"] | None = None,
+    ) -> Any:
         """Compute the logits at `batch.logit_node` only, through the LM's own head: [node vocab].
 
         With `reads` return what each of them says of the targets instead, a tuple of tensors: where
-        the vocabulary is large the logits are then never held all at once (head.py). In place of a
-        batch there may be other work on the weights (`inside_forward`).
+        the vocabulary is large the logits are then never held all at once (head.py). `tokens` are
+        what they are asked about in place of the targets' own. In place of a batch there may be
+        other work on the weights (`inside_forward`).
         """
         if not isinstance(batch, TokenBatch):
             return batch()
@@ -107,7 +113,7 @@ class LVLM(nn.Module):
         logits, states = self._run(batch, batch.logit_node, head=whole)
         if not reads:
             return logits
-        targets = batch.target_logit, batch.target_ids
+        targets = batch.target_logit, batch.target_ids if tokens is None else tokens
         if whole:
             return tuple(read(logits, *targets) for read in reads)
         return read_in_pieces(

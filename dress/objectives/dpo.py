@@ -2,6 +2,11 @@
 
     L = - sum over pairs log sigmoid(beta * (log p(c)/q(c) - log p(r)/q(r)))
 
+and mDPO's terms for images (arXiv 2406.11839), with a corrupted image m' in the place of m:
+
+    - log sigmoid(beta * (log p(c|m)/q(c|m) - log p(c|m')/q(c|m')))
+    - log sigmoid(beta * log p(c)/q(c))
+
 with the policy p, the reference q (the model that training began with) and responses c, chosen,
 and r, rejected, to the same prompt (arXiv 2305.18290; Silkie: arXiv 2312.10665).
 
@@ -57,7 +62,9 @@ class DPO(Objective):
     """Prefer the chosen response of each pair; the count is the number of pairs.
 
     `variant="ipo"` regresses the ratio of per-token means to 1 / (2 beta) instead;
-    `sft_weight` adds the chosen response's negative log-likelihood per token. Rewards are
+    `sft_weight` adds the chosen response's negative log-likelihood per token. `image_term` weighs
+    the preference for the true image, for which the datamodule has to corrupt some, and `anchor`
+    the term that keeps the chosen response from losing probability. Rewards are
     `beta * log p/q`. With `reference="cached"` q is not run in training: its log-probabilities of
     all data are computed before.
     """
@@ -72,6 +79,8 @@ class DPO(Objective):
         variant: Variant = "dpo",
         label_smoothing: float = 0.0,
         sft_weight: Amount = 0.0,
+        image_term: Amount = 0.0,
+        anchor: Amount = 0.0,
         reference: From = "step",
     ) -> None:
         if not 0 <= label_smoothing < 0.5:
@@ -82,6 +91,7 @@ class DPO(Objective):
             raise InputError("objective.label_smoothing is for variant=dpo: set it to 0 with ipo.")
         self.beta, self.variant, self.label_smoothing = beta, variant, label_smoothing
         self.sft_weight, self.reference = sft_weight, reference
+        self.image_term, self.anchor = image_term, anchor
         self._reference_log_probs: LogProbs | None = None
 
     def prepare(self, model: nn.Module, /, *, cached: Callable[[], LogProbs] | None = None) -> None:
@@ -109,12 +119,28 @@ class DPO(Objective):
         if self.sft_weight:
             losses = losses - self.sft_weight * (log_probs * divisor / lengths)[chosen]
 
+        metrics: dict[str, Tensor] = {}
+        if self.image_term:
+            shown, hidden = batch.image_pairs.unbind(1)
+            if len(shown) != len(chosen):
+                raise InputError(
+                    "objective.image_term needs corrupted images: give "
+                    "datamodule.encoder.corrupted=crop or blank."
+                )
+            seen = (log_probs - start)[shown] - (log_probs - start)[hidden]
+            losses = losses + self.image_term * dpo_loss(seen, beta=self.beta)
+            metrics["rewards/image_accuracy"] = (seen > 0).sum().to(seen.dtype)
+        if self.anchor:
+            kept = (log_probs - start)[chosen]
+            losses = losses + self.anchor * dpo_loss(kept, beta=self.beta)
+
         rewards = self.beta * (log_probs - start).detach()
         margin = rewards[chosen] - rewards[rejected]
         return LossOutput(
             loss_sum=losses.sum(),
             count=losses.new_tensor(losses.shape[0]),
-            metrics={
+            metrics=metrics
+            | {
                 "rewards/chosen": rewards[chosen].sum(),
                 "rewards/rejected": rewards[rejected].sum(),
                 "rewards/margin": margin.sum(),

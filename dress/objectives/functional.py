@@ -39,6 +39,38 @@ def is_top_token(
     return logits.argmax(dim=-1)[target_logit] == target_ids
 
 
+def chosen_log_probs(
+    logits: Float[Tensor, "node vocab"],
+    target_logit: Int[Tensor, " target"],
+    tokens: Int[Tensor, "target kept"],
+) -> Float[Tensor, "target kept"]:
+    """Log-probabilities of several tokens in the place of each supervised one."""
+    return logits.float().log_softmax(dim=-1)[target_logit].gather(1, tokens)
+
+
+def top_ids(
+    logits: Float[Tensor, "node vocab"],
+    target_logit: Int[Tensor, " target"],
+    target_ids: Int[Tensor, " target"],
+    *,
+    k: int,
+) -> Int[Tensor, "target kept"]:
+    """The `k` most likely tokens, or all, in the place of each supervised one."""
+    return logits.topk(min(k, logits.shape[-1]), dim=-1).indices[target_logit]
+
+
+def top_log_probs(
+    logits: Float[Tensor, "node vocab"],
+    target_logit: Int[Tensor, " target"],
+    target_ids: Int[Tensor, " target"],
+    *,
+    k: int,
+) -> Float[Tensor, "target kept"]:
+    """The log-probabilities of `top_ids`."""
+    log_probs = logits.float().log_softmax(dim=-1)
+    return log_probs.topk(min(k, logits.shape[-1]), dim=-1).values[target_logit]
+
+
 def target_entropies(
     logits: Float[Tensor, "node vocab"],
     target_logit: Int[Tensor, " target"],

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from dress.chat.preferences import PreferenceEncoder, preference_pairs, response_scores
+from dress.chat.preferences import (
+    Corruption,
+    PreferenceEncoder,
+    corrupt,
+    preference_pairs,
+    response_scores,
+)
 from dress.errors import InputError, Reject
 from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
 from tests.chat.tiny_chat import make_processor, picture
@@ -83,6 +92,45 @@ def test_only_paired_responses_are_encoded_with_loss_on_the_last_turn() -> None:
     assert set(encoded.pairs) == {(1, 0), (1, 2), (2, 0)}
     ties = PreferenceEncoder(processor=PROCESSOR)(group(rated(2), rated(2)), epoch=0)
     assert ties.sequences == () and ties.pairs == ()
+
+
+@pytest.mark.parametrize("corrupted", ["crop", "blank"])
+def test_each_chosen_response_stands_once_more_behind_a_poorer_image(corrupted: Corruption) -> None:
+    sample = group(rated(2, 2, 2), rated(4, 4, 4), rated(3, 3, 3))
+    encoder = PreferenceEncoder(processor=PROCESSOR, corrupted=corrupted)
+    encoded = encoder(sample, epoch=0)
+    assert encoded.pairs == ((1, 2), (1, 0), (2, 0)) and encoded.image_pairs == (
+        (1, 3),
+        (1, 3),
+        (2, 4),
+    )
+    for shown, hidden in encoded.image_pairs:
+        one, other = encoded.sequences[shown], encoded.sequences[hidden]
+        assert np.array_equal(one.input_ids, other.input_ids)
+        (image,), (poorer,) = one.images, other.images
+        assert image != poorer
+        assert encoded.pixels[image].shape == encoded.pixels[poorer].shape
+        assert not torch.equal(encoded.pixels[image], encoded.pixels[poorer])
+    again, later = encoder(sample, epoch=0), encoder(sample, epoch=1)
+    (poorer,) = encoded.sequences[3].images
+    assert torch.equal(again.pixels[poorer], encoded.pixels[poorer])
+    assert torch.equal(later.pixels[poorer], encoded.pixels[poorer]) == (corrupted == "blank")
+
+
+def test_a_crop_keeps_a_piece_of_at_most_a_fifth_and_a_blank_nothing() -> None:
+    pixels = torch.arange(10 * 20 * 3).reshape(10, 20, 3).remainder(256).to(torch.uint8)
+    values = set()
+    for seed in range(50):
+        cropped = corrupt(pixels, "crop", random.Random(seed))
+        assert cropped.shape == pixels.shape
+        found = {tuple(p) for p in cropped.reshape(-1, 3).tolist()}
+        assert found <= {tuple(p) for p in pixels.reshape(-1, 3).tolist()}
+        values.add(len(found))
+    assert 1 <= min(values) and max(values) <= 0.2 * 10 * 20
+    blank = corrupt(pixels, "blank", random.Random(0))
+    assert {tuple(p) for p in blank.reshape(-1, 3).tolist()} == {
+        tuple(pixels.float().mean(dim=(0, 1)).round().int().tolist())
+    }
 
 
 def test_nothing_rated_and_nothing_said_are_rejects() -> None:

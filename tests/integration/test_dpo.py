@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dress.assistant import Assistant
-from dress.chat.preferences import PreferenceEncoder
+from dress.chat.preferences import Corruption, PreferenceEncoder
 from dress.errors import InputError
 from dress.modeling.language import add_lora, token_embedding
 from dress.modeling.reference import Reference
@@ -23,7 +23,7 @@ from dress.objectives.dpo import DPO
 from dress.types import EncodedGroup, LossOutput, TokenBatch
 from lit_modules.alignment import AlignmentModule
 
-SAMPLES = feedback_samples(4, responses=4)
+SAMPLES = feedback_samples(4, responses=4, seed=1)
 LAYOUTS = [
     {"share_prefixes": True},
     {"share_prefixes": True, "rows_per_batch": 1},
@@ -39,10 +39,10 @@ def one_thread() -> None:
     torch.set_float32_matmul_precision("highest")
 
 
-def prepared() -> tuple[Assistant, list[EncodedGroup]]:
+def prepared(corrupted: Corruption = "none") -> tuple[Assistant, list[EncodedGroup]]:
     assistant = make_assistant(SAMPLES, language=GPT2)
     assistant.model.double()
-    encoder = PreferenceEncoder(processor=assistant.processor)
+    encoder = PreferenceEncoder(processor=assistant.processor, corrupted=corrupted)
     return assistant, [encoder(sample, epoch=0) for sample in SAMPLES]
 
 
@@ -87,7 +87,17 @@ def pair_loss(variant: str, h: Tensor, mean_log_prob: Tensor) -> Tensor:
         "smooth": 0.8 * right + 0.2 * wrong,
         "ipo": (h - 5) ** 2,
         "sft": right - 0.5 * mean_log_prob,
+        "mdpo": right,
     }[variant]
+
+
+def image_loss(group: EncodedGroup, chosen: int, ratio: Tensor) -> Tensor:
+    """mDPO's two terms with weights 0.5 and 2, where there are corrupted images."""
+    poorer = dict(group.image_pairs).get(chosen)
+    if poorer is None:
+        return torch.zeros(())
+    image = torch.log1p(torch.exp(-0.1 * (ratio[chosen] - ratio[poorer])))
+    return 0.5 * image + 2 * torch.log1p(torch.exp(-0.1 * ratio[chosen]))
 
 
 def expected(
@@ -102,7 +112,7 @@ def expected(
         ratio = (now - before) / (lengths if variant == "ipo" else 1)
         for c, r in group.pairs:
             h = ratio[c] - ratio[r]
-            losses.append(pair_loss(variant, h, now[c] / lengths[c]))
+            losses.append(pair_loss(variant, h, now[c] / lengths[c]) + image_loss(group, c, ratio))
             chosen.append(0.1 * ratio[c])
             rejected.append(0.1 * ratio[r])
     return Expected(torch.stack(losses), torch.stack(chosen), torch.stack(rejected))
@@ -113,6 +123,7 @@ VARIANTS = {
     "smooth": DPO(label_smoothing=0.2),
     "ipo": DPO(variant="ipo"),
     "sft": DPO(sft_weight=0.5),
+    "mdpo": DPO(image_term=0.5, anchor=2.0),
 }
 
 
@@ -124,7 +135,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_layout_gives_the_pairs_of_responses_alone(variant: str) -> None:
-    policy, groups = prepared()
+    policy, groups = prepared("crop" if variant == "mdpo" else "none")
     policy.model.eval()
     start = copy.deepcopy(policy)
     objective = VARIANTS[variant]
@@ -160,6 +171,15 @@ def check_metrics(outputs: Sequence[LossOutput], wanted: Expected) -> None:
     assert total("rewards/margin") == pytest.approx(margin.sum().item(), rel=1e-8)
     assert total("rewards/accuracy") == int((margin > 0).sum()) not in (0, len(margin))
     assert total("kl") > 0
+
+
+def test_the_image_term_needs_corrupted_images() -> None:
+    policy, groups = prepared()
+    objective = DPO(image_term=1.0)
+    objective.prepare(policy.model)
+    (batch,) = make_collator(policy)(groups)
+    with pytest.raises(InputError, match=r"give datamodule.encoder.corrupted=crop or blank"):
+        objective(policy.model, batch)
 
 
 def test_before_the_first_step_nothing_differs_from_the_reference() -> None:

@@ -42,6 +42,7 @@ def one_tree() -> TokenBatch:
         sequence_group=torch.tensor([0, 0]),
         sequence_turn=torch.tensor([0, 0]),
         pairs=torch.zeros(0, 2, dtype=torch.long),
+        image_pairs=torch.zeros(0, 2, dtype=torch.long),
         chain_bounds=none,
         group_ids=("g",),
     )

@@ -155,6 +155,7 @@ def tree_batch(
         sequence_group=torch.arange(len(ends)),
         sequence_turn=torch.zeros(len(ends), dtype=torch.long),
         pairs=torch.zeros(0, 2, dtype=torch.long),
+        image_pairs=torch.zeros(0, 2, dtype=torch.long),
         chain_bounds=torch.tensor(_chain_bounds(flat, width), dtype=torch.long),
         group_ids=tuple(str(i) for i in range(len(ends))),
     )

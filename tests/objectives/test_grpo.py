@@ -45,6 +45,7 @@ def batch_of(lengths: list[int], groups: list[int]) -> TokenBatch:
         sequence_group=torch.tensor(groups),
         sequence_turn=torch.zeros(len(lengths), dtype=torch.long),
         pairs=empty.view(0, 2),
+        image_pairs=empty.view(0, 2),
         chain_bounds=empty,
         group_ids=tuple(map(str, sorted(set(groups)))),
     )
