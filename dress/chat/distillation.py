@@ -43,7 +43,7 @@ class SelfDistillationEncoder:
                 for told in ("", self._told(dialogue.turns[-1], key=sample.id))
             )
             if not np.array_equal(_response(student), _response(teacher)):
-                raise Reject("teacher differs", key=sample.id, detail="its context was cut")
+                raise Reject("too long", key=sample.id, detail="of what the teacher is told")
             sequences += [student, teacher]
         pairs = tuple((number, number + 1) for number in range(0, len(sequences), 2))
         return EncodedGroup(sample.id, tuple(sequences), pixels, pairs)

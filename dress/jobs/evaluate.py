@@ -126,7 +126,7 @@ def open_dialogues(job: Job, on: str) -> dict[str, Artifact]:
     openings = job.built(
         node.openings,
         f"data.sizes.questions={node.scenes}",
-        f"data.held_out_seed={node.seed}",
+        f"source.held_out_seed={node.seed}",
     )
     node.openings = str(openings.path)
     return {"openings": openings}

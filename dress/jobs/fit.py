@@ -60,17 +60,7 @@ def fit(
     scorer = reward_scorer(job, parents.reward) if parents.reward else None
     offers = offers_of(job, building, config, assistant, parents) | {"judge": scorer}
     encoder = build(cfg.datamodule.encoder, offers)
-    others = [
-        Source(
-            data.location,
-            entry.weight,
-            build(entry.encoder, offers) if entry.get("encoder") else encoder,
-        )
-        for data, entry in (
-            (d, cfg.datamodule.mixture[name]) for name, d in parents.mixture.items()
-        )
-    ]
-    datamodule = build_datamodule(job, assistant, encoder, parents, others)
+    datamodule = build_datamodule(job, assistant, encoder, parents, offers)
     datamodule.check()
 
     # The objective, and the module that makes its steps.
@@ -194,7 +184,11 @@ def collator_of(job: Job, assistant: Assistant) -> TreeCollator:
 
 
 def build_datamodule(
-    job: Job, assistant: Assistant, encoder: Encoder, parents: Parents, others: Sequence[Source]
+    job: Job,
+    assistant: Assistant,
+    encoder: Encoder,
+    parents: Parents,
+    offers: Mapping[str, Any],
 ) -> ShardDataModule:
     node, model = job.cfg.datamodule, assistant.model
     trees = assistant.collator(
@@ -214,7 +208,17 @@ def build_datamodule(
         window=node.window,
         num_workers=node.num_workers,
         max_rejects=job.cfg.data.max_rejects,
-        others=others,
+        others=[
+            Source(
+                directory=data.location,
+                weight=node.mixture[name].weight,
+                # records of another kind bring an encoder of their own
+                encoder=build(own, offers)
+                if (own := node.mixture[name].get("encoder"))
+                else encoder,
+            )
+            for name, data in parents.mixture.items()
+        ],
         weight=node.weight,
         when_dry=node.when_dry,
         cache=cache(job.cfg),
