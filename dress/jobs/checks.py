@@ -238,8 +238,8 @@ def check_mixture(cfg: DictConfig) -> None:
         whole = OmegaConf.is_dict(entry) and "weight" in entry and set(entry) <= known
         if not whole or not (entry.get("artifact") or cfg.lineage.get(name)):
             raise InputError(
-                f"datamodule.mixture.{name} is {entry}: give artifact=<directory or URL>, "
-                "weight=<number>, and encoder=<node> where records are encoded otherwise."
+                f"datamodule.mixture.{name} is {entry}: give artifact=<directory or URL> and "
+                "weight=<number>, and encoder=<node> where its records are encoded otherwise."
             )
     weights = {f"mixture.{name}.weight": e.weight for name, e in cfg.datamodule.mixture.items()}
     for key, weight in ({"weight": cfg.datamodule.weight} | weights).items():

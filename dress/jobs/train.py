@@ -158,8 +158,9 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     if datamodule["mixture"]:
         # what is mixed counts by its own fingerprint, wherever it lies
         datamodule["mixture"] = {
-            name: {key: value for key, value in entry.items() if key != "artifact"}
+            name: {"weight": entry["weight"], "encoder": own} if own else entry["weight"]
             for name, entry in datamodule["mixture"].items()
+            for own in [entry.get("encoder")]
         }
     else:
         datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}

@@ -75,6 +75,43 @@ def test_steps_hold_groups_of_both_by_weight(
     assert isinstance(other.run(), Artifact) and len(trained) == 96
 
 
+INSTRUCTIONS = "{_target_: dress.chat.encoders.InstructionEncoder}"
+
+
+def test_records_of_another_kind_bring_an_encoder_and_their_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captions, which have no feedback, beside responses with it; found as a parent is."""
+    trained: list[str] = []
+    original = AlignmentModule.training_step
+
+    def training_step(self: AlignmentModule, batch: Any, batch_idx: int) -> None:
+        trained.extend(name for part in batch for name in part.group_ids)
+        original(self, batch, batch_idx)
+
+    monkeypatch.setattr(AlignmentModule, "training_step", training_step)
+    overrides = [
+        "experiment=dress_stage2",
+        "init_from=random",
+        "compare=[]",
+        "data.steps={stage0: 2, stage1: 2, stage2: 4}",
+        "data.sizes.prompts=40",
+        "+lineage.replay=dress_captions",
+    ]
+    entry = f"+datamodule.mixture.replay={{weight: 1.0, encoder: {INSTRUCTIONS}}}"
+    feedback = job(tmp_path, "experiment=dress_feedback", *overrides[3:5]).run()
+    trained.clear()  # of the stages before
+    model = job(tmp_path, *overrides, f"datamodule.shards={feedback.path}", entry).run()
+    parts = {name.split("-")[1] for name in trained}
+    assert parts == {"prompts", "captions"}
+    assert model.lineage["parents"]["mixture_replay"]["name"].startswith("dress_captions-")
+    recorded = model.config["datamodule"]["mixture"]["replay"]
+    assert recorded["weight"] == 1.0 and "InstructionEncoder" in recorded["encoder"]["_target_"]
+    without = entry.replace(f", encoder: {INSTRUCTIONS}", "")
+    with pytest.raises(InputError, match="no feedback"):
+        job(tmp_path, *overrides, f"datamodule.shards={feedback.path}", without).run()
+
+
 def test_without_a_mixture_its_settings_count_nothing(tmp_path: Path) -> None:
     plain = fingerprinted(job(tmp_path, "experiment=dress_stage0"))
     weighted = fingerprinted(job(tmp_path, "experiment=dress_stage0", "datamodule.weight=2"))
