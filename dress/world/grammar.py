@@ -110,12 +110,12 @@ def caption(things: Sequence[Thing]) -> str:
 
 
 def listing(things: Sequence[Thing]) -> str:
-    """Where each thing is, in the order of kinds: `The red circle is in the top left.` and so on.
+    """Where each thing is, in the order of kinds: `Red circle: top left.` and so on.
 
     A caption goes from places to kinds. Relations ask for the way back, which this teaches.
     """
     in_order = sorted(things, key=lambda thing: (thing.kind, thing.cell))
-    return " ".join(f"The {kind_phrase(t.kind)} is in the {CELLS[t.cell]}." for t in in_order)
+    return " ".join(f"{kind_phrase(t.kind).capitalize()}: {CELLS[t.cell]}." for t in in_order)
 
 
 def description(things: Sequence[Thing], rng: random.Random, *, detailed: bool = True) -> str:
