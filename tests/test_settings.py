@@ -109,6 +109,7 @@ def test_a_key_that_nothing_reads(
         ["+model.language.config.num_key_value_heads=2"],
         ["+model.language.config.rope_parameters={rope_type: linear, factor: 2.0}"],
         ["+datamodule.mixture.more={artifact: x, weight: 2}"],
+        ["+datamodule.mixture.more={weight: 2}", "+lineage.more=dress_captions"],
         ["optimizer=adamw", "+optimizer.amsgrad=true"],
         ["+lineage.init=dress_stage0"],
         ["+model.scalar_head=true"],

@@ -106,6 +106,8 @@ def is_read(cfg: DictConfig, key: str) -> bool:
     if key.startswith("datamodule.mixture.") or re.fullmatch(r"(callbacks|logger)\.\w+", key):
         return True  # these entries have a check of their own
     parts = key.split(".")
+    if parts[0] == "lineage" and parts[-1] in cfg.datamodule.mixture:
+        return True
     for depth in range(len(parts) - 1, 0, -1):
         names = _names(cfg, ".".join(parts[:depth]))
         if names is not None:
