@@ -170,6 +170,7 @@ class Assistant:
         row_tokens: int | None = None,
         pad_to_multiple: int = 1,
         one_row: bool = False,
+        answer_gap: int = 0,
     ) -> TreeCollator:
         """Return what makes batches of groups for this model; trees only if it can run them."""
         return TreeCollator(
@@ -181,6 +182,7 @@ class Assistant:
             row_tokens=row_tokens,
             pad_to_multiple=pad_to_multiple,
             one_row=one_row,
+            answer_gap=answer_gap,
         )
 
     def collate(self, rows: Sequence[Encoded], pixels: dict[Hashable, Tensor]) -> PromptBatch:

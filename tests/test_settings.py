@@ -242,6 +242,10 @@ def test_what_contradicts_itself(
             "artifact is not read with feedback.responses=captions",
         ),
         (
+            ["experiment=dress_stage1", "datamodule.encoder.loss_turns=last"],
+            "datamodule.answer_gap is for encoders with loss on all turns",
+        ),
+        (
             ["experiment=silkie_dpo", "objective.reference=cached", "trainer.devices=2"],
             "objective.reference=cached is for one device and one data set",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from dress.data.trees import Tree, build_tree
-from dress.settings import Positive, checked
+from dress.settings import Positive, Whole, checked
 from dress.types import Encoded, EncodedGroup, TokenBatch
 
 _IMAGE_KEY = 1 << 40  # above every token id
@@ -39,7 +40,10 @@ class TreeCollator:
     rows of that many tokens, a longer tree alone. `share_prefixes=False` gives each sequence a row
     of its own, the plain way. A group is never split over batches. `one_row` puts the rows of a
     batch one behind the other, for attention that computes nothing between trees anyway: then
-    nothing but the end of a batch is padding.
+    nothing but the end of a batch is padding. `answer_gap` leaves up to so many positions free
+    between each group's questions and answers, so that a model learns to look at the image and the
+    question from any distance (randomised positions, arXiv 2305.16843): a condition will stand
+    there later.
     """
 
     @checked
@@ -54,7 +58,9 @@ class TreeCollator:
         row_tokens: Positive | None = None,
         pad_to_multiple: Positive = 1,
         one_row: bool = False,
+        answer_gap: Whole = 0,
     ) -> None:
+        self.answer_gap = answer_gap
         self.one_row = one_row
         self.pad_token_id = pad_token_id
         self.image_token_id = image_token_id
@@ -133,7 +139,8 @@ class TreeCollator:
         for row, pieces in enumerate(rows):
             start = 0
             for piece in pieces:
-                batch.place(piece, row=row, start=start)
+                gap = random.Random(piece.group.id).randrange(self.answer_gap + 1)
+                batch.place(piece, row=row, start=start, gap=gap)
                 start += len(piece.tree)
         return batch.finish(pad_to_multiple=self.pad_to_multiple)
 
@@ -167,7 +174,7 @@ class _BatchBuilder:
         self.bounds = set(range(0, shape[0] * shape[1] + 1, shape[1]))  # of rows and trees
         self.branches = False
 
-    def place(self, piece: _Piece, *, row: int, start: int) -> None:
+    def place(self, piece: _Piece, *, row: int, start: int, gap: int) -> None:
         tree = piece.tree
         here = (row, slice(start, start + len(tree)))
         is_image = tree.keys >= _IMAGE_KEY
@@ -187,6 +194,8 @@ class _BatchBuilder:
         group = list(self.group_ids).index(piece.number)
         for sequence, path in zip(piece.sequences, tree.nodes, strict=True):
             nodes = path + row * self.length + start
+            answered = int(sequence.loss_mask.argmax())
+            self.position_ids[row, path[answered:] + start] = np.arange(answered, len(path)) + gap
             supervised = np.flatnonzero(sequence.loss_mask[1:]) + 1  # a root is no target
             self.target_nodes.append(nodes[supervised])
             self.predecessors.append(nodes[supervised - 1])

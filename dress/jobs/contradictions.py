@@ -72,6 +72,7 @@ def check_together(cfg: DictConfig) -> None:
         check_tokenizer(spec)
         check_optimizer(cfg, spec)
         check_reference(cfg)
+        check_gap(cfg)
         check_records(cfg)
         check_trainer(cfg)
 
@@ -136,6 +137,15 @@ def check_reference(cfg: DictConfig) -> None:
         raise InputError(
             "objective.reference=cached is for one device and one data set: give "
             "objective.reference=step."
+        )
+
+
+def check_gap(cfg: DictConfig) -> None:
+    """Refuse a gap where sequences that share tokens could differ in where their answers begin."""
+    if cfg.datamodule.answer_gap and cfg.datamodule.encoder.get("loss_turns") != "all":
+        raise InputError(
+            "datamodule.answer_gap is for encoders with loss on all turns: give "
+            "datamodule.encoder.loss_turns=all or datamodule.answer_gap=0."
         )
 
 

@@ -196,6 +196,7 @@ def build_datamodule(
         rows_per_batch=node.rows_per_batch,
         row_tokens=node.row_tokens,
         pad_to_multiple=node.pad_to_multiple,
+        answer_gap=node.answer_gap,
         one_row=model.trees
         and attends_in_blocks(model.language, own_device(job.cfg.trainer.accelerator)),
     )

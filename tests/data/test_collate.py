@@ -164,6 +164,30 @@ def test_worked_example() -> None:
     assert batch.group_ids == ("two", "one")
 
 
+def test_a_gap_moves_the_answers_of_a_group_away_from_its_questions() -> None:
+    def batches(**options: Any) -> tuple[TokenBatch, ...]:
+        asked, told = [IMAGE, IMAGE, 1], [False] * 3
+        groups = [
+            group(
+                name,
+                sequence([*asked, 4], [*told, True], ("a",)),
+                sequence([*asked, 2, 3, 5], [*told, True, False, True], ("a",)),
+            )
+            for name in "abcdefgh"
+        ]
+        return make_collator(**options)(groups)
+
+    (plain,), (moved,) = batches(), batches(answer_gap=5)
+    gaps = moved.position_ids - plain.position_ids
+    assert (gaps[:, :3] == 0).all()  # image and question
+    assert (gaps[:, 3:] == gaps[:, 3:4]).all()  # 2 3 5 | 4: as far for each answer of a group
+    assert len(set(gaps[:, 3].tolist())) > 2 and gaps.min() >= 0 and gaps.max() <= 5
+    assert torch.equal(moved.input_ids, plain.input_ids)
+    (alone,) = batches(answer_gap=5, share_prefixes=False)
+    assert alone.position_ids[0::2, 3].tolist() == alone.position_ids[1::2, 3].tolist()
+    assert alone.position_ids[0::2, 3].tolist() == moved.position_ids[:, 3].tolist()
+
+
 def test_first_fit_packing() -> None:
     sizes = [4, 5, 3, 9, 2]
     groups = [group(f"g{n}", sequence([n + 1] * n, [False] * n)) for n in sizes]
