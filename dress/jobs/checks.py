@@ -241,9 +241,8 @@ def check_mixture(cfg: DictConfig) -> None:
                 f"datamodule.mixture.{name} is {entry}: give artifact=<directory or URL> and "
                 "weight=<number>, and encoder=<node> where its records are encoded otherwise."
             )
-    weights = {f"mixture.{name}.weight": e.weight for name, e in cfg.datamodule.mixture.items()}
-    for key, weight in ({"weight": cfg.datamodule.weight} | weights).items():
-        check_value(f"datamodule.{key}", weight, AboveZero)
+        check_value(f"datamodule.mixture.{name}.weight", entry.weight, Amount)  # 0 leaves it out
+    check_value("datamodule.weight", cfg.datamodule.weight, AboveZero)
 
 
 def check_targets(cfg: DictConfig) -> None:

@@ -12,6 +12,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
+from dress.jobs.data_sets import mixed
 from dress.modeling.specification import check_tokenizer, check_trainable, not_from_random
 from dress.records import Requires
 
@@ -133,7 +134,7 @@ def check_optimizer(cfg: DictConfig, spec: Mapping[str, Any]) -> None:
 
 def check_reference(cfg: DictConfig) -> None:
     cached = cfg.objective.get("reference") == "cached"
-    if cached and (cfg.trainer.devices > 1 or cfg.datamodule.mixture):
+    if cached and (cfg.trainer.devices > 1 or mixed(cfg)):
         raise InputError(
             "objective.reference=cached is for one device and one data set: give "
             "objective.reference=step."

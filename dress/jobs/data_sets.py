@@ -39,6 +39,11 @@ def open_data_set(location: str) -> ShardSet:
     return RemoteShards.open(location) if is_remote(location) else Artifact.open(location)
 
 
+def mixed(cfg: DictConfig) -> dict[str, Any]:
+    """Return the sources that are mixed in, by name; those of weight 0 are left out."""
+    return {name: entry for name, entry in cfg.datamodule.mixture.items() if entry.weight > 0}
+
+
 def cache(cfg: DictConfig) -> ShardCache | None:
     return shard_cache(**cfg.datamodule.cache)
 

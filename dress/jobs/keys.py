@@ -44,7 +44,7 @@ BASES = ("data=files", "datamodule=stream", "objective=policy")  # what other op
 AGAIN = {"benchmark": "interaction"}  # groups with a second node
 NODES = {"data": ("data.", "source.")}  # of a group, where it is not the node of its name
 READ_BY_JOBS: Mapping[str, Collection[str]] = {
-    "lineage": ("init", "data", "model", "prompts", "candidates", "reward"),
+    "lineage": ("init", "data", "model", "prompts", "candidates", "reward", "replay"),
     "model": ("scalar_head",),
 }
 COMPOSITION_ERRORS = (ConfigCompositionException, OverrideParseException, SearchPathException)

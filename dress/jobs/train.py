@@ -13,7 +13,7 @@ from dress.interrupts import INTERRUPTED, Interrupted
 from dress.jobs import report
 from dress.jobs.checks import world_size
 from dress.jobs.contradictions import records_needed
-from dress.jobs.data_sets import Parents, open_data_set
+from dress.jobs.data_sets import Parents, mixed, open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
 from dress.jobs.resolved import recorded_model, resolved_model, resolved_template
@@ -101,7 +101,7 @@ def parents_of(job: Job, config: Mapping[str, Any]) -> Parents:
         data = job.parent("data", *([f"artifact='{init.path}'"] if named and init else []))
     mixture = {
         name: open_data_set(entry.artifact) if entry.get("artifact") else job.parent(name)
-        for name, entry in job.cfg.datamodule.mixture.items()
+        for name, entry in mixed(job.cfg).items()
     }
     return Parents(data=data, init=init, reward=reward_artifact(job), mixture=mixture)
 
@@ -155,12 +155,13 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     condition, trainer = job.node("condition"), job.node("trainer")
     unused = (*MEMORY_KNOBS, *PLACES)
     datamodule = {k: v for k, v in job.node("datamodule").items() if k not in unused}
-    if datamodule["mixture"]:
+    if sources := mixed(job.cfg):
         # what is mixed counts by its own fingerprint, wherever it lies
         datamodule["mixture"] = {
-            name: {"weight": entry["weight"], "encoder": own} if own else entry["weight"]
-            for name, entry in datamodule["mixture"].items()
-            for own in [entry.get("encoder")]
+            name: {"weight": entry.weight, "encoder": datamodule["mixture"][name]["encoder"]}
+            if entry.get("encoder")
+            else entry.weight
+            for name, entry in sources.items()
         }
     else:
         datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}

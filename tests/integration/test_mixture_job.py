@@ -71,6 +71,8 @@ def test_steps_hold_groups_of_both_by_weight(
     moved = more.path.rename(tmp_path / "elsewhere")
     again = job(tmp_path, "experiment=dress_stage0", mixed(moved)).run()
     assert again.path == model.path and len(trained) == 48
+    nothing = fingerprinted(job(tmp_path, "experiment=dress_stage0", mixed(moved, 0.0)))
+    assert nothing == fingerprinted(job(tmp_path, "experiment=dress_stage0"))
     other = job(tmp_path, "experiment=dress_stage0", mixed(moved, 1.0))
     assert isinstance(other.run(), Artifact) and len(trained) == 96
 
@@ -97,6 +99,7 @@ def test_records_of_another_kind_bring_an_encoder_and_their_experiment(
         "data.steps={stage0: 2, stage1: 2, stage2: 4}",
         "data.sizes.prompts=40",
         "+lineage.replay=dress_captions",
+        "data.replay=0",
     ]
     entry = f"+datamodule.mixture.replay={{weight: 1.0, encoder: {INSTRUCTIONS}}}"
     feedback = job(tmp_path, "experiment=dress_feedback", *overrides[3:5]).run()
@@ -121,7 +124,7 @@ def test_without_a_mixture_its_settings_count_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (mixed("x", 0), "datamodule.mixture.more.weight is 0: give a number above 0"),
+        (mixed("x", -1), "datamodule.mixture.more.weight is -1: give a number, 0 or more"),
         (mixed("x", "many"), "datamodule.mixture.more.weight is 'many'"),
         ("+datamodule.mixture.more=x", "give artifact=<directory or URL> and weight=<number>"),
         ("+datamodule.mixture.more={artifact: x}", "give artifact=<directory or URL> and weight="),
