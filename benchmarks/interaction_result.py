@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -21,6 +21,13 @@ from main_result import evaluate, lineage, run
 
 Columns = dict[str, dict[str, Any]]
 FIGURES = (*(f"turn_{number}" for number in range(5)), "repaired", "overcorrection")
+FAULTY = (  # of dialogues that open with a faulty response
+    *(f"faulty/{arm}repaired_3" for arm in ("", "empty/", "other/", "aside/", "wrong/")),
+    "use_of_feedback",
+    "use_of_feedback/other",
+    "denied_repeated",
+)
+FAULTY_FIRST = ("benchmark.first=faulty", "benchmark.turns=3")
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,10 @@ COLUMNS: Mapping[str, Column] = {
     "stage 3 is asked again": Column(STAGE_3, benchmark=("benchmark.feedback=repeat",)),
     "stage 3 is told the truth": Column(STAGE_3, benchmark=("benchmark.detail=reveal",)),
     "stage 3, blank images": Column(STAGE_3, benchmark=("benchmark.images=blank",)),
+    "stage 3 hears what is false": Column(STAGE_3, benchmark=("benchmark.feedback=wrong",)),
+    "stage 1, faulty first": Column(STAGE_3, "none", ancestor=2, benchmark=FAULTY_FIRST),
+    "stage 2, faulty first": Column(STAGE_3, ancestor=1, benchmark=FAULTY_FIRST),
+    "stage 3, faulty first": Column(STAGE_3, benchmark=FAULTY_FIRST),
     # as many steps as stages 2 and 3 together
     "joint": Column("dress_joint", training=("trainer.max_steps=1300",)),
 }
@@ -64,12 +75,19 @@ def measured(column: Column, trained: Callable[..., Path], common: list[str]) ->
     return {"code_version": version, "date": date.today().isoformat(), "metrics": metrics}
 
 
-def table(columns: Columns) -> str:
+def tables(columns: Columns) -> str:
+    """Return the table of own first responses and that of faulty ones."""
+    faulty = [label for label, column in COLUMNS.items() if column.benchmark == FAULTY_FIRST]
+    own = [label for label in COLUMNS if label not in faulty]
+    return "\n\n".join([table(columns, own, FIGURES), table(columns, faulty, FAULTY)])
+
+
+def table(columns: Columns, labels: Sequence[str], figures: Sequence[str]) -> str:
     """One row per column of the file, so that the page stays narrow."""
-    lines = [f"| | {' | '.join(FIGURES)} |", "|---" * (1 + len(FIGURES)) + "|"]
-    for label in COLUMNS:
+    lines = [f"| | {' | '.join(figures)} |", "|---" * (1 + len(figures)) + "|"]
+    for label in labels:
         metrics = columns[label]["metrics"] if label in columns else {}
-        names = [f"world/interaction/{figure}" for figure in FIGURES]
+        names = [f"world/interaction/{figure}" for figure in figures]
         cells = [
             f"{metrics[n]:.3f} [{metrics[f'{n}_low']:.3f}, {metrics[f'{n}_high']:.3f}]"
             if n in metrics
@@ -103,7 +121,7 @@ def main() -> None:
         if not arguments.table and label not in columns:
             columns[label] = measured(COLUMNS[label], trained, scored)
             arguments.out.write_text(json.dumps(columns, indent=1, sort_keys=True) + "\n")
-    print(table(columns))
+    print(tables(columns))
 
 
 if __name__ == "__main__":

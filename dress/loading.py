@@ -88,6 +88,7 @@ def assemble(
             form=condition["form"],
             dropout=condition["dropout"],
             aspect_dropout=condition.get("aspect_dropout", 0.0),
+            turns=condition.get("turns", "all"),
             learned=has_learned(config),
         ),
     )

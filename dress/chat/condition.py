@@ -12,6 +12,7 @@ from dress.records import ASPECTS, BANK, RATINGS, Feedback, Judgement
 from dress.settings import Share, checked
 
 Form = Literal["none", "score", "critique", "both"]
+Turns = Literal["all", "first"]
 AUTO = "auto"
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,8 @@ class Condition:
 
     Single aspects are dropped as well, so that the effect of each is learned by itself: at test
     they are asked for in combinations that no response had. `learned` says whether the model was
-    trained so.
+    trained so. With `turns="first"` only the first response of a dialogue has a condition: a later
+    one answers to what the user said.
     """
 
     @checked
@@ -57,11 +59,16 @@ class Condition:
         form: Form = "both",
         dropout: Share = 0.1,
         aspect_dropout: Share = 0.0,
+        turns: Turns = "all",
         learned: bool = True,
         bank: Mapping[str, Mapping[int, str]] = BANK,
     ) -> None:
         self.form, self.learned, self.bank = form, learned, bank
-        self.dropout, self.aspect_dropout = dropout, aspect_dropout
+        self.dropout, self.aspect_dropout, self.turns = dropout, aspect_dropout, turns
+
+    def at(self, turn: int, text: str) -> str:
+        """Return the condition of a dialogue's turn, counted from 0: the text, or nothing."""
+        return text if turn == 0 or self.turns == "all" else ""
 
     def text(self, feedback: Feedback | None) -> str:
         """Write what was judged in the order of ASPECTS; nothing judged is no text."""

@@ -15,7 +15,7 @@ from dress.types import RATINGS, Dialogue, Encoded, EncodedGroup, Feedback, Requ
 History = Literal["all", "none"]
 Responses = Literal["all", "best"]
 FeedbackOf = Literal["own", "other"]
-LossTurns = Literal["all", "last", "improved", "perfect"]
+LossTurns = Literal["all", "last", "improved", "sound"]
 
 
 @runtime_checkable
@@ -123,7 +123,9 @@ class CritiqueEncoder:
         encoded = self.processor.encode(
             turns,
             images=images,
-            condition=self.condition.sample(feedback, seed=self.seed, epoch=epoch, key=key),
+            condition=self.condition.at(
+                last, self.condition.sample(feedback, seed=self.seed, epoch=epoch, key=key)
+            ),
             supervised={last},
         )
         return replace(encoded, turn=last)
@@ -138,8 +140,8 @@ def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[
     """Return the indices of the turns with loss; Reject where a turn has no response.
 
     `improved` takes the turns after the first that are rated above the one before, or the best
-    possible: what a revision can teach. `perfect` takes all turns rated the best possible. A
-    dialogue may have none.
+    possible: what a revision can teach. `sound` takes the turns that are rated the best possible,
+    and those that stay with what was said before. A dialogue may have none.
     """
     turns = dialogue.turns
     if any(turn.model is None for turn in turns):
@@ -148,8 +150,12 @@ def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[
         return (len(turns) - 1,)
     if rule == "all":
         return tuple(range(len(turns)))
-    if rule == "perfect":
-        return tuple(i for i, turn in enumerate(turns) if _is_perfect(turn))
+    if rule == "sound":
+        return tuple(
+            i
+            for i, turn in enumerate(turns)
+            if _is_perfect(turn) or (i and turn.model == turns[i - 1].model)
+        )
     return tuple(i for i in range(1, len(turns)) if _improved(turns[i - 1], turns[i]))
 
 

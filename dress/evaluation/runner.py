@@ -59,7 +59,7 @@ def generate(
         contrast=assistant.condition.target(contrast),
         share=place(),
     )
-    condition = assistant.condition.target(target)
+    condition = partial(assistant.condition.at, text=assistant.condition.target(target))
     saves = place()[0] == 0
     for chunk in _chunks(benchmark.examples(), BATCHES * batch_size):
         if all(example.id in done for example in chunk):
@@ -107,7 +107,7 @@ def _converse(
     benchmark: Benchmark,
     examples: Sequence[Example],
     *,
-    condition: str,
+    condition: Callable[[int], str],
     on_batch: Callable[[int], None] | None,
 ) -> list[list[Turn]]:
     """Let all examples talk side by side until the benchmark has nothing more to say."""
@@ -117,7 +117,7 @@ def _converse(
     rounds = benchmark.max_turns if isinstance(benchmark, Interaction) else 1
     for number in range(rounds):
         prompts = [
-            Prompt(examples[i].images, (*dialogues[i], Turn(user)), condition)
+            Prompt(examples[i].images, (*dialogues[i], Turn(user)), condition(len(dialogues[i])))
             for i, user in said.items()
         ]
         answers = _together(answer, prompts, on_batch=None if number else on_batch)

@@ -252,7 +252,9 @@ class RefinementRollout:
         return Prompt(
             images=thread.sample.images,
             turns=(*thread.dialogue.turns, Turn(user)),
-            condition=self.assistant.condition.target(target),
+            condition=self.assistant.condition.at(
+                len(thread.dialogue.turns), self.assistant.condition.target(target)
+            ),
         )
 
     def _answer(

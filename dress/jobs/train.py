@@ -25,7 +25,7 @@ from dress.wandb_mode import wandb_mode
 MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
 PLACES = ("shards", "cache")  # data counts by its own fingerprint, wherever it lies
 MIXTURE_KNOBS = ("mixture", "weight", "when_dry")
-CONDITION_NODES = ("form", "dropout", "aspect_dropout")
+CONDITION_NODES = ("form", "dropout", "aspect_dropout", "turns")
 HARDWARE_AND_WATCHING = {  # keys of the trainer that change no number; all others count
     "_target_",
     "accelerator",

@@ -153,7 +153,7 @@ def test_rollouts_hold_dialogues_in_which_the_refinement_is_the_next_turn(stage3
     lineage = stage3.artifact.lineage["parents"]["data"]["name"]
     folder = stage3.artifact.path.parent / lineage
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["rollout/dialogues"] == 80  # 20 prompts, twice under best and twice under none
+    assert metrics["rollout/dialogues"] == 120  # 20 prompts, twice under best, none and worst
     assert metrics["rollout/closed_by_reference"] > 0.9  # such a model repairs next to nothing
     index = ShardIndex.open(folder / "train")
     samples = [s for shard, n in enumerate(index.groups) for s in index.read_groups(shard, 0, n)]

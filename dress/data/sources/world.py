@@ -28,7 +28,7 @@ CAPTION_REQUEST = "Caption this image in full."
 LISTING_REQUEST = "Say where each object is."
 WORLD = "2"  # raise it where the same settings give other samples than before
 _SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}
-_PRETRAINING_TASKS = ("count", "relation", "existence")
+_PRETRAINING_TASKS = ("count", "attribute", "relation", "existence")
 _TEXT_SAMPLES = 3000
 
 
