@@ -2,8 +2,8 @@
 
 DRESS (arXiv 2311.10081): the refinement of a response becomes the next user turn. The revision that
 is kept is the best of several samples; a dialogue that is not perfect in time ends with the
-reference, as in the released rows. Some perfect responses hear what is not true of them, or
-nothing, and are repeated unchanged, so that a model learns to look before it gives in.
+reference, as in the released rows. Some responses hear what is not true of them, or nothing, and
+are repeated unchanged, so that a model learns to listen instead of answering anew.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Thread:
     target: str
     turns: list[Turn] = field(default_factory=list)
     reject: Reject | None = None  # why the annotator could not judge it
-    closed: bool = False  # its last response is the reference
+    closed: bool = False  # its last response is the reference, or the first once more
 
     @property
     def dialogue(self) -> Dialogue:
@@ -69,8 +69,8 @@ class RefinementRollout:
     `heard`, in the dialogue, or `fresh`: a model that has never heard a hint repeats what it said,
     but it may do well when it answers the question anew. `relapse_share` of the revisions are drawn
     as first responses are, so that some dialogues need more than one hint.
-    `false_share` of all dialogues begin with a response that is perfect and go on with one of
-    `false_feedback`: a hint that some other image got, a false one, or nothing said.
+    `false_share` of all dialogues end after one of `false_feedback`, a hint that some other image
+    got, a false one or nothing said, and the first response again, faulty or not.
     """
 
     @checked
@@ -98,7 +98,7 @@ class RefinementRollout:
             for kind in false_feedback
             if kind != "wrong" or isinstance(annotator, Misleading)  # others know nothing false
         ]
-        self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "wrong"), 0)
+        self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "misled"), 0)
 
     def __call__(
         self,
@@ -114,7 +114,8 @@ class RefinementRollout:
         """
         threads = [Thread(s, t) for s in samples for t in self.targets for _ in range(self.samples)]
         self._first(threads, seed=seed, on_batch=on_batch)
-        faulty = [t for t in threads if t.reject is None and not t.is_perfect]
+        misled = self._mislead(threads, seed=seed)
+        faulty = [t for t in threads if t.is_open]
         rng = random.Random(f"relapse:{seed}")
         for turn in range(1, self.max_turns):
             unfinished = [thread for thread in faulty if thread.is_open]
@@ -134,7 +135,6 @@ class RefinementRollout:
         self._close([thread for thread in faulty if thread.is_open])
         closed = sum(thread.closed for thread in faulty)
         repaired = sum(thread.is_perfect and not thread.closed for thread in faulty)
-        misled = self._mislead(threads, faulty, seed=seed)
         for name, count in zip(
             self.counts, (len(threads), len(faulty), repaired, closed, misled), strict=True
         ):
@@ -155,7 +155,7 @@ class RefinementRollout:
             "rollout/faulty": counts["faulty"] / dialogues,
             "rollout/repaired": counts["repaired"] / faulty,
             "rollout/closed_by_reference": counts["closed"] / faulty,
-            "rollout/false_feedback": counts["wrong"] / dialogues,
+            "rollout/false_feedback": counts["misled"] / dialogues,
         }
 
     def _first(
@@ -211,26 +211,28 @@ class RefinementRollout:
         for thread in closing:
             thread.closed = True
 
-    def _mislead(self, threads: Sequence[Thread], faulty: Sequence[Thread], *, seed: int) -> int:
-        """Follow some responses that are perfect at once with false feedback, unchanged.
+    def _mislead(self, threads: Sequence[Thread], *, seed: int) -> int:
+        """Follow some first responses with false feedback and themselves, unchanged.
 
         They make `false_share` of all dialogues, or as many as there is something to tell.
         """
+        if not self.false_feedback:
+            return 0
+        judged = [thread for thread in threads if thread.reject is None]
         advice: dict[str, list[tuple[str, str]]] = {}
-        for thread in faulty:
-            first = thread.turns[0].feedback if thread.turns else None
-            if first and first.refinement:
-                advice.setdefault(_task(thread), []).append((thread.sample.id, first.refinement))
+        for thread in filter(lambda thread: thread.is_open, judged):
+            heard = (thread.sample.id, thread.feedback.refinement)
+            advice.setdefault(_task(thread), []).append(heard)
         rng = random.Random(f"false:{seed}")
-        perfect = [t for t in threads if t.is_perfect and len(t.turns) == 1]
         wanted, count = round(self.false_share * len(threads)), 0
-        for thread in rng.sample(perfect, len(perfect)):
+        for thread in rng.sample(judged, len(judged)):
             if count == wanted:
                 break
             others = [text for i, text in advice.get(_task(thread), ()) if i != thread.sample.id]
             told = self._told(thread, rng.choice(self.false_feedback), others, rng)
             if told is not None:
                 thread.turns.append(replace(thread.turns[-1], user=told))
+                thread.closed = True
                 count += 1
         return count
 

@@ -158,3 +158,9 @@ def test_only_condition_writes_feedback() -> None:
     package = Path(__file__).parents[2] / "dress" / "chat"
     users = {p.name for p in package.glob("*.py") if ".critique" in p.read_text()}
     assert users == {"condition.py"}
+
+
+def test_only_first_responses_may_have_a_condition() -> None:
+    every, first = Condition(), Condition(turns="first")
+    assert [every.at(turn, "told") for turn in (0, 1, 2)] == ["told"] * 3
+    assert [first.at(turn, "told") for turn in (0, 1, 2)] == ["told", "", ""]

@@ -30,3 +30,21 @@ def test_improved_turns(ratings: tuple[int | None, ...], improved: tuple[int, ..
     assert supervised_turns(dialogue(*ratings), "improved", key="a") == improved
     assert supervised_turns(dialogue(*ratings), "all", key="a") == tuple(range(len(ratings)))
     assert supervised_turns(dialogue(*ratings), "last", key="a") == (len(ratings) - 1,)
+
+
+@pytest.mark.parametrize(
+    ("turns", "sound"),
+    [
+        ((("a", 2), ("b", 4)), (1,)),
+        ((("a", 4), ("a", 4)), (0, 1)),
+        ((("a", 2), ("a", 2)), (1,)),  # nothing was said that would call for a change
+        ((("a", 2), ("b", 3)), ()),  # better, and faulty still
+        ((("a", 2), ("b", 3), ("b", 3)), (2,)),
+        ((("a", None), ("b", None)), ()),
+    ],
+)
+def test_sound_turns_are_perfect_or_unchanged(
+    turns: tuple[tuple[str, int | None], ...], sound: tuple[int, ...]
+) -> None:
+    said = tuple(Turn("?", text, feedback(r) if r else None) for text, r in turns)
+    assert supervised_turns(Dialogue(said), "sound", key="a") == sound

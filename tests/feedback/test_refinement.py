@@ -199,8 +199,20 @@ def test_false_feedback_is_a_share_of_all_dialogues() -> None:
     ]
     run = rollout(answer, false_share=0.2)
     made = list(run([*faulty, *(sample(f"p{n}") for n in range(15))], seed=0))
-    misled = [g for g in made if g.id.startswith("p") and len(g.dialogues[0].turns) == 2]
+    misled = [g for g in made if unchanged(g.dialogues[0])]
     assert len(misled) == 4 and run.metrics()["rollout/false_feedback"] == 0.2
+
+
+def unchanged(dialogue: Dialogue) -> bool:
+    """Whether the dialogue ends with its first response once more, whatever was said."""
+    return len(dialogue.turns) == 2 and dialogue.turns[0].model == dialogue.turns[1].model
+
+
+def test_a_faulty_response_stands_again_where_nothing_was_said() -> None:
+    run = rollout(lambda prompt: [WRONG] * 3, false_share=1.0, false_feedback=["empty"])
+    (made,) = run([sample("a")], seed=0)
+    assert said(made.dialogues[0]) == [("How many objects are there?", WRONG), ("", WRONG)]
+    assert run.metrics()["rollout/closed_by_reference"] == 0
 
 
 @pytest.mark.parametrize(("targets", "samples"), [(["none"], 2), (["best", "none"], 1)])
