@@ -36,6 +36,7 @@ from dress.reporting.runs import timed
 
 BEFORE, OURS = "stage 1", "DRESS 2"
 NO_FACTS = "lineage.reward=llava_rlhf_rm_no_facts"
+MDPO = ("objective.image_term=1", "objective.anchor=1", "datamodule.encoder.corrupted=crop")
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # the condition it is asked under, overrides
     BEFORE: ("none", ("experiment=dress_stage1",)),
     "SFT continued": ("none", ("experiment=sft_continued",)),
@@ -44,7 +45,10 @@ ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # the condition it is asked
     OURS: ("best", ("experiment=dress_stage2",)),
     "DRESS 3": ("best", ("experiment=dress_stage3",)),
     "DRESS joint": ("best", ("experiment=dress_joint",)),
+    "DRESS 2, two rounds": ("best", ("experiment=dress_stage2", "rounds=2")),
+    "SDPO": ("none", ("experiment=sdpo",)),
     "DPO": ("none", ("experiment=silkie_dpo",)),
+    "DPO + mDPO": ("none", ("experiment=silkie_dpo", *MDPO)),
     "RM + PPO, facts": ("none", ("experiment=llava_rlhf_ppo",)),
     "RM + PPO, no facts": ("none", ("experiment=llava_rlhf_ppo", NO_FACTS)),
     "GRPO, facts": ("none", ("experiment=grpo",)),

@@ -1,4 +1,4 @@
-"""The four learning rates that each method is tried with, and which of them did best."""
+"""The five learning rates that each method is tried with, and which of them did best."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-FACTORS = (0.5, 1.0, 2.0, 4.0)
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 RATES = {  # the method's own default, which the factors multiply
     "best of K": 4e-4,
     "DRESS 2": 4e-4,
+    "SDPO": 2e-4,
     "DPO": 1e-4,
     "RM + PPO, facts": 1e-4,
     "GRPO, facts": 1e-4,
@@ -20,6 +21,8 @@ SHARED = {  # variants of a method take its rate
     "score-conditioned": "DRESS 2",
     "DRESS 3": "DRESS 2",
     "DRESS joint": "DRESS 2",
+    "DRESS 2, two rounds": "DRESS 2",
+    "DPO + mDPO": "DPO",
     "RM + PPO, no facts": "RM + PPO, facts",
     "GRPO, no facts": "GRPO, facts",
 }

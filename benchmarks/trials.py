@@ -1,4 +1,4 @@
-"""The same search for every method: four learning rates each, on the small world.
+"""The same search for every method: five learning rates each, on the small world.
 
     python benchmarks/trials.py [overrides]
     python benchmarks/trials.py --table
@@ -17,9 +17,12 @@ from comparison import Record, cell, lines, one_arm, read, write
 from learning_rates import RATES, best_rate, trials
 
 
+SEED = 100  # of the search; the report's seeds are others
+
+
 def trial(folder: Path, arm: str, rate: float, scenes: int, common: list[str]) -> Record:
     try:
-        return one_arm(folder, arm, 0, scenes, [*common, f"optimizer.lr={rate:g}"])
+        return one_arm(folder, arm, SEED, scenes, [*common, f"optimizer.lr={rate:g}"])
     except subprocess.CalledProcessError as error:
         if error.returncode != 1:  # not stopped by its own checks
             raise
