@@ -16,7 +16,6 @@ from pathlib import Path
 from comparison import Record, cell, lines, one_arm, read, write
 from learning_rates import RATES, best_rate, trials
 
-
 SEED = 100  # of the search; the report's seeds are others
 
 
