@@ -30,7 +30,8 @@ class PreferenceEncoder:
 
     The last turn of each dialogue is the response. A group without a pair gives no sequence.
     With `corrupted` each chosen response is encoded once more, behind an image that shows less:
-    a piece of at most a fifth of it (`crop`) or nothing (`blank`), as mDPO's image term needs it.
+    a piece of at most a fifth of it (`crop`) or nothing (`blank`), as mDPO's image term needs it. It
+    is the same piece in every epoch, so that the reference may be computed once.
     """
 
     requires: Requires = "preferences"
@@ -57,7 +58,7 @@ class PreferenceEncoder:
         if self.corrupted == "none":
             return EncodedGroup(sample.id, tuple(sequences), pixels, pairs)
         poorer = {image: (image, self.corrupted) for image in images}
-        rng = random.Random(f"corrupt/{self.seed}/{epoch}/{sample.id}")
+        rng = random.Random(f"corrupt/{self.seed}/{sample.id}")
         for image, key in poorer.items():
             pixels[key] = corrupt(pixels[image], self.corrupted, rng)
         chosen = sorted({chosen for chosen, _ in pairs})

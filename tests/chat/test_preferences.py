@@ -111,10 +111,9 @@ def test_each_chosen_response_stands_once_more_behind_a_poorer_image(corrupted: 
         assert image != poorer
         assert encoded.pixels[image].shape == encoded.pixels[poorer].shape
         assert not torch.equal(encoded.pixels[image], encoded.pixels[poorer])
-    again, later = encoder(sample, epoch=0), encoder(sample, epoch=1)
     (poorer,) = encoded.sequences[3].images
-    assert torch.equal(again.pixels[poorer], encoded.pixels[poorer])
-    assert torch.equal(later.pixels[poorer], encoded.pixels[poorer]) == (corrupted == "blank")
+    later = encoder(sample, epoch=1)  # for which the same reference holds
+    assert torch.equal(later.pixels[poorer], encoded.pixels[poorer])
 
 
 def test_a_crop_keeps_a_piece_of_at_most_a_fifth_and_a_blank_nothing() -> None:
