@@ -30,8 +30,8 @@ class PreferenceEncoder:
 
     The last turn of each dialogue is the response. A group without a pair gives no sequence.
     With `corrupted` each chosen response is encoded once more, behind an image that shows less:
-    a piece of at most a fifth of it (`crop`) or nothing (`blank`), as mDPO's image term needs it. It
-    is the same piece in every epoch, so that the reference may be computed once.
+    a piece of at most a fifth of it (`crop`) or nothing (`blank`), as mDPO's image term needs it.
+    It is the same piece in every epoch, so that the reference may be computed once.
     """
 
     requires: Requires = "preferences"
