@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 
-from datamodules.streaming import ShardDataModule
+from datamodules.streaming import ShardDataModule, Source
 from dress.chat.encoders import InstructionEncoder
 from dress.data.shard_writer import ShardWriter
 from dress.files import append_line
@@ -102,16 +102,17 @@ def train(
     """Go on to a step from the state in a folder, if there is one; return the last figures."""
     torch.set_num_threads(1)
     assistant = make_assistant(SAMPLES, language=GPT2)
+    encoder = InstructionEncoder(processor=assistant.processor)
     datamodule = ShardDataModule(
         directory=data / "main",
-        encoder=InstructionEncoder(processor=assistant.processor),
+        encoder=encoder,
         collator=make_collator(assistant),
         groups_per_step=GROUPS_PER_STEP,
         seed=0,
         window=8,
         num_workers=workers,
         max_rejects=10**6,
-        others=[(data / "single", 0.25)],
+        others=[Source(data / "single", 0.25, encoder)],
     )
     module = Recording(
         model=assistant.model.double(),
