@@ -100,14 +100,15 @@ def test_every_way_to_read_photographs_reads_all_of_them(tmp_path: Path) -> None
 
 def test_every_arm_of_the_comparison_composes_from_the_same_stage_1(configurations: None) -> None:
     comparison = script("comparison")
-    assert len({comparison.arm_file(Path(), arm, 0) for arm in comparison.ARMS}) == 12
+    assert len({comparison.arm_file(Path(), arm, 0) for arm in comparison.ARMS}) == 15
     budgets = set()
     for arm, (target, overrides) in comparison.ARMS.items():
         cfg = compose("run", [*overrides, "data=world_mini"])
         check(cfg)
         assert target == ("best" if "DRESS" in arm or arm.startswith("score") else "none")
         if cfg.stage == "stage2":
-            assert cfg.lineage.init == "dress_stage1"
+            begun = "dress_stage2" if arm == "SDPO" else "dress_stage1"
+            assert cfg.lineage.init == begun
             budgets.add(cfg.trainer.max_steps)
     assert len(budgets) == 1
 
@@ -125,25 +126,25 @@ def test_the_comparison_shows_what_is_there(tmp_path: Path) -> None:
     (row,) = [row for row in rows if row.startswith("| DPO |")]
     assert row.count("0.800 [0.700, 0.900]") == 4 and "+0.100 [+0.050, +0.150] p=0.010" in row
     assert row.endswith("| 2 | 2 | 1.2 |")
-    assert sum("missing" in row for row in rows) == 11
+    assert sum("missing" in row for row in rows) == 14
     assert "| DPO | 2 | 0.800 (0.800 to 0.800) |" in comparison.summary(tmp_path, [0, 1, 2])
 
 
 def test_the_best_trial_is_taken(tmp_path: Path) -> None:
     rates, trials = script("learning_rates"), script("trials")
     found = list(rates.trials(tmp_path, "DPO"))
-    assert [rate for rate, _ in found] == pytest.approx([5e-5, 1e-4, 2e-4, 4e-4])
+    assert [rate for rate, _ in found] == pytest.approx([2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4])
     ends = ("", "_low", "_high")
     for (_, path), mean in zip(found, (0.5, 0.7, 0.6), strict=False):
         path.write_text(json.dumps({"metrics": {f"world/mean{end}": mean for end in ends}}))
     found[3][1].write_text(json.dumps({"arm": "DPO", "stopped": "exit status 1"}))
-    assert rates.best_rate(tmp_path, "DPO") == 1e-4
+    assert rates.best_rate(tmp_path, "DPO") == 5e-5
     assert rates.best_rate(tmp_path, "DRESS 3") is None
     assert set(rates.SHARED.values()) <= set(rates.RATES)
     table = trials.table(tmp_path).splitlines()
-    assert "| DPO | 0.0001 | 0.700 [0.700, 0.700] | yes |" in table
-    assert "| DPO | 0.0004 | exit status 1 |  |" in table
-    assert sum("missing" in row for row in table) == 16
+    assert "| DPO | 5e-05 | 0.700 [0.700, 0.700] | yes |" in table
+    assert "| DPO | 0.0002 | exit status 1 |  |" in table
+    assert sum("missing" in row for row in table) == 26
 
 
 def test_the_measurement_on_a_gpu_runs_on_a_cpu(

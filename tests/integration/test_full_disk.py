@@ -141,7 +141,7 @@ def test_no_room_for_the_weights_costs_no_step(
 
 @pytest.mark.usefixtures("configurations")
 @pytest.mark.parametrize(
-    ("size", "kept"), [(20_000, []), (200_000, ["dress_captions"])], ids=["shards", "state"]
+    ("size", "kept"), [(20_000, []), (300_000, ["dress_captions"])], ids=["shards", "state"]
 )
 def test_what_is_of_no_use_is_removed(tmp_path: Path, size: int, kept: list[str]) -> None:
     with pytest.raises(OSError) as error, files_of_at_most(size):

@@ -46,7 +46,11 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def stage3(sandbox: Sandbox) -> Done:
-    return sandbox.run_forked("experiment=dress_stage3", "trainer.log_every_n_steps=2", *SMALL)
+    # such a model says next to nothing that is sound at first
+    every_turn = "datamodule.encoder.loss_turns=all"
+    return sandbox.run_forked(
+        "experiment=dress_stage3", "trainer.log_every_n_steps=2", every_turn, *SMALL
+    )
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +158,12 @@ def test_rollouts_hold_dialogues_in_which_the_refinement_is_the_next_turn(stage3
     folder = stage3.artifact.path.parent / lineage
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["rollout/dialogues"] == 120  # 20 prompts, twice under best, none and worst
-    assert metrics["rollout/closed_by_reference"] > 0.9  # such a model repairs next to nothing
+    assert metrics["rollout/closed_by_reference"] > 0.8  # such a model repairs next to nothing
     index = ShardIndex.open(folder / "train")
     samples = [s for shard, n in enumerate(index.groups) for s in index.read_groups(shard, 0, n)]
     longest = 0
     for sample in samples:
-        assert isinstance(sample, Sample) and len(sample.dialogues) == 4
+        assert isinstance(sample, Sample) and len(sample.dialogues) == 6
         for dialogue in sample.dialogues:
             longest = max(longest, len(dialogue.turns))
             for before, after in zip(dialogue.turns, dialogue.turns[1:], strict=False):
