@@ -87,6 +87,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return in_this_process(tmp_path_factory.mktemp("alone"))
 
 
+@pytest.mark.slow
 def test_a_sweep_of_two_jobs_of_two_processes(tmp_path: Path, alone: Artifact) -> None:
     artifacts = f"paths.artifacts={tmp_path}"
     code, output, errors = end(start("-m", "seed=0,1", "trainer.devices=2", artifacts))

@@ -66,6 +66,7 @@ def test_two_processes_answer_as_one(
         assert {row["turn"] for row in rows} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_killed_on_two_devices_it_goes_on_on_one(tmp_path: Path, model: Artifact) -> None:
     many = ("benchmark=world", "benchmark.scenes=40", "generation.batch_size=1")
     command = [*typed(model, tmp_path / "killed", *many), "trainer.devices=2"]

@@ -57,6 +57,7 @@ def test_lightnings_logger_and_callbacks_log(stopped: Artifact) -> None:
     assert "run_training_batch" in profile.read_text()
 
 
+@pytest.mark.slow
 def test_the_best_weights_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
