@@ -94,9 +94,7 @@ class FaultyFirstBenchmark:
         scene, question = truth(example)
         return self.oracle.annotate(question, scene, response, rng=random.Random(0))
 
-    def _told(
-        self, example: Example, response: str, scenes: list[Scene]
-    ) -> dict[str, str | None]:
+    def _told(self, example: Example, response: str, scenes: list[Scene]) -> dict[str, str | None]:
         """Return what the user says in each arm; the hint follows from each response anew."""
         scene, question = truth(example)
         rng = random.Random(f"faulty first:{example.id}")
