@@ -87,7 +87,7 @@ def evaluate_artifact(
 ) -> Artifact:
     """Return the evaluation of a model under a target on a benchmark node, made now or found."""
     target = chosen_target(target, learned=has_learned(artifact.config))
-    parents = {"model": artifact} | open_dialogues(job, on)
+    parents = {"model": artifact} | open_dialogues(job, artifact, on)
     benchmark: Benchmark = instantiate(job.cfg[on], _convert_="all")
     judge = _judge(job, benchmark)
     inputs: dict[str, str] = {}
@@ -116,20 +116,41 @@ def evaluate_artifact(
     return building.artifact
 
 
-def open_dialogues(job: Job, on: str) -> dict[str, Artifact]:
-    """Find or sample the responses that dialogues open with; tell the benchmark where they are."""
+def open_dialogues(job: Job, artifact: Artifact, on: str) -> dict[str, Artifact]:
+    """Find or sample the responses that dialogues open with; tell the benchmark where they are.
+
+    They are sampled from the stage-1 model that the artifact comes from.
+    """
     node = job.cfg[on]
     if node.get("first") != "faulty":
         return {}
     if Path(node.openings).is_dir():
         return {"openings": Artifact.open(node.openings)}
+    stage1 = ancestor(artifact, stage="stage1")
     openings = job.built(
         node.openings,
+        f"artifact='{stage1.path}'",
+        f"seed={stage1.config['seed']}",
         f"data.sizes.questions={node.scenes}",
         f"source.held_out_seed={node.seed}",
     )
     node.openings = str(openings.path)
     return {"openings": openings}
+
+
+def ancestor(artifact: Artifact, *, stage: str) -> Artifact:
+    """Return the model of a stage that an artifact was trained from, or the artifact itself."""
+    found = artifact
+    while found.config.get("stage") != stage:
+        parent = found.lineage["parents"].get("init")
+        folder = found.path.parent / str(parent["name"] if parent else "")
+        if parent is None or not folder.is_dir():
+            raise InputError(
+                f"{artifact.path} comes from no model of {stage} in {found.path.parent}: give "
+                "benchmark.openings=<folder of an artifact of experiment=dress_openings>."
+            )
+        found = Artifact.open(folder)
+    return found
 
 
 def _generate_and_score(

@@ -172,6 +172,29 @@ def test_rollouts_hold_dialogues_in_which_the_refinement_is_the_next_turn(stage3
     assert longest == 6  # five responses, then the reference
 
 
+def test_the_same_faults_open_the_dialogues_of_stage_2_and_3(
+    sandbox: Sandbox, stage3: Done
+) -> None:
+    """They are sampled once, from the stage-1 model that both come from."""
+    stage2 = stage3.artifact.path.parent / stage3.artifact.lineage["parents"]["init"]["name"]
+    found = []
+    for model in (stage2, stage3.artifact.path):
+        done = sandbox.run_forked(
+            *("job=evaluate", f"artifact={model}", "benchmark=interaction"),
+            *("benchmark.first=faulty", "benchmark.scenes=2", "benchmark.turns=1"),
+            *("generation.max_new_tokens=8", "feedback.max_new_tokens=8", "logger=local"),
+        )
+        rows = (done.artifact.path / "responses.jsonl").read_text().splitlines()
+        found.append((done.artifact.lineage["parents"]["openings"]["name"], rows, done.artifact))
+    (openings, rows, evaluation), (same, others, _) = found
+    assert openings == same and openings.startswith("dress_openings-")
+    lineage = json.loads((stage2.parent / openings / "lineage.json").read_text())
+    assert lineage["parents"]["model"]["name"].startswith("dress_stage1-")
+    first = [json.loads(row)["response"] for row in rows if json.loads(row)["turn"] == 0]
+    assert first == [json.loads(r)["response"] for r in others if json.loads(r)["turn"] == 0]
+    assert "world/interaction/use_of_feedback" in evaluation.metrics
+
+
 def test_a_second_round_samples_from_the_first(sandbox: Sandbox, stage3: Done) -> None:
     again = sandbox.run_forked("experiment=dress_stage2", "rounds=2", *SMALL)
     init = again.artifact.lineage["parents"]["init"]["name"]
