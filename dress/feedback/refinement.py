@@ -121,17 +121,12 @@ class RefinementRollout:
             unfinished = [thread for thread in faulty if thread.is_open]
             if on_turn:
                 on_turn(f"revision {turn} of {len(unfinished)} dialogues")
-            relapsing = [
-                turn + 1 < self.max_turns and rng.random() < self.relapse_share for _ in unfinished
-            ]
-            self._relapse(
-                [t for t, again in zip(unfinished, relapsing, strict=True) if again],
-                seed=seed + turn,
-            )
-            self._revise(
-                [t for t, again in zip(unfinished, relapsing, strict=True) if not again],
-                seed=seed + turn,
-            )
+            relapsing, revised = list[Thread](), list[Thread]()
+            for thread in unfinished:
+                again = turn + 1 < self.max_turns and rng.random() < self.relapse_share
+                (relapsing if again else revised).append(thread)
+            self._relapse(relapsing, seed=seed + turn)
+            self._revise(revised, seed=seed + turn)
         self._close([thread for thread in faulty if thread.is_open])
         closed = sum(thread.closed for thread in faulty)
         repaired = sum(thread.is_perfect and not thread.closed for thread in faulty)
