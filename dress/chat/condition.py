@@ -19,10 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 def has_learned(config: Mapping[str, Any]) -> bool:
-    """Tell from a model's config.yaml whether it was trained on responses behind their feedback."""
+    """Tell from a model's config.yaml whether it was trained on responses behind their feedback.
+
+    Self-distillation trains the responses that stand behind none.
+    """
     objective, condition = config.get("objective"), config.get("condition")
-    if isinstance(objective, Mapping) and objective.get("requires", "feedback") != "feedback":
-        return False
+    if isinstance(objective, Mapping):
+        if str(objective.get("_target_")).endswith(".SelfDistillation"):
+            return False
+        if objective.get("requires", "feedback") != "feedback":
+            return False
     shown = condition if isinstance(condition, Mapping) else {}
     return shown.get("form") != "none" and shown.get("dropout") != 1
 

@@ -164,3 +164,9 @@ def test_only_first_responses_may_have_a_condition() -> None:
     every, first = Condition(), Condition(turns="first")
     assert [every.at(turn, "told") for turn in (0, 1, 2)] == ["told"] * 3
     assert [first.at(turn, "told") for turn in (0, 1, 2)] == ["told", "", ""]
+
+
+def test_after_self_distillation_no_condition_is_asked_for() -> None:
+    objective = {"_target_": "dress.objectives.self_distillation.SelfDistillation"}
+    config = {"objective": objective | {"requires": "feedback"}, "condition": {"form": "both"}}
+    assert not has_learned(config)
