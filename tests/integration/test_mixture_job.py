@@ -50,17 +50,21 @@ def mixed(artifact: object, weight: object = 3.0) -> str:
     return f"+datamodule.mixture.more={{artifact: '{artifact}', weight: {weight}}}"
 
 
-def test_steps_hold_groups_of_both_by_weight(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained: list[str] = []
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The groups of every step that is made, in order."""
+    seen: list[str] = []
     original = AlignmentModule.training_step
 
     def training_step(self: AlignmentModule, batch: Any, batch_idx: int) -> None:
-        trained.extend(name for part in batch for name in part.group_ids)
+        seen.extend(name for part in batch for name in part.group_ids)
         original(self, batch, batch_idx)
 
     monkeypatch.setattr(AlignmentModule, "training_step", training_step)
+    return seen
+
+
+def test_steps_hold_groups_of_both_by_weight(tmp_path: Path, trained: list[str]) -> None:
     more = job(tmp_path, "experiment=dress_instructions").run()
     model = job(tmp_path, "experiment=dress_stage0", mixed(more.path)).run()
     kinds = Counter(name.rsplit("-", 1)[0] for name in trained)
@@ -81,17 +85,9 @@ INSTRUCTIONS = "{_target_: dress.chat.encoders.InstructionEncoder}"
 
 
 def test_records_of_another_kind_bring_an_encoder_and_their_experiment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: list[str]
 ) -> None:
     """Captions, which have no feedback, beside responses with it; found as a parent is."""
-    trained: list[str] = []
-    original = AlignmentModule.training_step
-
-    def training_step(self: AlignmentModule, batch: Any, batch_idx: int) -> None:
-        trained.extend(name for part in batch for name in part.group_ids)
-        original(self, batch, batch_idx)
-
-    monkeypatch.setattr(AlignmentModule, "training_step", training_step)
     overrides = [
         "experiment=dress_stage2",
         "init_from=random",

@@ -48,8 +48,9 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 def stage3(sandbox: Sandbox) -> Done:
     # such a model says next to nothing that is sound at first
     every_turn = "datamodule.encoder.loss_turns=all"
+    always_right = "data.noise=0"  # an oracle that errs calls some faults repaired
     return sandbox.run_forked(
-        "experiment=dress_stage3", "trainer.log_every_n_steps=2", every_turn, *SMALL
+        "experiment=dress_stage3", "trainer.log_every_n_steps=2", every_turn, always_right, *SMALL
     )
 
 
@@ -158,7 +159,7 @@ def test_rollouts_hold_dialogues_in_which_the_refinement_is_the_next_turn(stage3
     folder = stage3.artifact.path.parent / lineage
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["rollout/dialogues"] == 120  # 20 prompts, twice under best, none and worst
-    assert metrics["rollout/closed_by_reference"] > 0.8  # such a model repairs next to nothing
+    assert metrics["rollout/closed_by_reference"] > 0.9  # such a model repairs next to nothing
     index = ShardIndex.open(folder / "train")
     samples = [s for shard, n in enumerate(index.groups) for s in index.read_groups(shard, 0, n)]
     longest = 0
