@@ -104,6 +104,10 @@ class Feedback:
         return " ".join(dict.fromkeys(filter(None, advice)))
 
 
+def sentences(text: str) -> set[str]:
+    return set(re.split(r"(?<=[.!?])\s+", text)) - {""}
+
+
 @dataclass(frozen=True)
 class Turn:
     """A user message and the model's answer; `model` is None where it is still to be generated."""

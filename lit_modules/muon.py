@@ -2,13 +2,78 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from dress.settings import Amount, Share, checked
+
+
+class BatchedMuon(Muon):
+    """torch's Muon, which orthogonalises all matrices of one shape at once, on CPUs in float32.
+
+    torch computes in bfloat16. A CPU without units for it takes four times as long, and another
+    one that has them rounds otherwise.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            shapes = defaultdict(list)
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    shapes[matrix.shape, matrix.device].append(matrix)
+            for same in shapes.values():
+                self._update(same, group)
+        return loss
+
+    def _update(self, matrices: Sequence[Tensor], group: dict[str, Any]) -> None:
+        momenta = []
+        for matrix in matrices:
+            assert matrix.grad is not None
+            average = self.state[matrix].setdefault("momentum_buffer", matrix.grad.mul(0))
+            average.lerp_(matrix.grad, 1 - group["momentum"])
+            momenta.append(matrix.grad.lerp(average, group["momentum"]))
+        directions = orthogonalized(
+            torch.stack(momenta),
+            coefficients=group["ns_coefficients"],
+            steps=group["ns_steps"],
+            eps=group["eps"],
+        )
+        rows, columns = matrices[0].shape
+        rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+        for matrix, direction in zip(matrices, directions, strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.add_(direction.to(matrix.dtype), alpha=-rate)
+
+
+def orthogonalized(
+    matrices: Float[Tensor, "matrix row column"],
+    *,
+    coefficients: tuple[float, float, float],
+    steps: int,
+    eps: float,
+) -> Float[Tensor, "matrix row column"]:
+    """Bring all singular values near 1 by Newton-Schulz iterations of a quintic polynomial."""
+    a, b, c = coefficients
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    found = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    found = found.mT if tall else found
+    found = found / found.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = found @ found.mT
+        update = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        found = torch.baddbmm(found, update, found, beta=a)
+    return found.mT if tall else found
 
 
 class MuonAdamW(Optimizer):
@@ -39,7 +104,7 @@ class MuonAdamW(Optimizer):
                 others, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay, fused=True
             )
         if hidden:
-            self.parts["muon"] = Muon(
+            self.parts["muon"] = BatchedMuon(
                 hidden, lr=muon_scale * lr, momentum=momentum, weight_decay=weight_decay
             )
         self._share_groups()

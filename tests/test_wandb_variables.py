@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -99,15 +101,18 @@ def requests() -> Iterator[tuple[str, list[str]]]:
     server.shutdown()
 
 
-def track(folder: Path, *overrides: str, **variables: str) -> tuple[int | None, str]:
+def track(folder: Path, *overrides: str, **variables: str) -> tuple[int, str]:
     """Log a parent and the run itself in a process of their own, as W&B reads variables once."""
     outside = {name: v for name, v in os.environ.items() if not name.startswith("WANDB_")}
     script = folder / "track.py"
     script.write_text(TRACK)
     environment = outside | {"WANDB_API_KEY": KEY, "HOME": str(folder)} | variables
-    process = Process(script, [str(folder), *overrides], environment=environment)
-    _, errors = process.communicate(120)
-    return process.returncode, errors
+    arguments = [str(folder), *overrides]
+    process = Process(script, arguments, environment=environment, new_session=True)
+    code = process.wait(120)
+    with suppress(ProcessLookupError):  # W&B's own process may live on for a while
+        os.killpg(process.pid, signal.SIGKILL)
+    return code, process.communicate(10)[1]
 
 
 @pytest.mark.parametrize(

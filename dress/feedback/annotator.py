@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from dress.errors import Reject
 from dress.types import ASPECTS, RATINGS, Dialogue, Feedback, Sample
@@ -19,9 +19,15 @@ class Annotator(Protocol):
 
 @runtime_checkable
 class Misleading(Annotator, Protocol):
-    """Can also say what is not true of a response: a model has to look before it obeys."""
+    """Can also say what does not concern a response: a model has to look before it obeys.
 
-    def mislead(self, sample: Sample, dialogue: Dialogue) -> str: ...
+    That is a hint which is not true of it (`wrong`), or one that answers to another question about
+    the same image (`aside`), None where there is no such question.
+    """
+
+    def mislead(
+        self, sample: Sample, dialogue: Dialogue, *, kind: Literal["wrong", "aside"]
+    ) -> str | None: ...
 
 
 @runtime_checkable

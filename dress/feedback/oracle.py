@@ -7,6 +7,7 @@ from typing import Literal
 
 from dress.settings import Share, checked
 from dress.types import Dialogue, Feedback, Sample
+from dress.world.advice import advice_aside
 from dress.world.questions import Question
 from dress.world.scene import Scene
 from dress.world.scene_oracle import Oracle, false_hint
@@ -33,11 +34,14 @@ class OracleAnnotator:
         rng = random.Random(f"oracle:{self.seed}:{sample.id}:{response}")
         return self.oracle.annotate(question, scene, response, rng=rng)
 
-    def mislead(self, sample: Sample, dialogue: Dialogue) -> str:
-        """Return a hint at a fault that the response does not have."""
+    def mislead(
+        self, sample: Sample, dialogue: Dialogue, *, kind: Literal["wrong", "aside"]
+    ) -> str | None:
         scene, question = _truth(sample)
         response = dialogue.turns[-1].model or ""
-        rng = random.Random(f"mislead:{self.seed}:{sample.id}:{response}")
+        rng = random.Random(f"{kind}:{self.seed}:{sample.id}:{response}")
+        if kind == "aside":
+            return advice_aside(question.task, scene, self.oracle, rng)
         return false_hint(question, scene, response, rng)
 
 

@@ -10,55 +10,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 from dress.assistant import Assistant, Prompt
 from dress.chat.condition import AUTO
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, Misleading, annotate_groups
+from dress.feedback.thread import Thread
 from dress.generation import Sampling
+from dress.records import sentences
 from dress.settings import Positive, Share, checked
-from dress.types import Dialogue, Feedback, Sample, Turn
+from dress.types import Dialogue, Sample, Turn
 
 Revisions = Literal["heard", "fresh"]
-FalseFeedback = Literal["other", "wrong", "empty"]
-
-
-@dataclass
-class Thread:
-    """One dialogue as it grows; every turn in it has been answered and judged."""
-
-    sample: Sample
-    target: str
-    turns: list[Turn] = field(default_factory=list)
-    reject: Reject | None = None  # why the annotator could not judge it
-    closed: bool = False  # its last response is the reference, or the first once more
-
-    @property
-    def dialogue(self) -> Dialogue:
-        """All turns, with what was said before the rollout began."""
-        return Dialogue((*self.sample.dialogues[0].turns[:-1], *self.turns))
-
-    @property
-    def feedback(self) -> Feedback:
-        feedback = self.turns[-1].feedback
-        assert feedback is not None
-        return feedback
-
-    @property
-    def next_user(self) -> str:
-        """What the user says next: the question, later the refinement."""
-        return self.feedback.refinement if self.turns else self.sample.dialogues[0].turns[-1].user
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is something left to say about the last response."""
-        return self.reject is None and not self.closed and bool(self.feedback.refinement)
-
-    @property
-    def is_perfect(self) -> bool:
-        return self.reject is None and self.feedback.is_perfect
+Kept = Callable[..., Turn]  # max or min
+FalseFeedback = Literal["other", "aside", "wrong", "empty"]
 
 
 class RefinementRollout:
@@ -69,8 +36,10 @@ class RefinementRollout:
     `heard`, in the dialogue, or `fresh`: a model that has never heard a hint repeats what it said,
     but it may do well when it answers the question anew. `relapse_share` of the revisions are drawn
     as first responses are, so that some dialogues need more than one hint.
-    `false_share` of all dialogues end after one of `false_feedback`, a hint that some other image
-    got, a false one or nothing said, and the first response again, faulty or not.
+    `false_share` of all dialogues end after one of `false_feedback` and the first response again,
+    faulty or not: a hint that some `other` image got and that is not true of this response, one
+    `aside` of the question, a `wrong` one, or nothing said.
+    The first response is the worst-rated of `first_candidates`, so that more of them are faulty.
     """
 
     @checked
@@ -82,6 +51,7 @@ class RefinementRollout:
         targets: Sequence[str],
         samples: Positive,
         max_turns: Positive,
+        first_candidates: Positive,
         candidates: Positive,
         revisions: Revisions,
         relapse_share: Share,
@@ -91,12 +61,14 @@ class RefinementRollout:
     ) -> None:
         self.assistant, self.annotator, self.sampling = assistant, annotator, sampling
         self.targets, self.samples = targets, samples
-        self.max_turns, self.candidates, self.revisions = max_turns, candidates, revisions
+        self.max_turns, self.first_candidates = max_turns, first_candidates
+        self.candidates, self.revisions = candidates, revisions
         self.relapse_share, self.false_share = relapse_share, false_share
         self.false_feedback = [
             kind
             for kind in false_feedback
-            if kind != "wrong" or isinstance(annotator, Misleading)  # others know nothing false
+            # others know nothing false
+            if kind in ("other", "empty") or isinstance(annotator, Misleading)
         ]
         self.counts = dict.fromkeys(("dialogues", "faulty", "repaired", "closed", "misled"), 0)
 
@@ -157,7 +129,14 @@ class RefinementRollout:
         self, threads: Sequence[Thread], *, seed: int, on_batch: Callable[[int], None] | None
     ) -> None:
         prompts = [self._anew(thread, thread.target) for thread in threads]
-        self._respond(threads, prompts, candidates=1, seed=seed, on_batch=on_batch)
+        self._respond(
+            threads,
+            prompts,
+            candidates=self.first_candidates,
+            kept=min,
+            seed=seed,
+            on_batch=on_batch,
+        )
 
     def _revise(self, threads: Sequence[Thread], *, seed: int) -> None:
         if self.revisions == "heard":
@@ -177,9 +156,10 @@ class RefinementRollout:
         *,
         candidates: int,
         seed: int,
+        kept: Kept = max,
         on_batch: Callable[[int], None] | None = None,
     ) -> None:
-        """Sample responses and keep the best-rated; a prompt that is too long ends its thread."""
+        """Sample responses and keep the best-rated or the worst; one too long ends its thread."""
         rejects: dict[int, Reject] = {}
         answers = self.assistant.generate(
             prompts,
@@ -191,11 +171,12 @@ class RefinementRollout:
         )
         for number, reject in rejects.items():
             threads[number].reject = reject.at(where="prompts", key=threads[number].sample.id)
-        kept = [number for number in range(len(threads)) if number not in rejects]
+        answered = [number for number in range(len(threads)) if number not in rejects]
         self._answer(
-            [threads[n] for n in kept],
-            [threads[n].next_user for n in kept],
-            [answers[n] for n in kept],
+            [threads[n] for n in answered],
+            [threads[n].next_user for n in answered],
+            [answers[n] for n in answered],
+            kept=kept,
         )
 
     def _close(self, threads: Sequence[Thread]) -> None:
@@ -217,13 +198,13 @@ class RefinementRollout:
         advice: dict[str, list[tuple[str, str]]] = {}
         for thread in filter(lambda thread: thread.is_open, judged):
             heard = (thread.sample.id, thread.feedback.refinement)
-            advice.setdefault(_task(thread), []).append(heard)
+            advice.setdefault(thread.task, []).append(heard)
         rng = random.Random(f"false:{seed}")
         wanted, count = round(self.false_share * len(threads)), 0
         for thread in rng.sample(judged, len(judged)):
             if count == wanted:
                 break
-            others = [text for i, text in advice.get(_task(thread), ()) if i != thread.sample.id]
+            others = [text for i, text in advice.get(thread.task, ()) if i != thread.sample.id]
             told = self._told(thread, rng.choice(self.false_feedback), others, rng)
             if told is not None:
                 thread.turns.append(replace(thread.turns[-1], user=told))
@@ -236,9 +217,11 @@ class RefinementRollout:
     ) -> str | None:
         if kind == "empty":
             return ""
-        if kind == "wrong" and isinstance(self.annotator, Misleading):
-            return self.annotator.mislead(thread.sample, thread.dialogue)
-        return rng.choice(others) if others else None
+        if kind != "other" and isinstance(self.annotator, Misleading):
+            return self.annotator.mislead(thread.sample, thread.dialogue, kind=kind)
+        true = sentences(thread.feedback.refinement)
+        foreign = [text for text in others if not true & sentences(text)]
+        return rng.choice(foreign) if foreign else None
 
     def _anew(self, thread: Thread, target: str) -> Prompt:
         """Ask the first question, as if nothing had been said since."""
@@ -255,9 +238,14 @@ class RefinementRollout:
         )
 
     def _answer(
-        self, threads: Sequence[Thread], users: Sequence[str], answers: Sequence[Sequence[str]]
+        self,
+        threads: Sequence[Thread],
+        users: Sequence[str],
+        answers: Sequence[Sequence[str]],
+        *,
+        kept: Kept = max,
     ) -> None:
-        """Have the answers of each thread judged and append the best-rated as its next turn."""
+        """Have the answers of each thread judged and append one of them as its next turn."""
         groups = (
             replace(
                 thread.sample,
@@ -273,12 +261,8 @@ class RefinementRollout:
             if isinstance(group, Reject):
                 thread.reject = group
             else:
-                thread.turns.append(max((d.turns[-1] for d in group.dialogues), key=_rating))
+                thread.turns.append(kept((d.turns[-1] for d in group.dialogues), key=_rating))
 
 
 def _rating(turn: Turn) -> float:
     return turn.feedback.mean_rating if turn.feedback else 0.0
-
-
-def _task(thread: Thread) -> str:
-    return str(thread.sample.annotations.get("task", ""))

@@ -47,11 +47,12 @@ class Responding:
     targets: Sequence[str | int]
     samples: Positive
     turns: Positive
+    first_candidates: Positive
     candidates: Positive
     revisions: Literal["heard", "fresh"]
     relapse_share: Share
     false_share: Share
-    false_feedback: Sequence[Literal["other", "wrong", "empty"]]
+    false_feedback: Sequence[Literal["other", "aside", "wrong", "empty"]]
     jsonl: bool
 
     @classmethod
@@ -60,7 +61,14 @@ class Responding:
         return cls(**{field.name: node[field.name] for field in fields(cls)})
 
 
-_OF_ROLLOUTS = ("candidates", "revisions", "relapse_share", "false_share", "false_feedback")
+_OF_ROLLOUTS = (
+    "first_candidates",
+    "candidates",
+    "revisions",
+    "relapse_share",
+    "false_share",
+    "false_feedback",
+)
 _OF_READY_RESPONSES = ("responses", "prompts", "chunk", "parts", "part", "jsonl")
 
 
@@ -207,6 +215,7 @@ def _rollouts(
             targets=targets,
             samples=settings.samples,
             max_turns=settings.turns,
+            first_candidates=settings.first_candidates,
             candidates=settings.candidates,
             revisions=settings.revisions,
             relapse_share=settings.relapse_share,

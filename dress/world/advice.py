@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from itertools import chain, islice
 
+from dress.records import sentences
 from dress.world.corpus import Flaws, flawed_response
 from dress.world.questions import TASKS, ask
 from dress.world.scene import Scene
 from dress.world.scene_oracle import Oracle
 
+_SCENES_TRIED = 16
 _ALWAYS_FLAWED = Flaws(
     hallucination=1.0,
     omission=1.0,
@@ -31,10 +34,17 @@ def advice(task: str, scene: Scene, oracle: Oracle, rng: random.Random) -> str |
 
 
 def foreign_advice(
-    task: str, scenes: Iterable[Scene], oracle: Oracle, rng: random.Random
+    task: str, scenes: Iterable[Scene], oracle: Oracle, rng: random.Random, *, true: str = ""
 ) -> str | None:
-    """Return the advice on the first of some scenes that there is any on."""
-    return next(filter(None, (advice(task, scene, oracle, rng) for scene in scenes)), None)
+    """Return advice on one of the first scenes, of which no sentence is in the `true` advice.
+
+    It answers to the same task, or to another one where the advice is the same for all scenes.
+    """
+    few = list(islice(scenes, _SCENES_TRIED))
+    same_task = (advice(task, scene, oracle, rng) for scene in few)
+    other_tasks = (advice_aside(task, scene, oracle, rng) for scene in few)
+    given = filter(None, chain(same_task, other_tasks))
+    return next((text for text in given if not sentences(text) & sentences(true)), None)
 
 
 def advice_aside(task: str, scene: Scene, oracle: Oracle, rng: random.Random) -> str | None:

@@ -53,6 +53,7 @@ def rollout(answer: Callable[[Prompt], Sequence[str]], **options: object) -> Ref
         "candidates": 3,
         "revisions": "heard",
         "relapse_share": 0.0,
+        "first_candidates": 1,
         "false_share": 0.0,
         "false_feedback": ["other"],
         "sampling": Sampling(),
@@ -163,6 +164,7 @@ def test_an_annotator_that_knows_nothing_false_says_the_other_kinds() -> None:
         targets=["none"],
         samples=1,
         max_turns=2,
+        first_candidates=1,
         candidates=1,
         revisions="heard",
         relapse_share=0.0,
@@ -187,6 +189,29 @@ def test_false_feedback_comes_from_another_sample_and_changes_nothing() -> None:
     # the only advice there is was meant for this sample itself
     assert [model for _, model in said(repaired.dialogues[0])] == [WRONG, RIGHT]
     assert run.metrics()["rollout/false_feedback"] == 0.5
+
+
+def test_what_another_sample_heard_is_no_false_feedback_where_it_is_true() -> None:
+    # both say two where there is one: what the other one hears, each should hear itself
+    run = rollout(lambda prompt: [WRONG, RIGHT], false_share=1.0, false_feedback=["other"])
+    made = list(run([sample("a"), sample("b")], seed=0))
+    assert run.metrics()["rollout/false_feedback"] == 0
+    assert all(said(group.dialogues[0])[1] == (HINT, RIGHT) for group in made)
+
+
+def test_the_worst_rated_first_response_opens_the_dialogue() -> None:
+    def answer(prompt: Prompt) -> Sequence[str]:
+        return [RIGHT, WRONG, RIGHT, RIGHT]
+
+    run = rollout(answer, first_candidates=4, candidates=4)
+    (made,) = run([sample("a")], seed=0)
+    assert said(made.dialogues[0]) == [("How many objects are there?", WRONG), (HINT, RIGHT)]
+
+
+def test_advice_on_another_question_is_heard_and_not_obeyed() -> None:
+    run = rollout(lambda prompt: [WRONG], false_share=1.0, false_feedback=["aside"])
+    told = {run([sample(str(n))], seed=0).__next__().dialogues[0].turns[1].user for n in range(9)}
+    assert told and not told & {HINT, HINT_MORE, ""}
 
 
 def test_false_feedback_is_a_share_of_all_dialogues() -> None:

@@ -121,6 +121,7 @@ def wait_for_steps(folder: Path, number: int, process: Process) -> None:
     raise AssertionError("no step was made")
 
 
+@pytest.mark.slow
 def test_interrupted_on_two_devices_it_goes_on_on_one(tmp_path: Path, alone: Artifact) -> None:
     process = start("trainer.devices=2", f"paths.artifacts={tmp_path}")
     wait_for_steps(tmp_path, 1, process)

@@ -51,7 +51,7 @@ def payload(evaluation: Artifact) -> dict[str, bytes]:
     return kept | {"images": " ".join(images).encode()}
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", ["world", pytest.param("interaction", marks=pytest.mark.slow)])
 def test_two_processes_answer_as_one(
     name: str, tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ def records(done: Done, split: str) -> dict[str, Sample]:
     return {group.id: group for group in groups if isinstance(group, Sample)}
 
 
+@pytest.mark.slow
 def test_two_processes_make_what_one_makes(sandbox: Sandbox) -> None:
     whole = sandbox.run_forked(*SPLIT)  # 40 prompts, four chunks
     with ThreadPoolExecutor() as pool:

@@ -87,7 +87,7 @@ def test_the_policy_that_is_saved_answers(ppo: Artifact, grpo: Artifact, folder:
                 assert not torch.equal(dict(model.language.named_parameters())[name], weight)
 
 
-@pytest.mark.parametrize("kind", ["ppo", "grpo"])
+@pytest.mark.parametrize("kind", ["ppo", pytest.param("grpo", marks=pytest.mark.slow)])
 def test_interrupted_and_run_again_it_gives_the_same_bits(
     kind: str,
     folder: Path,

@@ -131,7 +131,9 @@ def test_a_loaded_reward_model_has_the_trained_head(judge: Artifact) -> None:
     assert float(head.bias) != 0  # it began as zero
 
 
-@pytest.mark.parametrize("experiment", ["silkie_dpo", "llava_rlhf_rm"])
+@pytest.mark.parametrize(
+    "experiment", ["silkie_dpo", pytest.param("llava_rlhf_rm", marks=pytest.mark.slow)]
+)
 def test_interrupted_and_run_again_it_gives_the_same_bits(
     folder: Path,
     tmp_path: Path,

@@ -6,8 +6,6 @@ The run is logged to W&B, offline, so that the dashboard can be compared with wh
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from dress.data.shard_index import ShardIndex
 from dress.reporting.dashboard import SECTIONS, TURNS, home
 from dress.reporting.runs import RunData, open_runs
 from dress.types import Sample
+from tests.processes import Process
 
 SMALL = [
     *TINY,
@@ -33,6 +32,13 @@ SMALL = [
     "callbacks.sample_table.rows=2",
     "callbacks.condition_ratings.prompts=2",
 ]
+STAGE3 = [
+    "experiment=dress_stage3",
+    "trainer.log_every_n_steps=2",
+    "datamodule.encoder.loss_turns=all",  # such a model says next to nothing that is sound at first
+    "data.noise=0",  # an oracle that errs calls some faults repaired
+    *SMALL,
+]
 # what a run may lack: rejects (tests/lit), and responses of this model that are perfect at once
 SOMETIMES = {"data/rejects/*", "world/interaction/overcorrection"}
 
@@ -46,12 +52,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
 
 @pytest.fixture(scope="module")
 def stage3(sandbox: Sandbox) -> Done:
-    # such a model says next to nothing that is sound at first
-    every_turn = "datamodule.encoder.loss_turns=all"
-    always_right = "data.noise=0"  # an oracle that errs calls some faults repaired
-    return sandbox.run_forked(
-        "experiment=dress_stage3", "trainer.log_every_n_steps=2", every_turn, always_right, *SMALL
-    )
+    return sandbox.run_forked(*STAGE3)
 
 
 @pytest.fixture(scope="module")
@@ -118,24 +119,28 @@ def test_the_wandb_run_holds_the_same(runs: list[RunData]) -> None:
 
 def test_nothing_is_logged_twice(sandbox: Sandbox, stage3: Done) -> None:
     before = sorted((stage3.artifact.path / "wandb").iterdir())
-    sandbox.run_forked("experiment=dress_stage3", "trainer.log_every_n_steps=2", *SMALL)
+    again = sandbox.run_forked(*STAGE3)
+    assert again.artifact.path == stage3.artifact.path
     assert sorted((stage3.artifact.path / "wandb").iterdir()) == before
 
 
 def test_the_dashboard_is_drawn(runs: list[RunData], tmp_path: Path) -> None:
-    script = [sys.executable, str(ROOT / "benchmarks" / "dashboard.py"), "picture"]
+    def draw(*folders: str, out: str) -> tuple[int | None, str]:
+        arguments = ["picture", *folders, "--out", str(tmp_path / out)]
+        script = ROOT / "benchmarks" / "dashboard.py"
+        process = Process(script, arguments, environment={"PYTHONPATH": str(ROOT)})
+        _, errors = process.communicate(60)
+        return process.returncode, errors
+
     folders = [str(run.artifact.path) for run in runs]
-    where = {"cwd": ROOT, "env": {"PYTHONPATH": str(ROOT)}, "text": True, "capture_output": True}
-    done = subprocess.run([*script, *folders, "--out", str(tmp_path / "all.png")], **where)
-    assert done.returncode == 0, done.stderr
-    subprocess.run([*script, folders[0], "--out", str(tmp_path / "one.png")], **where, check=True)
+    assert draw(*folders, out="all.png") == draw(folders[0], out="one.png") == (0, "")
     every, one = (Image.open(tmp_path / name) for name in ("all.png", "one.png"))
     assert every.size[0] == one.size[0] == 1280
     assert every.size[1] > one.size[1] + 600  # stage 0 has neither evaluations nor conditions
     data = str(runs[-1].artifact.path.parent / runs[-1].artifact.lineage["parents"]["data"]["name"])
-    done = subprocess.run([*script, data, "--out", str(tmp_path / "none.png")], **where)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: ") and "holds shards, not a model" in done.stderr
+    code, errors = draw(data, out="none.png")
+    assert code == 1 and "Traceback" not in errors
+    assert errors.startswith("error: ") and "holds shards, not a model" in errors
 
 
 def test_the_chain_is_built_and_evaluated_over_turns(stage3: Done) -> None:

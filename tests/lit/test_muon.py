@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_modules.muon import MuonAdamW
+from lit_modules.muon import BatchedMuon, MuonAdamW, orthogonalized
 from lit_modules.parameters import parameter_groups
 from lit_modules.schedules import warmup_cosine
 
@@ -74,6 +74,32 @@ def test_an_update_of_a_hidden_matrix_is_nearly_orthogonal():
     # five Newton-Schulz steps with these coefficients end between 0.7 and 1.2; the smallest of a
     # random matrix may still be on the way
     assert singular.max() < 1.25 and singular.median() > 0.65
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 4), (4, 12)])
+def test_singular_values_follow_the_polynomial(shape):
+    a, b, c = 3.4445, -4.7750, 2.0315
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(3, *shape, generator=generator)
+    found = orthogonalized(matrices, coefficients=(a, b, c), steps=5, eps=1e-7)
+    for matrix, direction in zip(matrices.double(), found, strict=True):
+        u, s, v = torch.linalg.svd(matrix / matrix.norm(), full_matrices=False)
+        for _ in range(5):
+            s = a * s + b * s**3 + c * s**5
+        torch.testing.assert_close(direction.double(), u @ s.diag() @ v, rtol=0, atol=1e-5)
+
+
+def test_it_is_torch_s_muon_but_for_its_precision():
+    model, twin = language(), language()
+    groups = [parameter_groups(which)[1]["params"] for which in (model, twin)]
+    settings = {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.1}
+    mine, theirs = BatchedMuon(groups[0], **settings), torch.optim.Muon(groups[1], **settings)
+    for seed in range(3):
+        step(model, mine, seed)
+        step(twin, theirs, seed)
+    for one, other in zip(*groups, strict=True):
+        assert not torch.equal(one, other)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-3)  # of three steps of 0.01
 
 
 def test_other_parameters_get_exactly_adamw():

@@ -103,7 +103,13 @@ class FaultyFirstBenchmark:
         return {
             HINT: None,
             "empty": "",
-            "other": foreign_advice(question.task, later, self.oracle, rng),
+            "other": foreign_advice(
+                question.task,
+                later,
+                self.oracle,
+                rng,
+                true=self._judge(example, response).refinement,
+            ),
             "aside": advice_aside(question.task, scene, self.oracle, rng),
             "wrong": false_hint(question, scene, response, rng),
         }
