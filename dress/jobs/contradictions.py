@@ -23,7 +23,8 @@ DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of 
     "prompts": "prompts",
 }
 READERS = {  # nodes and keys that some jobs alone read
-    "artifact": ("evaluate", "annotate"),
+    "artifact": ("evaluate", "annotate", "export"),
+    "export": ("export",),
     "responses": ("evaluate",),
     **dict.fromkeys(("part", "verify", "stats"), ("shards",)),
     **dict.fromkeys(("stage", "reward_from", "rounds", "compare"), ("train",)),

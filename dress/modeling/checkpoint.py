@@ -158,6 +158,15 @@ def stored_parts(directory: str | Path) -> set[str]:
     return {entry["part"] for entry in _read_manifest(Path(directory))["files"].values()}
 
 
+def saved_adapters(directory: str | Path) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """Return the settings and the tensors of each saved adapter, in their order."""
+    folder = Path(directory)
+    return [
+        (entry["settings"], load_file(folder / Path(entry["file"]).name))
+        for entry in _read_manifest(folder)["adapters"]
+    ]
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:

@@ -117,9 +117,10 @@ def save_released(kind: Kind, folder: Path, *, shard: str = "1GB") -> Path:
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(config)
     with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn_like(parameter) * (0.1)
-            parameter.add_(noise)
+        for name, parameter in model.named_parameters():
+            inner = "language_model.layers" in name or "language_model.h." in name
+            scale = 0.3 if inner or "projector" in name else 0.1
+            parameter.add_(torch.randn_like(parameter) * scale)
     model.save_pretrained(folder, max_shard_size=shard)
     side = {"height": SIZE, "width": SIZE}
     image_processor = (

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from PIL import Image
 from transformers import (
     AutoConfig,
@@ -112,11 +111,16 @@ def released_processor(name: str) -> LlavaProcessor:
 def released_prompt(name: str) -> dict[str, str]:
     """Return the pieces of the chat template as keys of the node `template`."""
     processor = released_processor(name)
-    if not processor.chat_template:
+    templates = processor.chat_template
+    if isinstance(templates, dict):  # of an export, whose other one holds a condition
+        templates = templates.get("bare", templates.get("default"))
+    if not templates:
         raise InputError(f"{released_folder(name)} has no chat template: {INSTEAD}.")
 
     def render(messages: Sequence[Message], opened: bool) -> str:
-        told: str = processor.apply_chat_template(messages, add_generation_prompt=opened)
+        told: str = processor.apply_chat_template(
+            messages, chat_template=templates, add_generation_prompt=opened
+        )
         return told
 
     tokenizer = processor.tokenizer
@@ -127,9 +131,11 @@ def released_prompt(name: str) -> dict[str, str]:
             bos_token=tokenizer.bos_token,
             image=processor.image_token,
         )
-    except TemplateError as error:
-        raise InputError(f"its chat template fails ({error}): {INSTEAD}.") from error
-    check_pieces(ChatTemplate(**pieces), render)
+        check_pieces(ChatTemplate(**pieces), render)
+    except InputError as error:
+        raise InputError(f"{released_folder(name)}: {error}") from error
+    except Exception as error:  # a template is a program of others, which raises anything
+        raise _unreadable(released_folder(name), error) from error
     return pieces
 
 
