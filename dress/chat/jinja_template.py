@@ -1,4 +1,4 @@
-"""Our template and a condition as a chat template that every server of transformers models reads."""
+"""Our template and a condition as a chat template of transformers, which servers read."""
 
 from __future__ import annotations
 

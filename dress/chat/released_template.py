@@ -15,7 +15,9 @@ TEXTS = ("Ae", "Bi", "Co", "Du")  # which stand in no template
 INSTEAD = "give template=plain or vicuna, or the pieces, such as template.user='USER: '"
 
 
-def pieces_of(render: Render, *, end_token: str, bos_token: str | None, image: str) -> dict[str, str]:
+def pieces_of(
+    render: Render, *, end_token: str, bos_token: str | None, image: str
+) -> dict[str, Any]:
     """Find the pieces by writing two turns and looking at what stands around their texts.
 
     Where no end token stands behind an answer, the answer ends with it here all the same: a model
@@ -39,7 +41,7 @@ def pieces_of(render: Render, *, end_token: str, bos_token: str | None, image: s
     if not to_answer.startswith(marker):
         raise InputError(f"the chat template opens an answer in several ways: {INSTEAD}.")
     system = opening.removesuffix(turn_begin)
-    begins = bool(bos_token) and system.startswith(bos_token)
+    begins = bos_token is not None and system.startswith(bos_token)
     return {
         **({"begin": str(bos_token)} if begins else {}),
         "system": system.removeprefix(str(bos_token)) if begins else system,

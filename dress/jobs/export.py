@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dress.artifact import Artifact
 from dress.chat.condition import chosen_target, has_learned
@@ -36,11 +36,7 @@ def run(job: Job) -> Artifact:
         raise InputError("condition.target is not read by job=export: give export.condition.")
     artifact = open_model(job.cfg.artifact)
     target = chosen_target(node.condition, learned=has_learned(artifact.config))
-    written: dict[str, Any] = {
-        "condition": target,
-        "form": node.form,
-        "shard_gigabytes": node.shard_gigabytes,
-    }
+    written = {"condition": target, "form": node.form, "shard_gigabytes": node.shard_gigabytes}
     with job.building(
         kind="export",
         nodes={"export": written},
@@ -52,7 +48,8 @@ def run(job: Job) -> Artifact:
 
             folder = building.path / MODEL
             folder.mkdir()
-            facts = write(artifact, folder, target=target, node=node)
+            size = node.shard_gigabytes
+            facts = write(artifact, folder, target=target, form=node.form, shard_gigabytes=size)
             card = Card(artifact=artifact, target=target, form=node.form, **facts)
             write_text(folder / "README.md", card_of(card))
     assert building.artifact is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -20,14 +20,14 @@ from dress.modeling.hub.adapter_writer import write_adapter
 from dress.modeling.hub.llava_writer import processor_of, write_model
 from dress.types import Turn
 
-if TYPE_CHECKING:
-    from dress.jobs.export import Exporting
-
+Form = Literal["merged", "adapter"]
 BARE, DEFAULT = "bare", "default"
 QUESTION = "What is in the picture?"
 
 
-def write(artifact: Artifact, folder: Path, *, target: str, node: Exporting) -> dict[str, Any]:
+def write(
+    artifact: Artifact, folder: Path, *, target: str, form: Form, shard_gigabytes: float
+) -> dict[str, Any]:
     """Write the folder and return what else the model card names."""
     assistant = load_artifact(artifact)
     model, base = assistant.model, artifact.config["model"].get("name")
@@ -35,7 +35,7 @@ def write(artifact: Artifact, folder: Path, *, target: str, node: Exporting) -> 
         raise InputError(f"{artifact.path} is a reward model, which answers nothing: give another.")
     adapters = saved_adapters(artifact.path / WEIGHTS)
     changed = set(model.differs) | ({"language"} if adapters else set())
-    if node.form == "adapter":
+    if form == "adapter":
         if base is None:
             raise InputError(
                 "export.form=adapter needs a released LLaVA model under it, and this one began "
@@ -44,7 +44,7 @@ def write(artifact: Artifact, folder: Path, *, target: str, node: Exporting) -> 
         only = changed - ({"language"} if "language" not in model.differs else set())
         write_adapter(model, folder, base=base, changed=only, adapters=adapters)
     else:
-        size = f"{node.shard_gigabytes * 1000:.0f}MB"
+        size = f"{shard_gigabytes * 1000:.0f}MB"
         write_model(model, folder, base=base, changed=changed, shard_size=size)
     condition = assistant.condition.target(target)
     templates = chat_templates(assistant, condition)
@@ -57,7 +57,7 @@ def write(artifact: Artifact, folder: Path, *, target: str, node: Exporting) -> 
 def chat_templates(assistant: Assistant, condition: str) -> dict[str, str]:
     """Return the template that holds the condition, and the bare one beside it."""
     template, tokenizer = assistant.processor.template, assistant.processor.tokenizer
-    begin = tokenizer.decode(assistant.processor.begin)
+    begin = "".join(tokenizer.convert_ids_to_tokens(assistant.processor.begin))
     first_only = assistant.condition.turns == "first"
     return {
         DEFAULT: jinja_of(template, begin=begin, condition=condition, first_only=first_only),

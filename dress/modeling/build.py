@@ -26,7 +26,6 @@ from dress.modeling.self_check import ways_of
 from dress.modeling.tokenizer import IMAGE_TOKEN
 from dress.modeling.vision import VisionTower, open_clip_tower
 
-
 Fill = Callable[[nn.Module], Any]  # gives a module the weights of a released model
 
 

@@ -127,10 +127,10 @@ def open_clip_tower(
 ) -> VisionTower:
     """Build a tower from open_clip's registry, or from an own `config` (a vision_cfg) at random.
 
-    A `config` with a model_type is one of transformers (hub/towers.py), which brings the settings
-    of its `image_processor` along. `resize`, `interpolation` and `quick_gelu` (the activation) are by default those with which the
-    weights were trained. With `random_init` nothing is downloaded; `pretrained` then gives these
-    and the pixel statistics alone.
+    A `config` with a model_type is one of transformers (hub/towers.py), with the settings of its
+    `image_processor`. `resize`, `interpolation` and `quick_gelu` (the activation) are by default
+    those with which the weights were trained. With `random_init` nothing is downloaded;
+    `pretrained` then gives these and the pixel statistics alone.
     """
     if (name is None) == (config is None):
         raise InputError(

@@ -207,7 +207,8 @@ def test_a_model_of_own_parts(tmp_path: Path) -> None:
     artifact = run_job(tmp_path, *sorted(own), "optimizer.lr=0.05", "optimizer=adamw")
     folder, assistant = export(artifact), dress.load(artifact.path)
     config = json.loads((folder / "config.json").read_text())
-    assert config["vision_config"]["num_hidden_layers"] == 2 and config["vision_feature_layer"] == -1
+    assert config["vision_config"]["num_hidden_layers"] == 2
+    assert config["vision_feature_layer"] == -1
     assert config["projector_hidden_act"] == "linear"
     model = AutoModelForImageTextToText.from_pretrained(folder)
     processor = AutoProcessor.from_pretrained(folder, backend="pil")
@@ -266,7 +267,7 @@ def test_fifty_answers_of_another_process(
     assert [template.unescape(text) for text in said] == wanted and len(set(wanted)) > 10
 
 
-ALONE = '''
+ALONE = """
 import json, sys
 from pathlib import Path
 from PIL import Image
@@ -287,4 +288,4 @@ for number, text in enumerate(json.loads((folder / "asked.json").read_text())):
     said.append(processor.decode(new, skip_special_tokens=True).strip())
 assert "dress" not in sys.modules
 print(json.dumps(said))
-'''
+"""

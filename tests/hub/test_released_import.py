@@ -105,9 +105,7 @@ def test_older_names_of_weights_are_read(plain: Path, tmp_path: Path) -> None:
 def test_a_turn_ends_with_the_end_token_though_the_template_writes_none(plain: Path) -> None:
     assert "</s>" not in VICUNA
     ours = import_model(plain).processor
-    encoded = ours.encode(
-        [Turn("Ae?", "Bi."), Turn("Co?", "Du.")], images=[], supervised={0, 1}
-    )
+    encoded = ours.encode([Turn("Ae?", "Bi."), Turn("Co?", "Du.")], images=[], supervised={0, 1})
     assert ours.paint(encoded) == "<s>USER: Ae? ASSISTANT:[ Bi.</s>]USER: Co? ASSISTANT:[ Du.</s>]"
 
 
@@ -205,7 +203,7 @@ def test_a_shape_that_the_weights_do_not_have(plain: Path, tmp_path: Path) -> No
     folder = shutil.copytree(plain, tmp_path / "model")
     text = json.loads((folder / "config.json").read_text())["text_config"]
     edit("config.json", text_config=text | {"intermediate_size": 48})(folder)
-    with pytest.raises(InputError, match="which its config.json does not describe"):
+    with pytest.raises(InputError, match=r"which its config.json does not describe"):
         import_model(folder)
 
 

@@ -50,7 +50,7 @@ def write_adapter(
         modules_to_save=[PROJECTOR] if saved else None,
         task_type="CAUSAL_LM",
         inference_mode=True,
-    ).save_pretrained(folder)
+    ).save_pretrained(str(folder))
     with replacing(folder / "adapter_model.safetensors") as temporary:
         plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(plain, temporary, metadata={"format": "pt"})

@@ -72,7 +72,7 @@ class ReleasedWeights:
         self.files: dict[str, tuple[Path, str]] = {}  # canonical name -> file, name in the file
         for path in _shards(folder):
             with _opened(path) as file:
-                for name in file.keys():  # noqa: SIM118  # no mapping
+                for name in file.keys():  # no mapping
                     self.files[canonical(name)] = path, name
 
     def __iter__(self) -> Iterator[str]:

@@ -14,7 +14,6 @@ from transformers import (
     AutoProcessor,
     LlavaConfig,
     LlavaProcessor,
-    PretrainedConfig,
     PreTrainedTokenizerFast,
 )
 
@@ -68,7 +67,7 @@ def described(name: str) -> dict[str, dict[str, Any]]:
 
 
 @cache
-def released_config(name: str) -> LlavaConfig:
+def released_config(name: str) -> Any:  # LlavaConfig, whose parts have no declared types
     """Read config.json of a model of this type; InputError names any other type."""
     path = released_folder(name) / CONFIG
     kind = read_json_of(path).get("model_type")
@@ -108,7 +107,7 @@ def released_processor(name: str) -> LlavaProcessor:
 
 
 @cache
-def released_prompt(name: str) -> dict[str, str]:
+def released_prompt(name: str) -> dict[str, Any]:
     """Return the pieces of the chat template as keys of the node `template`."""
     processor = released_processor(name)
     templates = processor.chat_template
@@ -119,7 +118,9 @@ def released_prompt(name: str) -> dict[str, str]:
 
     def render(messages: Sequence[Message], opened: bool) -> str:
         told: str = processor.apply_chat_template(
-            messages, chat_template=templates, add_generation_prompt=opened
+            [{**message} for message in messages],
+            chat_template=templates,
+            add_generation_prompt=opened,
         )
         return told
 
@@ -147,8 +148,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     )
 
 
-def _tower_shape(config: LlavaConfig, name: str) -> dict[str, Any]:
-    tower: PretrainedConfig = config.vision_config
+def _tower_shape(config: Any, name: str) -> dict[str, Any]:
+    tower = config.vision_config
     kind = _choice("vision_config.model_type", tower.model_type, (CLIP, SIGLIP), name)
     strategy = "default" if kind == CLIP else "full"  # a CLIP tower alone has a class token
     _choice(
@@ -159,7 +160,7 @@ def _tower_shape(config: LlavaConfig, name: str) -> dict[str, Any]:
     return {"model_type": kind, "hidden_act": act, "layer_norm_eps": tower.layer_norm_eps, **sizes}
 
 
-def _layer(config: LlavaConfig, name: str) -> int:
+def _layer(config: Any, name: str) -> int:
     """Return the layer counted from the end, where -1 is the last."""
     layer, count = config.vision_feature_layer, config.vision_config.num_hidden_layers
     if isinstance(layer, int) and layer > 0:
@@ -172,7 +173,7 @@ def _layer(config: LlavaConfig, name: str) -> int:
     return layer
 
 
-def _text_shape(config: LlavaConfig) -> dict[str, Any]:
+def _text_shape(config: Any) -> dict[str, Any]:
     text = config.text_config
     plain = {key: value for key, value in text.to_diff_dict().items() if key not in PLAIN}
     tied = config.tie_word_embeddings or text.tie_word_embeddings

@@ -56,9 +56,7 @@ def write_model(
     ).save_pretrained(folder)
     tensors = dict(_weights(model, config, base=base, changed=changed))
     with naming(folder):
-        save_torch_state_dict(
-            tensors, folder, max_shard_size=shard_size, metadata={"format": "pt"}
-        )
+        save_torch_state_dict(tensors, folder, max_shard_size=shard_size, metadata={"format": "pt"})
 
 
 def _weights(
@@ -86,9 +84,7 @@ def part_weights(model: LVLM, part: str) -> dict[str, Tensor]:
         return _one_layer_as_two(model.projector)
     prefix = _own(model).base_model_prefix
     made = {
-        name: tensor.detach().reshape(tuple(shape)).clone()
-        if part == "vision"
-        else tensor.detach()
+        name: tensor.detach().reshape(tuple(shape)).clone() if part == "vision" else tensor.detach()
         for name, (tensor, shape) in written_part(tensors, part=part, base_prefix=prefix).items()
     }
     if part == "language" and _stores_ties(model):
@@ -241,7 +237,7 @@ def processor_of(
 
 def _image_processor(vision: VisionTower) -> Any:
     square = {"height": vision.image_size, "width": vision.image_size}
-    common = {
+    common: dict[str, Any] = {
         "image_mean": list(vision.mean),
         "image_std": list(vision.std),
         "resample": Image.Resampling[vision.interpolation.upper()],
@@ -249,6 +245,7 @@ def _image_processor(vision: VisionTower) -> Any:
     if vision.resize == "crop":
         shorter = {"shortest_edge": vision.image_size}
         return CLIPImageProcessor(size=shorter, crop_size=square, **common)
-    kind = LlavaImageProcessor if vision.resize == "pad" else CLIPImageProcessor
-    pads = {"do_pad": True} if vision.resize == "pad" else {}
-    return kind(size=square, do_center_crop=False, **common, **pads)
+    common |= {"size": square, "do_center_crop": False}
+    if vision.resize == "pad":
+        return LlavaImageProcessor(do_pad=True, **common)
+    return CLIPImageProcessor(**common)
