@@ -54,19 +54,19 @@ def run(job: Job) -> Artifact:
             write_text(folder / "README.md", card_of(card))
     assert building.artifact is not None
     if node.push:
-        _push(building.artifact.path / MODEL, node.push)
+        push(building.artifact.path / MODEL, node.push)
     return building.artifact
 
 
-def _push(folder: Path, name: str) -> None:
+def push(folder: Path, name: str) -> None:
+    """Upload a folder to the hub, private where it is new, with the token in the environment."""
     from huggingface_hub import HfApi  # half a second
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     api = HfApi()  # which takes the token and the address from the environment
     try:
-        api.create_repo(name, exist_ok=True)
+        api.create_repo(name, exist_ok=True, private=True)
         done = api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export of DRESS")
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:  # the hub's and the network's have no class in common
         told = " ".join(str(error).split())
         raise InputError(
             f"export.push={name} failed ({type(error).__name__}: {told:.200}): the export itself "
