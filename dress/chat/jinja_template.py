@@ -31,7 +31,7 @@ PROGRAM = """\
         {{- __IMAGE__ -}}
       {%- endfor -%}
     {%- endif -%}
-    {{- said(message) -}}
+    {{- __QUESTION__ + said(message) -}}
     {%- if loop.last and add_generation_prompt__FIRST__ -%}
       {{- __CONDITION__ -}}
     {%- endif -%}
@@ -62,6 +62,7 @@ def jinja_of(
         "OPENING": begin + template.system,
         "USER": template.user,
         "IMAGE": template.image,
+        "QUESTION": template.question,
         "CONDITION": shown,
         "MODEL": template.model,
         "PREFIX": template.response_prefix,

@@ -20,9 +20,9 @@ def pieces_of(
 ) -> dict[str, Any]:
     """Find the pieces by writing two turns and looking at what stands around their texts.
 
-    Where no end token stands behind an answer, the answer ends with it here all the same: a model
-    that is trained without would never stop. InputError where the pieces do not write what the
-    template does.
+    The prompt of one turn is what counts (`check_pieces`). Where no end token stands behind an
+    answer, the answer ends with it here all the same: a model that is trained without would never
+    stop. InputError where pieces cannot do that.
     """
     first, said, second, again = TEXTS
     dialogue = [user(first, images=1), answer(said), user(second), answer(again)]
@@ -35,22 +35,32 @@ def pieces_of(
     between, _, rest = rest.partition(second)
     end = rest.partition(again)[2]
     opening, marker = before.partition(image)[0], opened.partition(second)[2]
-    turn_begin = between.removeprefix(end)
-    if not between.startswith(end) or not opening.endswith(turn_begin) or not turn_begin:
+    shown, turn = before.removeprefix(opening), between.removeprefix(end)
+    cut = _cut(turn, opening=opening, shown=shown, image=image)
+    if not between.startswith(end) or cut is None:
         raise InputError(f"the chat template writes its turns in several ways: {INSTEAD}.")
-    if not to_answer.startswith(marker):
-        raise InputError(f"the chat template opens an answer in several ways: {INSTEAD}.")
+    turn_begin, question = turn[:cut], turn[cut:]
     system = opening.removesuffix(turn_begin)
     begins = bos_token is not None and system.startswith(bos_token)
     return {
         **({"begin": str(bos_token)} if begins else {}),
         "system": system.removeprefix(str(bos_token)) if begins else system,
         "user": turn_begin,
-        "image": before.removeprefix(opening),
+        "image": shown.removesuffix(question),
+        **({"question": question} if question else {}),
         "model": marker,
-        "response_prefix": to_answer.removeprefix(marker),
+        "response_prefix": to_answer.removeprefix(marker) if to_answer.startswith(marker) else "",
         "end": end if end_token in end else end_token,
     }
+
+
+def _cut(turn: str, *, opening: str, shown: str, image: str) -> int | None:
+    """Find what of a turn's beginning stands before its images; the rest stands behind them."""
+    for cut in range(len(turn), 0, -1):
+        behind = shown.endswith(turn[cut:]) and image in shown.removesuffix(turn[cut:])
+        if opening.endswith(turn[:cut]) and behind:
+            return cut
+    return None
 
 
 def check_pieces(template: ChatTemplate, render: Render) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.jobs.job import Job
+from dress.modeling.hub.folder import ReleasedWeights
 from tests.hub.released_models import KINDS, save_released
 from tests.integration.own_data import CONF
 
@@ -57,6 +59,25 @@ def check(artifact: Artifact, released: Path) -> None:
     assert artifact.metrics
 
 
+def run_export(released: Path, artifact: Artifact, form: str = "merged") -> ReleasedWeights:
+    typed = ["job=export", f"artifact={artifact.path}", f"export.form={form}"]
+    typed.append(f"paths.artifacts={released.parent / 'artifacts'}")
+    done = Job(cfg=compose("run", typed), overrides=typed).run()
+    return ReleasedWeights(done.path / "model")
+
+
+def check_adapters(merged: ReleasedWeights, adapter: ReleasedWeights, released: Path) -> None:
+    """The adapters of two stages as one: the released weight plus B A is the merged one."""
+    base = ReleasedWeights(released)
+    name = "layers.1.mlp.down_proj"
+    low = f"base_model.model.model.language_model.{name}.lora_"
+    down, up = adapter.read(f"{low}A.weight"), adapter.read(f"{low}B.weight")
+    assert len(down) == 32  # two of rank 16
+    key = f"language_model.model.{name}.weight"
+    torch.testing.assert_close(base.read(key) + up @ down, merged.read(key), atol=1e-6, rtol=0)
+    assert not torch.equal(base.read(key), merged.read(key))
+
+
 @pytest.mark.slow
 def test_every_experiment_trains_from_it(released: Path) -> None:
     """Stages 0 and 1 from the released model, the others from stage 1 on what it answers."""
@@ -64,10 +85,15 @@ def test_every_experiment_trains_from_it(released: Path) -> None:
     first = run(released, "experiment=dress_stage1", "init_from=pretrained")
     check(first, released)
     begun = f"init_from='{first.path}'"
-    for experiment in ("dress_stage2", "dress_stage3", "sdpo", "silkie_dpo"):
+    for experiment in ("dress_stage2", "sdpo", "silkie_dpo"):
         check(run(released, f"experiment={experiment}", begun), released)
+    refined = run(released, "experiment=dress_stage3", begun)
+    check(refined, released)
     judge = run(released, "experiment=llava_rlhf_rm", begun)
     check(judge, released)
+    check_adapters(
+        run_export(released, refined), run_export(released, refined, "adapter"), released
+    )
     for experiment in ("llava_rlhf_ppo", "grpo"):
         reward = f"reward_from='{judge.path}'"
         check(run(released, f"experiment={experiment}", begun, reward, *POLICY), released)

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from dress.assistant import Assistant, PromptBatch
 from dress.chat.images import png
-from dress.chat.released_template import pieces_of
+from dress.chat.jinja_template import jinja_of
+from dress.chat.released_template import check_pieces, pieces_of
+from dress.chat.template import ChatTemplate
 from dress.errors import InputError
 from dress.modeling.hub.folder import ReleasedWeights
 from dress.modeling.hub.llava import described, released_prompt
@@ -107,6 +110,41 @@ def test_a_turn_ends_with_the_end_token_though_the_template_writes_none(plain: P
     ours = import_model(plain).processor
     encoded = ours.encode([Turn("Ae?", "Bi."), Turn("Co?", "Du.")], images=[], supervised={0, 1})
     assert ours.paint(encoded) == "<s>USER: Ae? ASSISTANT:[ Bi.</s>]USER: Co? ASSISTANT:[ Du.</s>]"
+
+
+def test_what_stands_behind_the_images_is_a_piece_of_its_own() -> None:
+    """All images, then a line break, then the text; an answer is opened without a space."""
+    program = (
+        "{% for m in messages %}{{ '[' + m.role + ' ' }}"
+        "{% for part in m.content if part.type == 'image' %}{{ '<image>' }}{% endfor %}"
+        "{{ '\\n' + m.content[-1].text + '</s>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '[assistant' }}{% endif %}"
+    )
+
+    def render(messages: Any, opened: bool) -> str:
+        ((text,), _) = render_jinja_template(
+            [messages], chat_template=program, add_generation_prompt=opened
+        )
+        return text
+
+    pieces = pieces_of(render, end_token="</s>", bos_token="<s>", image="<image>")
+    assert pieces == {
+        "system": "",
+        "user": "[user ",
+        "image": "<image>",
+        "question": "\n",
+        "model": "</s>[assistant",
+        "response_prefix": " \n",
+        "end": "</s>",
+    }
+    template = ChatTemplate(**pieces)
+    check_pieces(template, render)
+    back = jinja_of(template, begin="")
+    message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Ae?"}]}
+    ((text,), _) = render_jinja_template(
+        [[message]], chat_template=back, add_generation_prompt=True
+    )
+    assert text == render([message], True) == "[user <image>\nAe?</s>[assistant"
 
 
 @pytest.mark.parametrize(
