@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from dress.errors import InputError
@@ -33,6 +34,8 @@ def _completed(model: dict[str, Any]) -> dict[str, Any]:
         raise InputError("model.name is null: give model.name=<folder, or name on the hub>.")
     from dress.modeling.hub.llava import described  # imports torch
 
+    if Path(model["name"]).is_dir():  # so that it is found from every folder
+        model |= {"name": str(Path(model["name"]).resolve())}
     for part, found in described(model["name"]).items():
         missing = {key: value for key, value in found.items() if model[part].get(key) is None}
         model[part] = model[part] | missing

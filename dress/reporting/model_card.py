@@ -76,7 +76,7 @@ def _figures(artifact: Artifact) -> Iterator[dict[str, str]]:
                 low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
                 told = f"{number(value, counted=False)} [{low:.3f}, {high:.3f}]"
                 target = str(evaluation.config.get("target"))
-                yield {"name": name, "target": target, "value": told}
+                yield {"name": name, "target": target, "value": Markup(told)}
 
 
 def _licences(card: Card) -> Iterator[dict[str, str]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from peft import PeftModel
 from PIL import Image
@@ -19,19 +22,12 @@ import dress
 from dress.artifact import Artifact
 from dress.assistant import Assistant, Prompt
 from dress.chat.images import png
-from dress.chat.jinja_template import jinja_of
-from dress.chat.template import ChatTemplate
 from dress.errors import InputError
 from dress.jobs.job import Job
-from dress.modeling.build import linear_projector, mlp_projector
-from dress.modeling.hub.adapter_writer import joined_adapters
-from dress.modeling.hub.folder import ReleasedWeights
-from dress.modeling.hub.llava_writer import write_model
-from dress.modeling.vision import open_clip_tower
 from dress.types import Turn
 from tests.data.nlf_files import nlf_row, write_nlf
 from tests.hub.imported import import_model
-from tests.hub.released_models import KINDS, Kind, photographs, save_released
+from tests.hub.released_models import KINDS, photographs, save_released
 from tests.integration.own_data import CONF, run_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,17 +53,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     )
 
 
-def export(artifact: Artifact, *overrides: str) -> Path:
-    typed = ["job=export", f"artifact={artifact.path}", *overrides]
-    typed.append(f"paths.artifacts={artifact.path.parent}")
+def job(artifact: Artifact, *overrides: str) -> Artifact:
+    typed = [f"artifact={artifact.path}", f"paths.artifacts={artifact.path.parent}", *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        done = Job(cfg=compose("run", overrides=typed), overrides=typed).run()
+        return Job(cfg=compose("run", overrides=typed), overrides=typed).run()
+
+
+def export(artifact: Artifact, *overrides: str) -> Path:
+    done = job(artifact, "job=export", *overrides)
     assert done.lineage["parents"]["model"]["name"] == artifact.name
     return done.path / "model"
 
 
 @pytest.fixture(scope="module")
 def exported(trained: Artifact) -> Path:
+    world = ["benchmark=world", "benchmark.scenes=2", "generation.max_new_tokens=4"]
+    job(trained, "job=evaluate", *world)
     return export(trained, "export.condition=best")
 
 
@@ -132,40 +133,6 @@ def test_earlier_turns_are_written_as_here(trained: Artifact, exported: Path) ->
     assert whole == "<s>" + assistant.processor.template.render(turns[:1], num_images=0).text
 
 
-@pytest.mark.parametrize("first_only", [False, True])
-def test_the_condition_stands_where_the_turns_have_one(first_only: bool) -> None:
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    program = jinja_of(ChatTemplate(), begin="", condition="c 4", first_only=first_only)
-
-    def told(*texts: str) -> str:
-        roles = ("user", "assistant", "user")
-        messages = [{"role": r, "content": t} for r, t in zip(roles, texts, strict=False)]
-        ((text,), _) = render_jinja_template(
-            [messages], chat_template=program, add_generation_prompt=True
-        )
-        return text
-
-    assert told("a") == "USER: a FEEDBACK: c 4 ASSISTANT:"
-    last = "USER: c ASSISTANT:" if first_only else "USER: c FEEDBACK: c 4 ASSISTANT:"
-    assert told("a", "b", "c") == "USER: a ASSISTANT: b</s>" + last
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-@pytest.mark.parametrize("changed", [set(), PARTS], ids=["copied", "mapped"])
-def test_every_byte_comes_back(kind: Kind, changed: set[str], tmp_path: Path) -> None:
-    released = save_released(kind, tmp_path / "released")
-    back = tmp_path / "back"
-    back.mkdir()
-    model = import_model(released).model
-    write_model(model, back, base=str(released), changed=changed, shard_size="200KB")
-    one, other = ReleasedWeights(released), ReleasedWeights(back)
-    assert list(one) == list(other) and len(list(back.glob("*.safetensors"))) > 1
-    for name in one:
-        assert one.read(name).dtype == other.read(name).dtype
-        assert torch.equal(one.read(name), other.read(name)), name
-
-
 def test_an_adapter_on_the_released_model_gives_the_same(trained: Artifact, exported: Path) -> None:
     folder = export(trained, "export.form=adapter")
     released = trained.config["model"]["name"]
@@ -177,22 +144,6 @@ def test_an_adapter_on_the_released_model_gives_the_same(trained: Artifact, expo
     merged = AutoModelForImageTextToText.from_pretrained(exported).eval()
     processor, asked = AutoProcessor.from_pretrained(folder), questions(3)
     assert theirs(adapted, processor, asked) == theirs(merged, processor, asked)
-
-
-def test_adapters_are_laid_side_by_side() -> None:
-    """B A of the joined one is the sum of those of both, each by its scale, by hand."""
-    one = {"m.lora_A.weight": torch.tensor([[1.0, 2.0]]), "m.lora_B.weight": torch.tensor([[3.0]])}
-    two = {
-        "m.lora_A.weight": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
-        "m.lora_B.weight": torch.tensor([[1.0, 1.0]]),
-        "n.lora_A.weight": torch.tensor([[1.0], [1.0]]),
-        "n.lora_B.weight": torch.tensor([[1.0, 0.0]]),
-    }
-    joined, rank = joined_adapters([({"r": 1, "alpha": 2}, one), ({"r": 2, "alpha": 1}, two)])
-    assert rank == 3
-    product = joined["m.lora_B.weight"] @ joined["m.lora_A.weight"]
-    assert product.tolist() == [[2 * 3 * 1 + 0.5, 2 * 3 * 2 + 0.5]]
-    assert (joined["n.lora_B.weight"] @ joined["n.lora_A.weight"]).tolist() == [[0.5]]
 
 
 def test_a_model_of_own_parts(tmp_path: Path) -> None:
@@ -218,25 +169,36 @@ def test_a_model_of_own_parts(tmp_path: Path) -> None:
     assert ours(again, asked, "none") == ours(assistant, asked, "none")
 
 
-def test_what_the_layout_cannot_hold(trained: Artifact, tmp_path: Path) -> None:
-    model = import_model(Path(trained.config["model"]["name"])).model
+def test_the_card_says_what_it_is_and_no_path(trained: Artifact, exported: Path) -> None:
+    text = (exported / "README.md").read_text()
+    _, front, card = text.split("---\n", 2)
+    assert yaml.safe_load(front)["pipeline_tag"] == "image-text-to-text"
+    assert "honesty 4: Says only what the image shows." in card
+    assert trained.fingerprint in card and "nlf.jsonl" in card and "Apache-2.0" in card
+    assert re.search(r"\| world/honesty \| best \| \d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] \|", card)
+    assert str(trained.path.parents[1]) not in text
+    # its program runs as it stands
+    program = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert program is not None
+    told: list[str] = []
+    with torch.no_grad():
+        exec(program[1], {"FOLDER": exported, "picture": photographs()[0], "print": told.append})
+    assert len(told) == 1 and "ASSISTANT" in told[0]
 
-    def refused(part: str, value: Any, sentence: str) -> None:
-        kept = getattr(model, part)
-        setattr(model, part, value)
-        with pytest.raises(InputError, match=sentence):
-            write_model(model, tmp_path, base=None, changed=PARTS, shard_size="1GB")
-        setattr(model, part, kept)
 
-    config = {"image_size": 28, "patch_size": 14, "width": 32, "layers": 2, "head_width": 16}
-    normed = open_clip_tower(config=config, image_size=28)
-    eva = open_clip_tower(name="EVA02-B-16", random_init=True, layer=-2)
-    refused("vision", normed, "behind it: train with model/vision=clip_l14_336")
-    refused("vision", eva, "a CLIP or SigLIP tower, .*: train with model/vision=clip_l14_336")
-    refused("projector", mlp_projector(32, 32, depth=3), "model/projector=mlp or linear")
-    model.projector = linear_projector(32, 32)
-    write_model(model, tmp_path, base=None, changed=PARTS, shard_size="1GB")
-    assert (tmp_path / "config.json").is_file()
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["condition.target=best"], "give export.condition"),
+        (["template=vicuna"], "template cannot be given with job=export"),
+        (["export.condition=good"], "condition.target is 'good'"),
+        (["export.form=gguf"], "export.form is 'gguf': choose merged or adapter"),
+        (["export.shard_gigabytes=0"], "export.shard_gigabytes is 0"),
+    ],
+)
+def test_a_mistake_is_one_sentence(trained: Artifact, overrides: list[str], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        export(trained, *overrides)
 
 
 @pytest.mark.slow
@@ -251,8 +213,6 @@ def test_fifty_answers_of_another_process(
     script = tmp_path / "alone.py"
     script.write_text(ALONE)
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-P", str(script), str(exported), str(tmp_path)],
         cwd=tmp_path,

@@ -21,6 +21,7 @@ from dress.chat.template import ChatTemplate
 from dress.errors import InputError
 from dress.modeling.hub.folder import ReleasedWeights
 from dress.modeling.hub.llava import described, released_prompt
+from dress.modeling.hub.weight_names import read_part
 from dress.modeling.specification import not_from_random
 from dress.modeling.vision import open_clip_tower
 from dress.types import Turn
@@ -207,6 +208,7 @@ def code(folder: Path) -> None:
         (pickled, r"only pickled weights \(pytorch_model.bin\)"),
         (code, "asks for code of its own"),
         (edit("tokenizer_config.json", auto_map={}), "asks for code of its own"),
+        (edit("processor_config.json", image_processor={"auto_map": {}}), "asks for code of its"),
         (lambda folder: (folder / "config.json").write_text("{"), "is damaged"),
         (lambda folder: (folder / "config.json").unlink(), "cannot be read"),
         (edit("config.json", model_type="llama"), "only llava is read"),
@@ -235,6 +237,19 @@ def test_what_cannot_be_read_is_one_sentence(
     told = str(error.value)
     assert "\n" not in told and told.endswith(".") and str(tmp_path) in told
     assert not (tmp_path / "executed").exists()
+
+
+def test_tokens_that_the_released_model_lacks_begin_as_the_mean_of_the_others(plain: Path) -> None:
+    name = "language_model.model.embed_tokens.weight"
+    weights = ReleasedWeights(plain)
+    rows, width = weights.read(name).shape
+    tensor = torch.full((rows + 2, width), torch.nan)
+    tensors = {"model.embed_tokens.weight": tensor}
+    read_part(tensors, weights, part="language", base_prefix="model", growing=[*tensors])
+    assert torch.equal(tensor[:rows], weights.read(name))
+    torch.testing.assert_close(tensor[rows:], weights.read(name).mean(dim=0).expand(2, width))
+    with pytest.raises(InputError, match=r"has shape"):
+        read_part(tensors, weights, part="language", base_prefix="model")
 
 
 def test_a_shape_that_the_weights_do_not_have(plain: Path, tmp_path: Path) -> None:

@@ -40,12 +40,18 @@ def released_folder(name: str) -> Path:
                 f"({type(error).__name__}): check the name or folder and the network."
             ) from error
     for file in WITH_CODE:
-        if (path / file).is_file() and "auto_map" in read_json_of(path / file):
+        if (path / file).is_file() and _names_code(read_json_of(path / file)):
             raise InputError(
                 f"{path / file} asks for code of its own (auto_map), which is not run here: give a "
                 "model that transformers knows by itself."
             )
     return path
+
+
+def _names_code(node: Any) -> bool:
+    if isinstance(node, dict):
+        return "auto_map" in node or any(map(_names_code, node.values()))
+    return isinstance(node, list) and any(map(_names_code, node))
 
 
 def read_json_of(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from dress.modeling.hub.towers import (
     SIZES,
     pixels_of,
 )
+from dress.modeling.language import shape_keys
 from dress.modeling.tokenizer import IMAGE_TOKEN
 
 ACTS = ("gelu", "linear")  # of the projector
@@ -175,7 +176,8 @@ def _layer(config: Any, name: str) -> int:
 
 def _text_shape(config: Any) -> dict[str, Any]:
     text = config.text_config
-    plain = {key: value for key, value in text.to_diff_dict().items() if key not in PLAIN}
+    known = shape_keys(text.model_type) - {*PLAIN}
+    plain = {key: value for key, value in text.to_diff_dict().items() if key in known}
     tied = config.tie_word_embeddings or text.tie_word_embeddings
     return plain | {
         "model_type": text.model_type,

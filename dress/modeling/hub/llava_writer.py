@@ -210,7 +210,7 @@ def _stores_ties(model: LVLM) -> bool:
 def check_head(model: LVLM) -> None:
     """Refuse an LM whose class does more behind its decoder than one head without a bias."""
     own = _own(model)
-    ids = torch.arange(4, device=model.device)[None]
+    ids = torch.arange(4, device=token_embedding(own).weight.device)[None]
     states, head = decoder_of(own)(input_ids=ids).last_hidden_state, output_head(own)
     plain = getattr(head, "bias", None) is None
     if not plain or not torch.allclose(own(input_ids=ids).logits, head(states), atol=1e-4):
