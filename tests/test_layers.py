@@ -23,6 +23,7 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/evaluation/benchmarks/amber_generative.py": {"nltk", "spacy"},  # optional
     "dress/jobs/annotate.py": {"dress.feedback", "dress.loading"},  # torch
     "dress/jobs/evaluate.py": {"dress.jobs"},
+    "dress/jobs/export.py": {"dress.jobs", "huggingface_hub"},  # torch; a second
     "dress/jobs/report.py": {"dress.reporting"},  # matplotlib
     "dress/jobs/resolved.py": {"dress.chat", "dress.modeling"},  # torch
     "dress/jobs/train.py": {"dress.jobs", "lit_modules"},  # Lightning

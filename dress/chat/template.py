@@ -39,14 +39,16 @@ class ChatTemplate:
     """Literal pieces of a chat format.
 
     `begin` stands before everything and outside of the string: "auto" is what the tokenizer itself
-    puts before a text. `response_prefix` is the space between the model's marker and its answer: it
-    belongs to the supervised span, because tokenizers merge it with the first word.
+    puts before a text. `question` stands before what the user says, behind the images.
+    `response_prefix` is the space between the model's marker and its answer: it belongs to the
+    supervised span, because tokenizers merge it with the first word.
     """
 
     begin: str = "auto"
     system: str = ""
     user: str = "USER: "
     image: str = "<image>\n"
+    question: str = ""
     condition: str = " FEEDBACK: "
     model: str = " ASSISTANT:"
     response_prefix: str = " "
@@ -112,7 +114,7 @@ class ChatTemplate:
             pieces.append((self.user, "user", False))
             if index == 0:
                 pieces += [(self.image, "image", False)] * num_images
-            pieces.append((self.escape(turn.user), "user", False))
+            pieces.append((self.question + self.escape(turn.user), "user", False))
             if index == last and condition:
                 pieces.append((self.condition + self.escape(condition), "condition", False))
             pieces.append((self.model, "model", False))

@@ -57,6 +57,7 @@ TAKEN_BY = {  # who takes the values of a node that names no `_target_`
     "feedback": ("dress.generation.Sampling", "dress.jobs.annotate.Responding"),
     "shards": ("dress.jobs.shards.Working",),
     "report": ("dress.jobs.report.Shown",),
+    "export": ("dress.jobs.export.Exporting",),
     "datamodule": (
         "dress.data.stream.GroupStream",
         "dress.data.stream.StepStream",
@@ -249,6 +250,7 @@ def check_targets(cfg: DictConfig) -> None:
     """Refuse a wrong target now, not when a model is there to be asked."""
     for target in (
         cfg.condition.target,
+        cfg.export.condition,
         cfg.generation.contrast,
         *cfg.feedback.targets,
         *(entry.target for entry in cfg.compare),

@@ -23,7 +23,8 @@ DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of 
     "prompts": "prompts",
 }
 READERS = {  # nodes and keys that some jobs alone read
-    "artifact": ("evaluate", "annotate"),
+    "artifact": ("evaluate", "annotate", "export"),
+    "export": ("export",),
     "responses": ("evaluate",),
     **dict.fromkeys(("part", "verify", "stats"), ("shards",)),
     **dict.fromkeys(("stage", "reward_from", "rounds", "compare"), ("train",)),
@@ -107,7 +108,8 @@ def is_read_by(job: str, key: str) -> bool:
 def check_weights(cfg: DictConfig, part: str, given: Mapping[str, Any]) -> None:
     """Refuse the name of weights that are not read, and a shape beside weights that are."""
     node, random = f"model.{part}", cfg.model[part].random_init
-    if {f"{node}.random_init", "model.random_init"} & given.keys() and random:
+    typed = {f"{node}.random_init", "model.random_init"} & given.keys()
+    if random and (typed or cfg.init_from == "random"):
         return  # the name then gives a shape
     for key in given:
         if random and key in (f"{node}.name", f"{node}.pretrained"):

@@ -100,6 +100,7 @@ class Job:
         return run
 
     def _check(self) -> None:
+        draw_weights(self.cfg)
         check_code(self.cfg, self.overrides)
         check(self.cfg)
         resolve(self.cfg)
@@ -232,6 +233,14 @@ def resolve(cfg: DictConfig) -> None:
     """
     if cfg.matmul_precision == "auto":
         cfg.matmul_precision = "high" if cfg.trainer.accelerator == "gpu" else "highest"
+
+
+def draw_weights(cfg: DictConfig) -> None:
+    """Let `init_from=random` mean random weights, whatever the model's YAML names."""
+    if cfg.job.name == "train" and cfg.init_from == "random":
+        for node in (cfg.model, cfg.model.vision, cfg.model.language):
+            if "random_init" in node:
+                node.random_init = True
 
 
 def expand_home(node: Any, plain: Any) -> None:

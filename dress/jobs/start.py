@@ -157,7 +157,17 @@ def quieten() -> None:
     logging.raiseExceptions = False  # a log on a full disk would print tracebacks
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     lightning = ("lightning", "lightning.pytorch", "lightning.fabric")
-    web = ("httpx", "httpx2", "openai", "wandb", "fsspec", "s3fs", "botocore", "aiobotocore")
+    web = (
+        "httpx",
+        "httpx2",
+        "openai",
+        "wandb",
+        "fsspec",
+        "s3fs",
+        "huggingface_hub",
+        "botocore",
+        "aiobotocore",
+    )
     for name in (*lightning, *web):
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)

@@ -92,7 +92,7 @@ def parents_of(job: Job, config: Mapping[str, Any]) -> Parents:
     init = initial_artifact(job)
     if init:
         check_inherited(config, init)
-    named = job.cfg.rounds > 1 or job.cfg.init_from not in (None, "random")
+    named = job.cfg.rounds > 1 or job.cfg.init_from not in (None, "random", "pretrained")
     # responses are sampled from the model that is going to learn from them
     data: ShardSet
     if job.cfg.datamodule.shards is not None:
@@ -114,7 +114,7 @@ def initial_artifact(job: Job) -> Artifact | None:
     if job.cfg.rounds > 1:
         return job.again(f"rounds={job.cfg.rounds - 1}")
     given = job.cfg.init_from
-    if given == "random":
+    if given in ("random", "pretrained"):
         return None
     return open_model(given) if given else job.parent("init")
 
@@ -146,7 +146,7 @@ def check_inherited(config: Mapping[str, Any], init: Artifact) -> None:
             if given.get(key) != inherited.get(key):
                 raise InputError(
                     f"{node}.{key} is {given.get(key)!r}, but {inherited.get(key)!r} in "
-                    f"{init.path}: give the same {node}, or init_from=random."
+                    f"{init.path}: give the same {node}, or init_from=pretrained."
                 )
 
 

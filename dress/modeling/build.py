@@ -9,18 +9,24 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from inspect import signature
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.initialization import no_init_weights
 
 from dress.errors import InputError
+from dress.modeling.checkpoint import named_tensors
 from dress.modeling.head import output_head
-from dress.modeling.language import LanguageModel, causal_lm, token_embedding
+from dress.modeling.hub.folder import ReleasedWeights, released_folder
+from dress.modeling.hub.weight_names import read_part
+from dress.modeling.language import LanguageModel, add_lora, causal_lm, token_embedding
 from dress.modeling.lvlm import LVLM
 from dress.modeling.self_check import ways_of
 from dress.modeling.tokenizer import IMAGE_TOKEN
 from dress.modeling.vision import VisionTower, open_clip_tower
+
+Fill = Callable[[nn.Module], Any]  # gives a module the weights of a released model
 
 
 def linear_projector(in_dim: int, out_dim: int) -> nn.Module:
@@ -28,14 +34,23 @@ def linear_projector(in_dim: int, out_dim: int) -> nn.Module:
 
 
 def mlp_projector(
-    in_dim: int, out_dim: int, hidden_dim: int | None = None, depth: int = 2
+    in_dim: int,
+    out_dim: int,
+    hidden_dim: int | None = None,
+    depth: int = 2,
+    activation: Literal["gelu", "linear"] = "gelu",
+    bias: bool = True,
 ) -> nn.Module:
-    """Build `depth` linear layers with GELU between them, as in LLaVA-1.5 (arXiv 2310.03744)."""
+    """Build `depth` linear layers with GELU between them, as in LLaVA-1.5 (arXiv 2310.03744).
+
+    With the activation `linear` nothing is between them.
+    """
     assert depth >= 1
     widths = [in_dim, *[hidden_dim or out_dim] * (depth - 1), out_dim]
     layers: list[nn.Module] = []
     for width, next_width in pairwise(widths):
-        layers += [nn.Linear(width, next_width), nn.GELU()]
+        between = nn.GELU() if activation == "gelu" else nn.Identity()
+        layers += [nn.Linear(width, next_width, bias=bias), between]
     return nn.Sequential(*layers[:-1])
 
 
@@ -54,12 +69,13 @@ def build_model(
     """
     vision = settings_of(spec, "vision", open_clip_tower, "name", "pretrained", "random_init")
     language = settings_of(spec, "language", causal_lm, "name", "random_init")
+    released = _released(spec, stored)
     for part, settings in (("vision", vision), ("language", language)):
-        settings["random_init"] = settings["random_init"] or part in stored
+        settings["random_init"] = settings["random_init"] or part in {*stored, *released}
     return build_lvlm(
-        vision=open_clip_tower(**vision),
-        language=causal_lm(**language, vocab_size=len(tokenizer)),
-        projector=_projector(spec),
+        vision=released.get("vision", _as_built)(open_clip_tower(**vision)),
+        language=_language(language, vocab_size=len(tokenizer), fill=released.get("language")),
+        projector=_projector(spec, fill=released.get("projector", _as_built)),
         tokenizer=tokenizer,
         scalar_head=spec.get("scalar_head") is True,
         gpu_kernels=language.get("attention", "auto") == "auto",
@@ -69,12 +85,52 @@ def build_model(
 def public_base(spec: Mapping[str, Any]) -> dict[str, str | None]:
     """Name the public checkpoint each part began from; None for random weights."""
     vision, language = spec["vision"], spec["language"]
+    if (name := spec.get("name")) is not None:
+        drawn = {part: spec[part]["random_init"] for part in ("vision", "language")}
+        drawn["projector"] = spec["random_init"]
+        return {part: None if drawn[part] else name for part in drawn}
     tower = f"{vision['name']}:{vision['pretrained']}"
     return {
         "vision": None if vision["random_init"] or not vision["pretrained"] else tower,
         "projector": None,
         "language": None if language["random_init"] else language["name"],
     }
+
+
+def _released(spec: Mapping[str, Any], stored: Collection[str]) -> dict[str, Fill]:
+    """Return what fills each part that has the weights of a released model, unless stored."""
+    parts = {part for part, base in public_base(spec).items() if base and spec.get("name")}
+    if not (parts := parts - {*stored}):
+        return {}
+    weights = ReleasedWeights(released_folder(spec["name"]))
+    return {part: partial(_filled, weights=weights, part=part) for part in parts}
+
+
+def _filled(module: nn.Module, *, weights: ReleasedWeights, part: str) -> Any:
+    if not isinstance(module, PreTrainedModel):
+        read_part(named_tensors(module), weights, part=part)
+        return module
+    module.tie_weights()
+    tensors = named_tensors(module)
+    size = token_embedding(module).num_embeddings
+    growing = [name for name, tensor in tensors.items() if len(tensor) == size]
+    prefix = module.base_model_prefix
+    read_part(tensors, weights, part=part, base_prefix=prefix, growing=growing)
+    return module
+
+
+def _language(settings: dict[str, Any], *, vocab_size: int, fill: Fill | None) -> LanguageModel:
+    if fill is None:
+        return causal_lm(**settings, vocab_size=vocab_size)
+    lora = settings.pop("lora", None)
+    with no_init_weights():  # it takes minutes, and the weights are read next
+        language = causal_lm(**settings, vocab_size=vocab_size)
+    language = fill(language)
+    return language if lora is None else add_lora(language, **lora)
+
+
+def _as_built(module: nn.Module) -> Any:
+    return module
 
 
 def settings_of(
@@ -93,7 +149,7 @@ def settings_of(
     return dict(settings)
 
 
-def _projector(spec: Mapping[str, Any]) -> Callable[[int, int], nn.Module]:
+def _projector(spec: Mapping[str, Any], *, fill: Fill) -> Callable[[int, int], nn.Module]:
     kind = str(dict(spec.get("projector") or {}).get("kind"))
     if kind not in PROJECTORS:
         raise InputError(
@@ -101,7 +157,7 @@ def _projector(spec: Mapping[str, Any]) -> Callable[[int, int], nn.Module]:
         )
     settings = settings_of(spec, "projector", PROJECTORS[kind], "kind")
     del settings["kind"]
-    return partial(PROJECTORS[kind], **settings)
+    return lambda in_dim, out_dim: fill(PROJECTORS[kind](in_dim, out_dim, **settings))
 
 
 def build_lvlm(

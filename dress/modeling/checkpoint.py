@@ -114,13 +114,13 @@ def merge_lora(model: LVLM) -> None:
 def part_tensors(model: LVLM, part: str) -> dict[str, Tensor]:
     """Name the weights of a part, tied ones once; an adapter on the LM changes no name."""
     if part != "language":
-        return _tensors(getattr(model, part))
+        return named_tensors(getattr(model, part))
     language = model.language
     if isinstance(language, PeftModel):
         language = language.get_base_model()  # type: ignore[assignment]
     return {
         name.replace(".base_layer.", "."): tensor
-        for name, tensor in _tensors(language).items()
+        for name, tensor in named_tensors(language).items()
         if "lora_" not in name
     }
 
@@ -134,7 +134,8 @@ def adapter_tensors(language: PeftModel) -> dict[str, Tensor]:
     }
 
 
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Name the weights and the saved buffers of a module, tied ones once."""
     parameters = dict(module.named_parameters())
     aliases = dict(module.named_parameters(remove_duplicate=False))
     state = module.state_dict()
@@ -155,6 +156,15 @@ def _shapes_hash(tensors: Mapping[str, Tensor]) -> str:
 def stored_parts(directory: str | Path) -> set[str]:
     """Name the parts of which a saved model holds all weights."""
     return {entry["part"] for entry in _read_manifest(Path(directory))["files"].values()}
+
+
+def saved_adapters(directory: str | Path) -> list[tuple[dict[str, Any], dict[str, Tensor]]]:
+    """Return the settings and the tensors of each saved adapter, in their order."""
+    folder = Path(directory)
+    return [
+        (entry["settings"], load_file(folder / Path(entry["file"]).name))
+        for entry in _read_manifest(folder)["adapters"]
+    ]
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

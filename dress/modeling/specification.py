@@ -52,8 +52,10 @@ def check_tokenizer(spec: Mapping[str, Any]) -> None:
 
 def not_from_random(spec: Mapping[str, Any], parts: Sequence[str]) -> str | None:
     """Name the first of the trained parts that does not train whole from random weights."""
+    whole = spec.get("name") is not None
     released = {
-        "vision": bool(spec["vision"]["pretrained"]) and not spec["vision"]["random_init"],
+        "vision": (whole or spec["vision"]["pretrained"]) and not spec["vision"]["random_init"],
+        "projector": whole and not spec["random_init"],
         "language": not spec["language"]["random_init"],
         "lora": True,
     }

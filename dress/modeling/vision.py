@@ -17,9 +17,11 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from PIL import Image
 from torch import Tensor, nn
+from transformers import BaseImageProcessor
 
-from dress.chat.images import Interpolation, Resize, to_square
+from dress.chat.images import Interpolation, Resize, as_rgb, to_square
 from dress.errors import InputError
+from dress.modeling.hub.towers import image_processor_of, pixels_of, tower_of
 
 LIST_NAMES = "python -c 'import open_clip; print(open_clip.list_models())'"
 RESIZE: Mapping[str, Resize] = {"shortest": "crop", "squash": "squash"}  # by open_clip's names
@@ -28,11 +30,12 @@ RESIZE: Mapping[str, Resize] = {"shortest": "crop", "squash": "squash"}  # by op
 class VisionTower(nn.Module):
     """Give the patch tokens (no class token) of one layer of an open_clip tower.
 
-    Layer -1 is the tower's output, after its final norm; earlier layers are raw hidden states
-    (-2 is LLaVA's choice). Whatever that layer does not need is dropped from `visual`.
+    Layer -1 is the tower's output, after its final norm unless `final_norm` is false; earlier
+    layers are raw hidden states (-2 is LLaVA's). `visual` loses what that layer does not need.
     `resize` and `interpolation` are the rule by which a picture becomes the tower's square (see
     `to_square`; padding has the colour of `mean`). `draft` asks for JPEGs decoded at a fraction of
-    their size of which no side is smaller than the square.
+    their size of which no side is smaller than the square. An `image_processor` of transformers
+    replaces that rule, for models that were trained with it.
     Pixels arrive as bytes, a quarter of what floats take on their way, and are normalised here.
     """
 
@@ -47,9 +50,13 @@ class VisionTower(nn.Module):
         resize: Resize = "squash",
         interpolation: Interpolation = "bicubic",
         draft: bool = False,
+        final_norm: bool = True,
+        image_processor: BaseImageProcessor | None = None,
     ) -> None:
         super().__init__()
-        self.normalize = layer == -1 and getattr(visual, "attn_pool", None) is None
+        own_pool = getattr(visual, "attn_pool", None) is not None
+        self.normalize = layer == -1 and final_norm and not own_pool
+        self.image_processor = image_processor
         self.visual = _prune(visual, layer=layer, keep_norm=self.normalize)
         self.image_size, self.draft = image_size, draft
         self.resize = _choice("resize", resize, get_args(Resize))
@@ -59,6 +66,8 @@ class VisionTower(nn.Module):
 
     def preprocess(self, image: Image.Image) -> UInt8[Tensor, "height width 3"]:
         """Make a picture the tower's square by its own rule; bytes, not yet normalised."""
+        if self.image_processor is not None:
+            return pixels_of(self.image_processor, as_rgb(image))
         red, green, blue = (int(mean * 255) for mean in self.mean)
         square = to_square(
             image,
@@ -113,12 +122,15 @@ def open_clip_tower(
     interpolation: Interpolation | None = None,
     quick_gelu: bool | None = None,
     draft: bool = False,
+    final_norm: bool = True,
+    image_processor: Mapping[str, Any] | None = None,
 ) -> VisionTower:
     """Build a tower from open_clip's registry, or from an own `config` (a vision_cfg) at random.
 
-    `resize`, `interpolation` and `quick_gelu` (the activation) are by default those with which the
-    weights were trained. With `random_init` nothing is downloaded; `pretrained` then gives these
-    and the pixel statistics alone.
+    A `config` with a model_type is one of transformers (hub/towers.py), with the settings of its
+    `image_processor`. `resize`, `interpolation` and `quick_gelu` (the activation) are by default
+    those with which the weights were trained. With `random_init` nothing is downloaded;
+    `pretrained` then gives these and the pixel statistics alone.
     """
     if (name is None) == (config is None):
         raise InputError(
@@ -129,7 +141,9 @@ def open_clip_tower(
     tag = _tag(name, pretrained)
     own = trained_with(name, pretrained)
     quick_gelu = own["quick_gelu"] if quick_gelu is None else quick_gelu
-    if random_init or name is None:
+    if config is not None and "model_type" in config:
+        visual: nn.Module = tower_of(config)
+    elif random_init or name is None:
         shape = {"vision_cfg": dict(config)} if config else open_clip.get_model_config(name)
         visual = _random_visual(shape, image_size=image_size, quick_gelu=quick_gelu)
     else:
@@ -141,15 +155,18 @@ def open_clip_tower(
         raise InputError(f"model.vision.name: {name} yields no patch tokens; choose a ViT.")
     if quick_gelu and isinstance(visual, TimmModel):
         raise InputError(f"model.vision.quick_gelu: {name} has an activation of its own; leave it.")
+    given = image_processor or {}
     return VisionTower(
         visual,
         image_size=_square(visual),
-        mean=tag.get("mean") or open_clip.OPENAI_DATASET_MEAN,
-        std=tag.get("std") or open_clip.OPENAI_DATASET_STD,
+        mean=given.get("image_mean") or tag.get("mean") or open_clip.OPENAI_DATASET_MEAN,
+        std=given.get("image_std") or tag.get("std") or open_clip.OPENAI_DATASET_STD,
         layer=layer,
         resize=resize or own["resize"],
         interpolation=interpolation or own["interpolation"],
         draft=draft,
+        final_norm=final_norm,
+        image_processor=image_processor_of(image_processor) if image_processor else None,
     )
 
 

@@ -1,0 +1,89 @@
+"""What job=export writes: weights, processor, chat templates; and what its card has to say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from transformers import AutoProcessor
+
+from dress.artifact import Artifact
+from dress.assistant import Assistant
+from dress.chat.images import png
+from dress.chat.jinja_template import jinja_of
+from dress.errors import InputError
+from dress.loading import WEIGHTS, load_artifact
+from dress.modeling.checkpoint import saved_adapters
+from dress.modeling.hub.adapter_writer import write_adapter
+from dress.modeling.hub.llava_writer import processor_of, write_model
+from dress.types import Turn
+
+Form = Literal["merged", "adapter"]
+BARE, DEFAULT = "bare", "default"
+QUESTION = "What is in the picture?"
+
+
+def write(
+    artifact: Artifact, folder: Path, *, target: str, form: Form, shard_gigabytes: float
+) -> dict[str, Any]:
+    """Write the folder and return what else the model card names."""
+    assistant = load_artifact(artifact)
+    model, base = assistant.model, artifact.config["model"].get("name")
+    if model.scalar_head is not None:
+        raise InputError(f"{artifact.path} is a reward model, which answers nothing: give another.")
+    adapters = saved_adapters(artifact.path / WEIGHTS)
+    changed = set(model.differs) | ({"language"} if adapters else set())
+    if form == "adapter":
+        if base is None:
+            raise InputError(
+                "export.form=adapter needs a released LLaVA model under it, and this one began "
+                "from parts: give export.form=merged."
+            )
+        only = changed - ({"language"} if "language" not in model.differs else set())
+        write_adapter(model, folder, base=base, changed=only, adapters=adapters)
+    else:
+        size = f"{shard_gigabytes * 1000:.0f}MB"
+        write_model(model, folder, base=base, changed=changed, shard_size=size)
+    condition = assistant.condition.target(target)
+    templates = chat_templates(assistant, condition)
+    tokenizer = assistant.processor.tokenizer
+    processor_of(model.vision, tokenizer, templates).save_pretrained(folder)
+    check_prompt(assistant, folder, condition)
+    return {"condition": condition, "base": base}
+
+
+def chat_templates(assistant: Assistant, condition: str) -> dict[str, str]:
+    """Return the template that holds the condition, and the bare one beside it."""
+    template, tokenizer = assistant.processor.template, assistant.processor.tokenizer
+    begin = "".join(tokenizer.convert_ids_to_tokens(assistant.processor.begin))
+    first_only = assistant.condition.turns == "first"
+    return {
+        DEFAULT: jinja_of(template, begin=begin, condition=condition, first_only=first_only),
+        BARE: jinja_of(template, begin=begin),
+    }
+
+
+def check_prompt(assistant: Assistant, folder: Path, condition: str) -> None:
+    """Compare the exported processor's tokens of a question, with and without, with ours."""
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    picture = Image.fromarray(np.zeros((48, 64, 3), dtype=np.uint8))
+    names, _ = assistant.processor.load_images([png(picture)])
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+    for template, text in ((DEFAULT, condition), (BARE, "")):
+        theirs = processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=processor.chat_template[template],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+        )
+        ours = assistant.processor.encode(
+            [Turn(QUESTION)], images=names, condition=text, prompt_only=True
+        )
+        if list(theirs["input_ids"][0]) != ours.input_ids.tolist():
+            raise InputError(
+                f"the tokenizer of {assistant.processor.tokenizer.name_or_path} cuts the prompt "
+                "otherwise where its begin token stands in the text: this model cannot be exported."
+            )
