@@ -13,7 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
 from dress.jobs.data_sets import mixed
-from dress.modeling.specification import check_tokenizer, check_trainable, not_from_random
+from dress.modeling.specification import (
+    check_quantization,
+    check_tokenizer,
+    check_trainable,
+    not_from_random,
+)
 from dress.records import Requires
 
 DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of their records
@@ -71,6 +76,7 @@ def check_together(cfg: DictConfig) -> None:
     if cfg.job.name == "train":
         spec: Any = OmegaConf.to_container(cfg.model, resolve=True)
         check_trainable(spec, cfg.stage)
+        check_quantization(spec, cfg.stage)
         check_tokenizer(spec)
         check_optimizer(cfg, spec)
         check_reference(cfg)
