@@ -19,20 +19,9 @@ from dress.data.collate import TreeCollator, stacked_images
 from dress.data.sources.photographs import read_photograph
 from dress.errors import InputError, Reject
 from dress.modeling.lvlm import LVLM
+from dress.records import Prompt
 from dress.settings import Amount, Positive, Share, checked
 from dress.types import Encoded, Turn
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What stands before a response: encoded images, the turns so far and the condition's text.
-
-    The last turn is the one to answer; its `model` is ignored.
-    """
-
-    images: tuple[bytes, ...]
-    turns: tuple[Turn, ...]
-    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +127,9 @@ class Assistant:
             if on_batch:
                 on_batch(len(rows))
         return responses
+
+    def metrics(self) -> dict[str, float]:
+        return {"rollout/generated_tokens": float(self.generated_tokens)}
 
     def _texts(self, tokens: Int[Tensor, "row new"]) -> list[str]:
         """Decode answers, and count their tokens up to and with the first end token of each."""

@@ -134,3 +134,15 @@ class Sample:
     images: tuple[bytes, ...]
     dialogues: tuple[Dialogue, ...]
     annotations: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What stands before a response: encoded images, the turns so far and the condition's text.
+
+    The last turn is the one to answer; its `model` is ignored.
+    """
+
+    images: tuple[bytes, ...]
+    turns: tuple[Turn, ...]
+    condition: str = ""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import abc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache, wraps
 from inspect import signature
 from types import NoneType, UnionType
@@ -80,7 +80,10 @@ def check_values(
 
     A class stands for its constructor. `key_of` gives the name of a parameter in messages.
     """
-    hints = _hints(function.__init__ if isinstance(function, type) else function)  # type: ignore[misc]
+    plain = isinstance(function, type) and not is_dataclass(
+        function
+    )  # one's fields may be inherited
+    hints = _hints(function.__init__ if plain else function)  # type: ignore[misc]
     for name, value in values.items():
         if name in hints:
             check_value(key_of(name), value, hints[name])

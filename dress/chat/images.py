@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import warnings
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -102,6 +103,17 @@ def as_shown(data: bytes) -> bytes:
         plain = image.mode in ("L", "RGB") and "transparency" not in image.info
         plain &= _orientation(image) == 1 and not getattr(image, "is_animated", False)
     return data if plain else png(shown)
+
+
+def data_url(data: bytes) -> str:
+    """Write an image file, as every reader shows it alike, as the address that chat servers take.
+
+    Raises Reject for what cannot be shown.
+    """
+    shown = as_shown(data)
+    with _opened(shown) as image:
+        kind = str(image.format).lower()
+    return f"data:image/{kind};base64,{base64.b64encode(shown).decode()}"
 
 
 def _opened(source: bytes | Image.Image) -> AbstractContextManager[Image.Image]:

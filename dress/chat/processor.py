@@ -176,6 +176,8 @@ def _begin(tokenizer: PreTrainedTokenizerFast, template: ChatTemplate) -> list[i
     if begin == "auto":
         begin = begin_text(tokenizer, system=template.system)
     opening, wanted = begin + template.system, own or tokenizer.bos_token
+    if wanted and wanted in template.user:  # ChatML: it begins every turn, not the text
+        wanted = own
     if wanted and opening.startswith(wanted) != bool(own):
         logger.warning(
             "template: a sequence begins with %r, but the tokenizer %s puts %r before a text "

@@ -9,13 +9,13 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from dress.assistant import Assistant, Prompt
 from dress.distributed import gather, place
 from dress.errors import Reject
 from dress.evaluation.benchmark import Answered, Benchmark, Example, Interaction
 from dress.evaluation.public import PublicBenchmark
+from dress.feedback.sampler import Sampler
 from dress.files import append_line, naming, read_lines
-from dress.records import Turn
+from dress.records import Prompt, Turn
 
 BATCHES = 8  # generated between two savings
 IMAGES = "images"
@@ -28,7 +28,7 @@ class Generated:
 
 
 def generate(
-    assistant: Assistant,
+    sampler: Sampler,
     benchmark: Benchmark,
     *,
     target: str,
@@ -51,15 +51,15 @@ def generate(
     done = {str(row["id"]) for row in read_lines(journal)}
     gather(None)  # all have read the journal before one writes to it
     answer = partial(
-        assistant.generate,
+        sampler.generate,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         batch_size=batch_size,
         guidance=guidance,
-        contrast=assistant.condition.target(contrast),
+        contrast=sampler.condition.target(contrast),
         share=place(),
     )
-    condition = partial(assistant.condition.at, text=assistant.condition.target(target))
+    condition = partial(sampler.condition.at, text=sampler.condition.target(target))
     saves = place()[0] == 0
     for chunk in _chunks(benchmark.examples(), BATCHES * batch_size):
         if all(example.id in done for example in chunk):

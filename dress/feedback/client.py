@@ -1,12 +1,13 @@
-"""A client of any OpenAI-compatible chat server that asks for JSON and pays for nothing twice."""
+"""A client of any OpenAI-compatible chat server, which pays for nothing twice."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
 from threading import Thread
@@ -16,14 +17,23 @@ from typing import Any, Self, TypeVar
 from openai import APIError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.chat import ChatCompletion
 
-from dress.errors import InputError, Reject
+from dress.errors import Reject
 from dress.feedback.chat_errors import explained
-from dress.feedback.endpoint import api_key, check_url, is_loopback
-from dress.feedback.reply import BROKEN, NO_JSON, REFUSED, ReplyCache, read_reply, request_key
-from dress.settings import AboveZero, Amount, Positive, Whole, checked
+from dress.feedback.endpoint import Endpoint, api_key, is_loopback
+from dress.feedback.reply import (
+    BROKEN,
+    NO_JSON,
+    REFUSED,
+    RESPONSE,
+    ReplyCache,
+    read_reply,
+    read_response,
+    request_key,
+)
 
 _ATTEMPTS = 3  # times that one question is asked until the reply is valid
 T = TypeVar("T")
+Read = Callable[[object], Mapping[str, Any]]
 
 
 class ChatClient:
@@ -31,47 +41,25 @@ class ChatClient:
 
     The SDK itself repeats what failed for the moment (HTTP 408, 409, 429, 5xx, a lost connection,
     a timeout) up to `max_retries` times. It waits for as long as the server asks, if that is two
-    minutes at most; a longer wait ends the request. `temperature`, `max_tokens` and `seed` are not
-    sent where they are None. The key is read from the environment and kept by the SDK alone.
+    minutes at most; a longer wait ends the request. Settings that are None are not sent. The key is
+    read from the environment and kept by the SDK alone.
     """
 
-    @checked
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        model: str,
-        temperature: Amount | None = 0.0,
-        max_tokens: Positive | None = 1024,
-        seed: int | None = 0,
-        timeout_s: AboveZero = 120.0,
-        max_retries: Whole = 6,
-        concurrency: Positive = 16,
-        cache_dir: Path | None = None,
-        api_key_env: str = "OPENAI_API_KEY",
-        price_per_million: Mapping[str, float] | None = None,
-    ) -> None:
-        check_url(base_url)
-        api_key(base_url, api_key_env)  # a missing one shows before there is anything to ask
-        if price_per_million is not None and set(price_per_million) != {"prompt", "completion"}:
-            raise InputError("price_per_million needs prompt and completion, or leave it null.")
-        self.base_url, self.model, self.api_key_env = base_url, model, api_key_env
-        self.temperature, self.max_tokens, self.seed = temperature, max_tokens, seed
-        self.timeout_s, self.max_retries, self.concurrency = timeout_s, max_retries, concurrency
-        self.price_per_million = price_per_million
-        self._cache = ReplyCache(cache_dir)
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._cache = ReplyCache(Path(endpoint.cache_dir) if endpoint.cache_dir else None)
         self._counts: Counter[str] = Counter()
         self._asked: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
 
     async def __aenter__(self) -> Self:
-        self._slots = asyncio.Semaphore(self.concurrency)
+        self._slots = asyncio.Semaphore(self.endpoint.concurrency)
         self._sdk = AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=api_key(self.base_url, self.api_key_env),
-            timeout=self.timeout_s,
-            max_retries=self.max_retries,
+            base_url=self.endpoint.base_url,
+            api_key=api_key(self.endpoint.base_url, self.endpoint.api_key_env),
+            timeout=self.endpoint.timeout_s,
+            max_retries=self.endpoint.max_retries,
             http_client=DefaultAsyncHttpxClient(
-                trust_env=not is_loopback(self.base_url),  # no proxy leads to this machine
+                trust_env=not is_loopback(self.endpoint.base_url),  # no proxy leads to this machine
                 event_hooks={"request": [self._count_request]},
             ),
         )
@@ -90,14 +78,64 @@ class ChatClient:
         await self._sdk.close()
 
     async def complete(
-        self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        schema: Mapping[str, Any],
+        *,
+        temperature: float | None = 0.0,
+        max_tokens: int | None = 1024,
+        seed: int | None = 0,
     ) -> Mapping[str, Any]:
         """Return a reply that fits the JSON schema; the same question is sent once.
 
         Raises Reject where this question got no valid reply, InputError where none will.
         """
-        request = self._request(messages, schema)
-        key = request_key(request)
+        form = {"name": "reply", "strict": True, "schema": schema}
+        request = {
+            "messages": list(messages),
+            "response_format": {"type": "json_schema", "json_schema": form},
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": seed,
+        }
+        return await self._once(request, schema, partial(read_reply, schema=schema))
+
+    async def respond(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        temperature: float | None,
+        top_p: float | None,
+        max_tokens: int | None,
+        seed: int | None,
+        draw: int = 0,
+    ) -> str:
+        """Return what the model says next; draws of another number are sent by themselves.
+
+        Raises as `complete` does.
+        """
+        request = {
+            "messages": list(messages),
+            "temperature": temperature,
+            "top_p": top_p,
+            "max_tokens": max_tokens,
+            "seed": seed,
+        }
+        reply = await self._once(request, RESPONSE, read_response, draw=draw)
+        return reply["response"]
+
+    async def _once(
+        self,
+        settings: Mapping[str, Any],
+        schema: Mapping[str, Any],
+        read: Read,
+        *,
+        draw: int = 0,
+    ) -> Mapping[str, Any]:
+        """Take the reply from the cache, from a request under way, or from the server."""
+        request = {k: v for k, v in settings.items() if v is not None}
+        request["model"] = self.endpoint.model
+        key = request_key(request | ({"draw": draw} if draw else {}))
         task = self._asked.get(key)
         if task is not None:
             self._counts["cached"] += 1
@@ -105,7 +143,7 @@ class ChatClient:
             self._counts["cached"] += 1
             return reply
         else:
-            task = self._asked[key] = asyncio.create_task(self._ask(key, request, schema))
+            task = self._asked[key] = asyncio.create_task(self._ask(key, request, read))
             task.add_done_callback(lambda _: self._asked.pop(key))
         return await asyncio.shield(task)  # whoever gives up must not end it for the others
 
@@ -115,36 +153,20 @@ class ChatClient:
         sent = {"requests": counts["requests"], "retries": counts["requests"] - counts["asked"]}
         names = ("cached", "prompt_tokens", "completion_tokens")
         figures = {k: float(n) for k, n in (sent | {name: counts[name] for name in names}).items()}
-        if (price := self.price_per_million) is not None:
+        if (price := self.endpoint.price_per_million) is not None:
             paid = (counts[f"{kind}_tokens"] * price[kind] for kind in ("prompt", "completion"))
             figures["cost"] = sum(paid) / 1e6
         return figures
 
-    def _request(
-        self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        form = {"name": "reply", "strict": True, "schema": schema}
-        request = {
-            "model": self.model,
-            "messages": list(messages),
-            "response_format": {"type": "json_schema", "json_schema": form},
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-            "seed": self.seed,
-        }
-        return {name: value for name, value in request.items() if value is not None}
-
-    async def _ask(
-        self, key: str, request: dict[str, Any], schema: Mapping[str, Any]
-    ) -> Mapping[str, Any]:
+    async def _ask(self, key: str, request: dict[str, Any], read: Read) -> Mapping[str, Any]:
         async with self._slots:
             self._counts["asked"] += 1
             for attempt in range(_ATTEMPTS):
                 # with the same seed the same bad reply might come again
-                seed = {"seed": self.seed + attempt} if self.seed is not None else {}
+                seed = {"seed": request["seed"] + attempt} if "seed" in request else {}
                 completion = await self._send(request | seed)
                 try:
-                    reply = read_reply(completion, schema)
+                    reply = read(completion)
                 except Reject as reject:
                     fault = reject
                     if fault.reason == REFUSED:
@@ -152,8 +174,8 @@ class ChatClient:
                 else:
                     await asyncio.to_thread(self._cache.write, key, reply)
                     return reply
-        if fault.reason in (NO_JSON, BROKEN):
-            ignored = f"{self.base_url} ignores the JSON schema of response_format"
+        if "response_format" in request and fault.reason in (NO_JSON, BROKEN):
+            ignored = f"{self.endpoint.base_url} ignores the JSON schema of response_format"
             fault = Reject(fault.reason, detail=f"{ignored}: {fault.detail}")
         raise fault
 
@@ -165,9 +187,9 @@ class ChatClient:
         except APIError as error:
             failure = explained(
                 error,
-                base_url=self.base_url,
-                model=self.model,
-                api_key_env=self.api_key_env,
+                base_url=self.endpoint.base_url,
+                model=self.endpoint.model,
+                api_key_env=self.endpoint.api_key_env,
                 secret=self._sdk.api_key,
             )
         else:
@@ -240,7 +262,7 @@ def in_order(client: ChatClient, requests: Iterable[Coroutine[Any, Any, T]]) -> 
     with LoopThread(client) as thread:
         for request in requests:
             held.append(thread.submit(request))
-            if len(held) > 2 * client.concurrency:
+            if len(held) > 2 * client.endpoint.concurrency:
                 yield held.popleft().result()
         while held:
             yield held.popleft().result()

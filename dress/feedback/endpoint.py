@@ -1,12 +1,20 @@
-"""Where a chat server is, and its key, which only the environment holds."""
+"""A model behind a chat server: where it is, how it is asked, its key from the environment alone.
+
+Annotator, judge and sampler are endpoints; client.py asks them.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from dress.errors import InputError
+from dress.settings import AboveZero, Amount, Positive, Whole, check_values
 
 SAME_REPLIES = frozenset(  # settings that say how a server is asked, not what it replies
     (
@@ -51,3 +59,49 @@ def api_key(base_url: str, variable: str) -> str:
             "name another variable in api_key_env."
         )
     return key or NO_KEY
+
+
+@dataclass(kw_only=True, eq=False)
+class Endpoint:
+    """What all that ask a server have in common (conf/endpoint.yaml).
+
+    `timeout_s` counts seconds without a byte, `concurrency` requests in flight. Replies are kept in
+    `cache_dir`, of several processes too; null keeps none. Prices are for a million tokens.
+    """
+
+    base_url: str
+    model: str
+    timeout_s: AboveZero = 120.0
+    max_retries: Whole = 6
+    concurrency: Positive = 16
+    cache_dir: str | Path | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    price_per_million: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_values(type(self), vars(self))
+        check_url(self.base_url)
+        api_key(self.base_url, self.api_key_env)  # a missing one shows before anything is asked
+        price = self.price_per_million
+        if price is not None and set(price) != {"prompt", "completion"}:
+            raise InputError("price_per_million needs prompt and completion, or leave it null.")
+
+
+@dataclass(kw_only=True, eq=False)
+class JsonEndpoint(Endpoint):
+    """One that is asked for JSON, always by the same settings (conf/json_endpoint.yaml).
+
+    Those that are None are not sent.
+    """
+
+    temperature: Amount | None = 0.0
+    max_tokens: Positive | None = 1024
+    seed: int | None = 0
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        return {
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": self.seed,
+        }

@@ -3,62 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from dress.errors import InputError, Reject
 from dress.feedback.client import ChatClient, in_order
+from dress.feedback.endpoint import JsonEndpoint
 from dress.feedback.rubric import Show, messages, reply_schema
-from dress.settings import AboveZero, Amount, Positive, Whole, checked
 from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample
 
 
-class LLMAnnotator:
+@dataclass(kw_only=True, eq=False)
+class LLMAnnotator(JsonEndpoint):
     """Judge responses by `aspects` with one request for each response.
 
     The paper's annotator reads what is known of the image (`show="annotation"`); one that sees
-    gets the image. The other settings are those of ChatClient.
+    gets the image.
     """
 
-    @checked
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        model: str,
-        show: Show = "annotation",
-        aspects: Sequence[str] = ASPECTS,
-        temperature: Amount | None = 0.0,
-        max_tokens: Positive | None = 1024,
-        seed: int | None = 0,
-        timeout_s: AboveZero = 120.0,
-        max_retries: Whole = 6,
-        concurrency: Positive = 16,
-        cache_dir: str | Path | None = None,
-        api_key_env: str = "OPENAI_API_KEY",
-        price_per_million: Mapping[str, float] | None = None,
-    ) -> None:
-        if not aspects or set(aspects) - set(ASPECTS):
+    show: Show = "annotation"
+    aspects: Sequence[str] = ASPECTS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.aspects or set(self.aspects) - set(ASPECTS):
             raise InputError(
-                f"annotator.aspects is {list(aspects)}: choose from {', '.join(ASPECTS)}."
+                f"annotator.aspects is {list(self.aspects)}: choose from {', '.join(ASPECTS)}."
             )
-        self.show: Show = show
-        self.aspects = tuple(aspect for aspect in ASPECTS if aspect in aspects)
+        self.aspects = tuple(aspect for aspect in ASPECTS if aspect in self.aspects)
         self.schema = reply_schema(self.aspects)
-        self.client = ChatClient(
-            base_url=base_url,
-            model=model,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=seed,
-            timeout_s=timeout_s,
-            max_retries=max_retries,
-            concurrency=concurrency,
-            cache_dir=Path(cache_dir) if cache_dir else None,
-            api_key_env=api_key_env,
-            price_per_million=price_per_million,
-        )
+        self.client = ChatClient(self)
 
     def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
         [outcome] = self.annotate_many([replace(sample, dialogues=(dialogue,))])
@@ -95,6 +69,6 @@ class LLMAnnotator:
 
     async def _judged(self, sample: Sample, dialogue: Dialogue) -> Dialogue:
         asked = messages(sample, dialogue, self.aspects, show=self.show)
-        reply = await self.client.complete(asked, self.schema)
+        reply = await self.client.complete(asked, self.schema, **self.decoding)
         feedback = Feedback({aspect: Judgement(**reply[aspect]) for aspect in self.aspects})
         return Dialogue((*dialogue.turns[:-1], replace(dialogue.turns[-1], feedback=feedback)))

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from dress.assistant import Assistant, Prompt
 from dress.chat.condition import AUTO
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, Misleading, annotate_groups
+from dress.feedback.sampler import Sampler
 from dress.feedback.thread import Thread
 from dress.generation import Sampling
-from dress.records import sentences
+from dress.records import Prompt, sentences
 from dress.settings import Positive, Share, checked
 from dress.types import Dialogue, Sample, Turn
 
@@ -46,7 +46,7 @@ class RefinementRollout:
     def __init__(
         self,
         *,
-        assistant: Assistant,
+        sampler: Sampler,
         annotator: Annotator,
         targets: Sequence[str],
         samples: Positive,
@@ -59,7 +59,7 @@ class RefinementRollout:
         false_feedback: Sequence[FalseFeedback],
         sampling: Sampling,
     ) -> None:
-        self.assistant, self.annotator, self.sampling = assistant, annotator, sampling
+        self.sampler, self.annotator, self.sampling = sampler, annotator, sampling
         self.targets, self.samples = targets, samples
         self.max_turns, self.first_candidates = max_turns, first_candidates
         self.candidates, self.revisions = candidates, revisions
@@ -161,7 +161,7 @@ class RefinementRollout:
     ) -> None:
         """Sample responses and keep the best-rated or the worst; one too long ends its thread."""
         rejects: dict[int, Reject] = {}
-        answers = self.assistant.generate(
+        answers = self.sampler.generate(
             prompts,
             **vars(self.sampling),
             num_samples=candidates,
@@ -226,14 +226,14 @@ class RefinementRollout:
     def _anew(self, thread: Thread, target: str) -> Prompt:
         """Ask the first question, as if nothing had been said since."""
         turns = thread.sample.dialogues[0].turns
-        return Prompt(thread.sample.images, turns, self.assistant.condition.target(target))
+        return Prompt(thread.sample.images, turns, self.sampler.condition.target(target))
 
     def _prompt(self, thread: Thread, user: str, target: str) -> Prompt:
         return Prompt(
             images=thread.sample.images,
             turns=(*thread.dialogue.turns, Turn(user)),
-            condition=self.assistant.condition.at(
-                len(thread.dialogue.turns), self.assistant.condition.target(target)
+            condition=self.sampler.condition.at(
+                len(thread.dialogue.turns), self.sampler.condition.target(target)
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Read the reply in a chat completion: JSON that fits a schema, or a Reject with the reason.
+"""Read the reply in a chat completion: JSON that fits a schema, or plain text, or a Reject.
 
 A server that keeps to the schema sends nothing but the JSON. Others put it in a fence, behind
 thoughts or among words: then exactly one object of the text must fit.
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionMessage
 
 from dress.errors import Reject
 from dress.files import is_unicode, write_text
@@ -23,6 +23,10 @@ from dress.records import whole_number
 
 REFUSED = "the model refused"
 NO_JSON, BROKEN = "reply is no JSON", "reply breaks the schema"
+RESPONSE: Mapping[str, Any] = {  # how a response is kept
+    "type": "object",
+    "properties": {"response": {"type": "string"}},
+}
 _TYPES = {"object": dict, "string": str, "integer": int}
 _BRACE = re.compile(r"[{}]")
 _THOUGHTS = re.compile(r"\A.*</think>|<think>.*", re.DOTALL)  # to the last mark; or never ended
@@ -111,23 +115,44 @@ def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_refuse_twins)
 
 
+def read_response(completion: object) -> Mapping[str, Any]:
+    """Read what a model says to its user, also where it was cut off, without its thoughts.
+
+    A refusal is a response; a filter that lets none through, or no text at all, is a Reject.
+    """
+    finish, message = _message(completion)
+    said = message.refusal or message.content
+    if finish == "content_filter":
+        raise Reject(REFUSED, detail="by a filter of its server")
+    if finish == "length" and not said:
+        raise Reject("reply cut off", detail="max_new_tokens are spent before it says anything")
+    if not isinstance(said, str):
+        raise Reject("no chat completion", detail="the answer has no text")
+    return fitted({"response": _THOUGHTS.sub("", said).strip()}, RESPONSE)
+
+
 def _content(completion: object) -> str:
+    finish, message = _message(completion)
+    if message.refusal or finish == "content_filter":
+        raise Reject(REFUSED)
+    if finish == "length":
+        raise Reject("reply cut off", detail="raise max_tokens")
+    if not isinstance(message.content, str):
+        raise Reject("no chat completion", detail="the answer has no text")
+    return message.content
+
+
+def _message(completion: object) -> tuple[object, ChatCompletionMessage]:
+    """Return why the answer ended and its message."""
     # the SDK checks nothing: whatever the server sent may stand here
     if not isinstance(completion, ChatCompletion):
         raise Reject("no chat completion", detail="the answer is no JSON")
     try:
         choice = completion.choices[0]
-        finish, message = choice.finish_reason, choice.message
-        refusal, content = message.refusal, message.content
+        _ = choice.message.refusal, choice.message.content
+        return choice.finish_reason, choice.message
     except (AttributeError, IndexError, TypeError):
         raise Reject("no chat completion", detail="the answer has no choices") from None
-    if refusal or finish == "content_filter":
-        raise Reject(REFUSED)
-    if finish == "length":
-        raise Reject("reply cut off", detail="raise max_tokens")
-    if not isinstance(content, str):
-        raise Reject("no chat completion", detail="the answer has no text")
-    return content
 
 
 def request_key(request: Mapping[str, Any]) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from dress.chat.images import as_shown
-from dress.data.shard_writer import image_suffix
+from dress.chat.images import data_url
 from dress.errors import Reject
 from dress.fingerprint import canonical_json
 from dress.records import RATINGS, Dialogue, Sample
@@ -131,10 +129,7 @@ def _images(sample: Sample) -> Iterator[dict[str, Any]]:
     if not sample.images:
         raise Reject("no image", key=sample.id, detail="annotator.show=annotation needs none")
     for image in sample.images:
-        shown = as_shown(image)
-        kind = image_suffix(shown, sample.id).replace("jpg", "jpeg")
-        data = base64.b64encode(shown).decode()
-        yield {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
+        yield {"type": "image_url", "image_url": {"url": data_url(image)}}
 
 
 def marked(texts: Sequence[tuple[str, str]]) -> tuple[str, str]:

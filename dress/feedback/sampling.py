@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from dress.assistant import Assistant, Prompt
 from dress.errors import Reject
+from dress.feedback.sampler import Sampler
 from dress.generation import Sampling
+from dress.records import Prompt
 from dress.types import Dialogue, Sample, Turn
 
 
 def sample_responses(
-    assistant: Assistant,
+    sampler: Sampler,
     samples: Sequence[Sample],
     *,
     targets: Sequence[str],
@@ -27,7 +28,7 @@ def sample_responses(
     Equal responses to one prompt are kept once each time they were drawn: their number is the
     model's own probability.
     """
-    conditions = [assistant.condition.target(target) for target in targets]
+    conditions = [sampler.condition.target(target) for target in targets]
     openings = [sample.dialogues[0].turns for sample in samples]
     prompts = [
         Prompt(images=sample.images, turns=turns, condition=condition)
@@ -35,7 +36,7 @@ def sample_responses(
         for condition in conditions
     ]
     rejects: dict[int, Reject] = {}
-    answers = assistant.generate(
+    answers = sampler.generate(
         prompts,
         **vars(sampling),
         num_samples=num_samples,
@@ -45,8 +46,9 @@ def sample_responses(
     )
     for number, (sample, turns) in enumerate(zip(samples, openings, strict=True)):
         first = number * len(conditions)
-        if first in rejects:
-            yield rejects[first].at(where="prompts", key=sample.id)
+        own = range(first, first + len(conditions))
+        if failed := [rejects[prompt] for prompt in own if prompt in rejects]:
+            yield failed[0].at(where="prompts", key=sample.id)
             continue
         dialogues = tuple(
             Dialogue((*turns[:-1], Turn(user=turns[-1].user, model=response)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from hydra.utils import instantiate
 
@@ -21,18 +21,17 @@ from dress.data.split import SPLITS
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, BatchAnnotator, Tally, annotate_groups
 from dress.feedback.endpoint import SAME_REPLIES
+from dress.feedback.sampler import Sampler
 from dress.generation import Sampling
 from dress.jobs.job import Job, open_model
+from dress.jobs.peer import endpoint_nodes, is_endpoint, open_endpoint
 from dress.jobs.shards import described, write_split
 from dress.modeling.devices import configure
 from dress.progress import Bar, progress
 from dress.settings import Positive, Share, Whole
 from dress.types import Sample
 
-if TYPE_CHECKING:
-    from dress.assistant import Assistant
-
-GENERATED = "rollout/generated_tokens"
+GENERATED = "rollout/generated_tokens"  # by a model of ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +78,10 @@ def run(job: Job) -> Artifact:
     sampled = feedback["responses"] == "sampled"
     parents = _sampling_parents(job) if sampled else {"candidates": job.parent("candidates")}
     if sampled:
-        learned = has_learned(parents["model"].config)
+        learned = "model" in parents and has_learned(parents["model"].config)
         feedback["targets"] = [chosen_target(t, learned=learned) for t in feedback["targets"]]
     targets = feedback["targets"]
-    judging = {k: v for k, v in job.node("annotator").items() if k not in SAME_REPLIES}
-    nodes = {"annotator": judging, "seed": job.cfg.seed}
-    if feedback["turns"] == 1:
-        for name in _OF_ROLLOUTS:
-            del feedback[name]
-    nodes["feedback"] = feedback if sampled else {k: feedback[k] for k in _OF_READY_RESPONSES}
-    with job.building(kind="shards", nodes=nodes, parents=parents) as building:
+    with job.building(kind="shards", nodes=_nodes(job, feedback), parents=parents) as building:
         if not building.reused:
             annotator: Annotator = instantiate(job.cfg.annotator, _convert_="all")
             figures: dict[str, float] = {}
@@ -104,6 +97,18 @@ def run(job: Job) -> Artifact:
                 building.write_metrics(annotator.metrics())
     assert building.artifact is not None
     return building.artifact
+
+
+def _nodes(job: Job, feedback: dict[str, Any]) -> dict[str, Any]:
+    """Return what the responses and their feedback are named by."""
+    judging = {k: v for k, v in job.node("annotator").items() if k not in SAME_REPLIES}
+    if feedback["responses"] != "sampled":
+        used = {k: feedback[k] for k in _OF_READY_RESPONSES}
+    else:
+        unused = _OF_ROLLOUTS if feedback["turns"] == 1 else ()
+        used = {k: value for k, value in feedback.items() if k not in unused}
+    nodes = {"annotator": judging, "seed": job.cfg.seed, "feedback": used}
+    return nodes | (endpoint_nodes(job, feedback["targets"]) if is_endpoint(job.cfg) else {})
 
 
 def _merged(job: Job, parts: int) -> Artifact:
@@ -123,6 +128,8 @@ def _merged(job: Job, parts: int) -> Artifact:
 
 def _write(job: Job, directory: Path, groups: Iterable[Sample | Reject]) -> dict[str, float]:
     """Write shards of both splits, and LVLM_NLF's format if asked; return what was counted."""
+    if is_endpoint(job.cfg):
+        groups = _named(groups, job.cfg.sampler.model)
     tally = Tally()
     rejects = Rejects(max_rejects=job.cfg.data.max_rejects)
     with ExitStack() as stack:
@@ -149,7 +156,17 @@ def _watched(
         yield group
 
 
+def _named(groups: Iterable[Sample | Reject], model: str) -> Iterator[Sample | Reject]:
+    """Note in each group which model of others gave the responses."""
+    for group in groups:
+        if isinstance(group, Sample):
+            group = replace(group, annotations={**group.annotations, "model": model})
+        yield group
+
+
 def _sampling_parents(job: Job) -> dict[str, Artifact]:
+    if is_endpoint(job.cfg):
+        return {"prompts": job.parent("prompts")}
     given = job.cfg.artifact
     if given and not job.is_parent:  # a parent shares the overrides of what is trained
         job.refuse_model_overrides("only feedback.*, annotator.* and data.* can")
@@ -184,9 +201,9 @@ def _responses(
     from dress.feedback.sampling import sample_responses  # transformers: seconds
 
     settings = Responding.of(job)
-    for assistant, chunk, seed, shown in _prompts(job, parents, "sampling responses"):
+    for sampler, chunk, seed, shown in _prompts(job, parents, "sampling responses"):
         yield from sample_responses(
-            assistant,
+            sampler,
             chunk,
             targets=targets,
             num_samples=settings.samples,
@@ -194,7 +211,7 @@ def _responses(
             seed=seed,
             on_batch=shown.update,
         )
-        figures[GENERATED] = float(assistant.generated_tokens)
+        figures |= sampler.metrics()
 
 
 def _rollouts(
@@ -208,9 +225,9 @@ def _rollouts(
     from dress.feedback.refinement import RefinementRollout
 
     settings, rollout = Responding.of(job), None
-    for assistant, chunk, seed, shown in _prompts(job, parents, "rolling out dialogues"):
+    for sampler, chunk, seed, shown in _prompts(job, parents, "rolling out dialogues"):
         rollout = rollout or RefinementRollout(
-            assistant=assistant,
+            sampler=sampler,
             annotator=annotator,
             targets=targets,
             samples=settings.samples,
@@ -226,7 +243,7 @@ def _rollouts(
         yield from rollout(
             chunk, seed=seed, on_batch=shown.update, on_turn=partial(shown.update, 0)
         )
-        figures |= rollout.metrics() | {GENERATED: float(assistant.generated_tokens)}
+        figures |= rollout.metrics() | sampler.metrics()
 
 
 def _sampling(job: Job) -> Sampling:
@@ -236,18 +253,24 @@ def _sampling(job: Job) -> Sampling:
 
 def _prompts(
     job: Job, parents: Mapping[str, Artifact], title: str
-) -> Iterator[tuple[Assistant, list[Sample], int, Bar]]:
-    """Yield the model, the next chunk of prompts, its seed and the bar that counts them."""
-    from dress.loading import load_artifact
-
-    configure(matmul_precision=job.cfg.matmul_precision, accelerator=job.cfg.trainer.accelerator)
-    assistant = load_artifact(parents["model"])
+) -> Iterator[tuple[Sampler, list[Sample], int, Bar]]:
+    """Yield who answers, the next chunk of prompts, its seed and the bar that counts them."""
+    sampler = _sampler(job, parents)
     total = int(sum(parents["prompts"].metrics[f"shards/{split}"] for split in SPLITS))
     settings = Responding.of(job)
     total = min(total, settings.prompts or total) // settings.parts
     with Bar(title, total * len(settings.targets)) as shown:
         for start, chunk in _chunks(job, parents["prompts"]):
-            yield assistant, chunk, job.cfg.seed * 1_000_003 + start, shown
+            yield sampler, chunk, job.cfg.seed * 1_000_003 + start, shown
+
+
+def _sampler(job: Job, parents: Mapping[str, Artifact]) -> Sampler:
+    if is_endpoint(job.cfg):
+        return open_endpoint(job)
+    from dress.loading import load_artifact
+
+    configure(matmul_precision=job.cfg.matmul_precision, accelerator=job.cfg.trainer.accelerator)
+    return load_artifact(parents["model"])
 
 
 def _chunks(job: Job, artifact: Artifact) -> Iterator[tuple[int, list[Sample]]]:

@@ -10,8 +10,10 @@ from dress.artifact import Artifact, Building
 from dress.distributed import place
 from dress.evaluation.benchmark import Benchmark
 from dress.evaluation.runner import Generated, generate, restore
+from dress.feedback.sampler import Sampler
 from dress.jobs.checks import world_size
 from dress.jobs.job import Job
+from dress.jobs.peer import open_endpoint
 from dress.jobs.processes import Order, Result, launch, order_of
 from dress.loading import load_artifact
 from dress.modeling.devices import configure, own_device
@@ -20,8 +22,18 @@ from dress.progress import Bar
 JOURNAL = "generated.jsonl"
 
 
-def answers(job: Job, building: Building, artifact: Artifact, *, on: str, target: str) -> Generated:
-    """Return what the model says under a target to the questions of a benchmark node."""
+def answers(
+    job: Job, building: Building, artifact: Artifact | None, *, on: str, target: str
+) -> Generated:
+    """Return what the model says under a target to the questions of a benchmark node.
+
+    Where there is no artifact it is the model behind a server, which needs one process alone.
+    """
+    if artifact is None:
+        sampler = open_endpoint(job)
+        _answer(job, building, sampler, name=job.cfg.sampler.model, on=on, target=target)
+        building.write_metrics(sampler.metrics())
+        return _restored(job, building, on)
     order = order_of(job, "answer") | {
         "building": str(building.path),
         "artifact": str(artifact.path),
@@ -32,30 +44,40 @@ def answers(job: Job, building: Building, artifact: Artifact, *, on: str, target
         launch(order, job.cfg.trainer.devices)
     else:
         carry_out(job, order)
-    return restore(instantiate(job.cfg[on], _convert_="all"), _journal(building))
+    return _restored(job, building, on)
 
 
 def carry_out(job: Job, order: Order) -> Result:
     """Answer this process's share of the questions; the first one saves all answers."""
     accelerator = job.cfg.trainer.accelerator
     configure(matmul_precision=job.cfg.matmul_precision, accelerator=accelerator)
-    building = Building(path=Path(order["building"]))
     artifact = Artifact.open(order["artifact"])
     assistant = load_artifact(artifact)
     assistant.model.to(own_device(accelerator))
-    benchmark: Benchmark = instantiate(job.cfg[order["on"]], _convert_="all")
+    building = Building(path=Path(order["building"]))
+    _answer(job, building, assistant, name=artifact.name, on=order["on"], target=order["target"])
+    return {}, False
+
+
+def _answer(
+    job: Job, building: Building, sampler: Sampler, *, name: str, on: str, target: str
+) -> None:
+    benchmark: Benchmark = instantiate(job.cfg[on], _convert_="all")
     total = sum(1 for _ in benchmark.examples())
-    with Bar(f"evaluating {artifact.name} ({order['target']})", total) as shown:
+    with Bar(f"evaluating {name} ({target})", total) as shown:
         generate(
-            assistant,
+            sampler,
             benchmark,
-            target=order["target"],
+            target=target,
             directory=building.path,
             journal=_journal(building),
             on_batch=shown.update if place()[0] == 0 else None,
             **job.node("generation"),
         )
-    return {}, False
+
+
+def _restored(job: Job, building: Building, on: str) -> Generated:
+    return restore(instantiate(job.cfg[on], _convert_="all"), _journal(building))
 
 
 def _journal(building: Building) -> Path:

@@ -68,7 +68,7 @@ TAKEN_BY = {  # who takes the values of a node that names no `_target_`
     "datamodule.cache": ("dress.data.stores.cache.shard_cache",),
 }
 OF_LIGHTNING = ("trainer", "module", "scheduler", "callbacks", "logger")
-BUILT_EARLY = ("objective", "source", "benchmark", "interaction")  # they cost nothing
+BUILT_EARLY = ("objective", "source", "benchmark", "interaction", "sampler")  # they cost nothing
 
 
 def check(cfg: DictConfig) -> None:

@@ -13,7 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
 from dress.jobs.data_sets import mixed
-from dress.modeling.specification import check_tokenizer, check_trainable, not_from_random
+from dress.modeling.specification import (
+    check_quantization,
+    check_tokenizer,
+    check_trainable,
+    not_from_random,
+)
 from dress.records import Requires
 
 DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of their records
@@ -35,6 +40,7 @@ SHARED = {  # the same of nodes that the commands of a chain have in common: oth
     **dict.fromkeys(("trainer", "module", "scheduler", "callbacks", "logger"), ("train",)),
     **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
     "feedback": ("annotate", "train"),
+    "sampler": ("annotate", "evaluate"),
     "shards": ("shards", "annotate", "train"),
     "report": ("report", "train"),
 }
@@ -71,6 +77,7 @@ def check_together(cfg: DictConfig) -> None:
     if cfg.job.name == "train":
         spec: Any = OmegaConf.to_container(cfg.model, resolve=True)
         check_trainable(spec, cfg.stage)
+        check_quantization(spec, cfg.stage)
         check_tokenizer(spec)
         check_optimizer(cfg, spec)
         check_reference(cfg)
@@ -95,8 +102,31 @@ def check_typed(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
             "artifact is not read with feedback.responses=captions, which takes ready responses: "
             "give feedback.responses=sampled."
         )
+    if cfg.sampler.get("_target_") is not None:
+        check_endpoint(cfg)
     for part in ("vision", "language"):
         check_weights(cfg, part, given)
+
+
+def check_endpoint(cfg: DictConfig) -> None:
+    """Refuse responses of a server beside other responses, and in a job that asks for none."""
+    if cfg.job.name not in SHARED["sampler"]:
+        raise InputError(
+            f"sampler=endpoint is not read by job={cfg.job.name}: give job=annotate or "
+            "job=evaluate; training takes its groups by datamodule.shards=<folder>."
+        )
+    if cfg.artifact:
+        raise InputError("artifact and sampler=endpoint are both set: give one of them.")
+    if cfg.job.name == "annotate" and cfg.feedback.responses != "sampled":
+        raise InputError(
+            "sampler=endpoint is not read with feedback.responses=captions, which takes ready "
+            "responses: give feedback.responses=sampled."
+        )
+    if cfg.job.name == "evaluate" and cfg.generation.guidance:
+        raise InputError(
+            "generation.guidance compares log-probabilities, which a server does not tell: give "
+            "generation.guidance=0 with sampler=endpoint."
+        )
 
 
 def is_read_by(job: str, key: str) -> bool:

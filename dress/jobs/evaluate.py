@@ -19,18 +19,23 @@ from dress.evaluation.scoring import RESPONSES, score
 from dress.feedback.endpoint import SAME_REPLIES
 from dress.fingerprint import content_hash
 from dress.jobs.job import Job, open_model
+from dress.jobs.peer import endpoint_nodes, is_endpoint
 from dress.progress import Bar
 from dress.reporting.tables import category_table, table
 
 
 def run(job: Job) -> Artifact:
     if job.cfg.responses:
-        if job.cfg.artifact:
-            raise InputError("artifact and responses are both set: give one of them.")
+        if job.cfg.artifact or is_endpoint(job.cfg):
+            other = "artifact" if job.cfg.artifact else "sampler=endpoint"
+            raise InputError(f"{other} and responses are both set: give one of them.")
         evaluation = evaluate_responses(job, Path(job.cfg.responses))
         title = Path(job.cfg.responses).stem
     elif job.cfg.benchmark.get("_target_") is None:
         raise InputError("benchmark=none has nothing to evaluate: give benchmark=world.")
+    elif is_endpoint(job.cfg):
+        evaluation = evaluate_endpoint(job)
+        title = job.cfg.sampler.model
     elif job.cfg.artifact:
         job.refuse_model_overrides("only condition.target, benchmark.* and generation.* can")
         artifact = open_model(job.cfg.artifact)
@@ -39,7 +44,7 @@ def run(job: Job) -> Artifact:
     else:
         raise InputError(
             "artifact is not set: give the model to evaluate, artifact=<directory>, or "
-            "responses=<file>."
+            "sampler=endpoint or responses=<file>."
         )
     show(title, evaluation)
     return evaluation
@@ -69,7 +74,7 @@ def evaluate_responses(job: Job, path: Path) -> Artifact:
     judge = _judge(job, benchmark)
     inputs = benchmark.inputs() | {"responses": content_hash(path)}
     nodes = _nodes(job, benchmark, "benchmark")
-    name = f"{benchmark.name}_{re.sub(r'[^A-Za-z0-9_.-]', '_', path.stem)}"
+    name = f"{benchmark.name}_{_plain_name(path.stem)}"
     with job.building(
         kind="evaluation", nodes=nodes, parents={}, inputs=inputs, name=name
     ) as building:
@@ -87,7 +92,27 @@ def evaluate_artifact(
 ) -> Artifact:
     """Return the evaluation of a model under a target on a benchmark node, made now or found."""
     target = chosen_target(target, learned=has_learned(artifact.config))
-    parents = {"model": artifact} | open_dialogues(job, artifact, on)
+    name = artifact.lineage["name"].rsplit("-", 1)[0]
+    return _evaluated(job, artifact, name=name, target=target, on=on)
+
+
+def evaluate_endpoint(job: Job) -> Artifact:
+    """Return the evaluation of the model behind a server, under no condition unless one is asked.
+
+    It has no model as a parent, and is named by what the server calls it.
+    """
+    target = chosen_target(job.cfg.condition.target, learned=False)
+    name = _plain_name(job.cfg.sampler.model)
+    return _evaluated(job, None, name=name, target=target, on="benchmark")
+
+
+def _plain_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)
+
+
+def _evaluated(job: Job, artifact: Artifact | None, *, name: str, target: str, on: str) -> Artifact:
+    """Evaluate an artifact, or the endpoint where there is none."""
+    parents = ({"model": artifact} if artifact else {}) | open_dialogues(job, artifact, on)
     benchmark: Benchmark = instantiate(job.cfg[on], _convert_="all")
     judge = _judge(job, benchmark)
     inputs: dict[str, str] = {}
@@ -98,13 +123,14 @@ def evaluate_artifact(
         "generation": job.node("generation"),
         "target": target,
     }
-    name = f"{benchmark.name}_{artifact.lineage['name'].rsplit('-', 1)[0]}"
+    if artifact is None:
+        nodes |= endpoint_nodes(job, [target])
     with job.building(
         kind="evaluation",
         nodes=nodes,
         parents=parents,
         inputs=inputs,
-        name=name,
+        name=f"{benchmark.name}_{name}",
         keep_partial=True,
     ) as building:
         if not building.reused:
@@ -116,7 +142,7 @@ def evaluate_artifact(
     return building.artifact
 
 
-def open_dialogues(job: Job, artifact: Artifact, on: str) -> dict[str, Artifact]:
+def open_dialogues(job: Job, artifact: Artifact | None, on: str) -> dict[str, Artifact]:
     """Find or sample the responses that dialogues open with; tell the benchmark where they are.
 
     They are sampled from the stage-1 model that the artifact comes from.
@@ -126,6 +152,12 @@ def open_dialogues(job: Job, artifact: Artifact, on: str) -> dict[str, Artifact]
         return {}
     if Path(node.openings).is_dir():
         return {"openings": Artifact.open(node.openings)}
+    if artifact is None:
+        raise InputError(
+            "benchmark.first=faulty opens with responses of a stage-1 model, and sampler=endpoint "
+            "comes from none: give benchmark.openings=<folder of an artifact of "
+            "experiment=dress_openings>."
+        )
     stage1 = ancestor(artifact, stage="stage1")
     openings = job.built(
         node.openings,
@@ -155,7 +187,7 @@ def ancestor(artifact: Artifact, *, stage: str) -> Artifact:
 
 def _generate_and_score(
     job: Job,
-    artifact: Artifact,
+    artifact: Artifact | None,
     benchmark: Benchmark,
     building: Building,
     *,

@@ -36,11 +36,12 @@ CONSTRUCTORS = {  # of nodes that name none themselves
     "model.language.lora": "dress.modeling.language.add_lora",
     "template": "dress.chat.template.ChatTemplate",
 }
-GIVEN_BY_JOBS = {"vocab_size", "language", "in_dim", "out_dim", "params", "processor"}
+GIVEN_BY_JOBS = {"condition", "vocab_size", "language", "in_dim", "out_dim", "params", "processor"}
 CONF = Path(__file__).resolve().parents[2] / "conf"
 OVERLAYS = ("experiment", "debug")  # they set the keys of other groups
 ALIKE = 0.75  # of two names, 1 where they are equal
 BASES = ("data=files", "datamodule=stream", "objective=policy")  # what other options begin with
+SHARED_KEYS = ("endpoint", "json_endpoint")  # files beside run.yaml whose keys options take over
 AGAIN = {"benchmark": "interaction"}  # groups with a second node
 NODES = {"data": ("data.", "source.")}  # of a group, where it is not the node of its name
 READ_BY_JOBS: Mapping[str, Collection[str]] = {
@@ -219,7 +220,7 @@ def declared() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(CONF.rglob("*.yaml")):
         group = path.parent.relative_to(CONF).as_posix()
-        if group not in OVERLAYS:
+        if group not in OVERLAYS and not (group == "." and path.stem in SHARED_KEYS):
             option = f"{group}={path.stem}"
             for key in () if option in BASES else dict.fromkeys(_declared_in(path, group)):
                 found.setdefault(key, []).append(option)
@@ -236,13 +237,19 @@ def _declared_in(path: Path, group: str) -> Iterator[str]:
     nodes = yaml.safe_load(text) or {}
     for base in nodes.pop("defaults", ()):
         if isinstance(base, str) and base != "_self_":
-            yield from _declared_in(path.with_name(f"{base}.yaml"), group)
+            yield from _declared_in(_file_of(base, path), group)
     top = "" if group == "." else group.replace("/", ".")
     package = re.match(r"# @package (\S+)", text)
     under = top if package is None else package[1].replace("_global_", "")
     for key, _ in leaves(nodes, under):
         if key.startswith(NODES.get(group, top)):
             yield key
+
+
+def _file_of(base: str, path: Path) -> Path:
+    """Find what an option begins with: beside it, or from the top of conf/."""
+    name = base.partition("@")[0]
+    return CONF / f"{name[1:]}.yaml" if name.startswith("/") else path.with_name(f"{name}.yaml")
 
 
 def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -118,7 +118,8 @@ class BlockAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Float[Tensor, "head seq dim"]) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, *weights = ctx.saved_tensors
         of_query, of_key, of_value = (torch.zeros_like(t) for t in (query, key, value))
-        with full_precision():
+        # Lightning goes backward within a training step, where autocast is on
+        with full_precision(), torch.autocast(gradient.device.type, enabled=False):
             for block, weight in zip(ctx.blocks, weights, strict=True):
                 queries, keys = block.queries, block.keys
                 outer = gradient[:, queries]

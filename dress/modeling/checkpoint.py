@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dress.errors import InputError
 from dress.files import replacing, write_text
+from dress.modeling.four_bit import check_mergeable, is_quantized
 from dress.modeling.language import add_lora, lora_settings
 from dress.modeling.lvlm import LVLM
 
@@ -72,7 +73,8 @@ def load_weights(
     """Restore a saved model into a freshly built one and return the manifest.
 
     The last adapter stays apart, as it was trained, unless `merge_adapters`: then the LM holds all
-    of them and a model built with LoRA gets a new adapter. Choose what trains after this.
+    of them and a model built with LoRA gets a new adapter. Nothing is merged into weights in
+    4 bits, whose adapter goes on. Choose what trains after this.
     """
     folder = Path(directory)
     manifest = _read_manifest(folder)
@@ -83,6 +85,10 @@ def load_weights(
         _copy(part_tensors(model, entry["part"]), folder / Path(file).name)
     own = lora_settings(model.language) if isinstance(model.language, PeftModel) else None
     adapters = manifest["adapters"]
+    model.differs = set(manifest["trained"])
+    if adapters and is_quantized(model.language):
+        _restore_adapter(model, adapters, own=own, folder=folder)
+        return manifest
     if adapters and isinstance(model.language, PeftModel):
         model.language = model.language.unload()
     model.merged_adapters = []
@@ -94,15 +100,28 @@ def load_weights(
         merge_lora(model)
         if own is not None:
             model.language = add_lora(model.language, **own)
-    model.differs = set(manifest["trained"])
     model.train(model.training)
     return manifest
+
+
+def _restore_adapter(
+    model: LVLM, adapters: Sequence[Mapping[str, Any]], *, own: Any, folder: Path
+) -> None:
+    """Fill the adapter on weights in 4 bits, which holds all that was trained, and trains on."""
+    if len(adapters) != 1 or adapters[0]["settings"] != own:
+        raise InputError(
+            f"{folder / MANIFEST}: on weights in 4 bits one adapter trains through all stages: "
+            "begin from a model with a single one, and keep its model.language.lora."
+        )
+    assert isinstance(model.language, PeftModel)
+    _copy(adapter_tensors(model.language), folder / Path(adapters[0]["file"]).name)
 
 
 def merge_lora(model: LVLM) -> None:
     """Add the active adapter to the LM's weights, keeping a copy for the next save."""
     if not isinstance(model.language, PeftModel):
         return
+    check_mergeable(model.language)
     tensors = {
         key: tensor.detach().to("cpu", copy=True)
         for key, tensor in adapter_tensors(model.language).items()

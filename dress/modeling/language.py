@@ -13,6 +13,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -20,6 +21,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from dress.errors import InputError
+from dress.modeling.four_bit import keep_one_layout, nf4
 from dress.modeling.low_rank import fuse_adapter
 
 LanguageModel = PreTrainedModel | PeftModel
@@ -35,11 +37,13 @@ def causal_lm(
     random_init: bool = False,
     dtype: str = "float32",
     attention: str = "auto",
+    quantization: str | None = None,
     lora: Mapping[str, Any] | None = None,
 ) -> LanguageModel:
     """Load the weights of `name`, or draw random ones for `config` (else for the shape of `name`).
 
-    `lora` holds r, alpha, dropout and target_modules. `attention` is what generation uses, and
+    `lora` holds r, alpha, dropout and target_modules. `quantization="nf4"` rounds loaded weights to
+    4 bits (four_bit.py). `attention` is what generation uses, and
     training where tree_attention.py has nothing faster. The checkpoint's own generation defaults
     are dropped: sampling settings come from the caller alone.
     """
@@ -47,6 +51,8 @@ def causal_lm(
         raise InputError(f"model.language.dtype: {dtype!r} is not one of {sorted(DTYPES)}.")
     if attention not in ATTENTIONS:
         raise InputError(f"model.language.attention: {attention!r} is not one of {ATTENTIONS}.")
+    if quantization and random_init:
+        raise InputError("model.language.quantization: only released weights rest in 4 bits.")
     # asked for None, transformers takes sdpa, or eager for a class that has no sdpa
     chosen = None if attention == "auto" else attention
     if random_init:
@@ -56,7 +62,8 @@ def causal_lm(
                 shape, dtype=DTYPES[dtype], attn_implementation=chosen, trust_remote_code=False
             )
     else:
-        language = _pretrained(name, dtype=DTYPES[dtype], attention=chosen)
+        rounded = nf4(DTYPES[dtype]) if quantization else None
+        language = _pretrained(name, dtype=DTYPES[dtype], attention=chosen, rounded=rounded)
     language.generation_config = GenerationConfig()
     if vocab_size is not None and vocab_size > token_embedding(language).num_embeddings:
         _grow_vocabulary(language, vocab_size)
@@ -205,15 +212,31 @@ def _hub_config(name: str | None) -> PretrainedConfig:
         raise _cannot_load(name, error) from error
 
 
-def _pretrained(name: str | None, *, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
+def _pretrained(
+    name: str | None,
+    *,
+    dtype: torch.dtype,
+    attention: str | None,
+    rounded: BitsAndBytesConfig | None,
+) -> PreTrainedModel:
     name = str(_hub_config(name).name_or_path)
+    quantized: dict[str, Any] = {}
+    if rounded is not None:  # here, wherever the model is to run: every host then rounds alike
+        quantized = {"quantization_config": rounded, "device_map": {"": "cpu"}}
     with _refusals_named(name):
         try:
-            return AutoModelForCausalLM.from_pretrained(
-                name, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            language = AutoModelForCausalLM.from_pretrained(
+                name,
+                dtype=dtype,
+                attn_implementation=attention,
+                trust_remote_code=False,
+                **quantized,
             )
         except OSError as error:
             raise _cannot_load(name, error) from error
+    if rounded is not None:
+        keep_one_layout(language)
+    return language
 
 
 def _cannot_load(name: str, error: Exception) -> InputError:

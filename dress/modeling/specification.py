@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from dress.errors import InputError
 
 PARTS = ("vision", "projector", "language", "lora")
+NO_BITSANDBYTES = (
+    "model.language.quantization=nf4 needs a package that is missing: pip install bitsandbytes."
+)
 A_LORA = "model.language.lora='{r: 16, alpha: 32, dropout: 0.0, target_modules: all-linear}'"
 
 
@@ -60,3 +64,25 @@ def not_from_random(spec: Mapping[str, Any], parts: Sequence[str]) -> str | None
         "lora": True,
     }
     return next((part for part in parts if released.get(part)), None)
+
+
+def check_quantization(spec: Mapping[str, Any], stage: str) -> None:
+    """Raise InputError where weights are to rest in 4 bits that are random, or that train."""
+    language, key = spec["language"], "model.language.quantization"
+    chosen = language.get("quantization")
+    if chosen is None:
+        return
+    if chosen != "nf4":
+        raise InputError(f"{key} is {chosen!r}: choose nf4, or null.")
+    if language["random_init"]:
+        raise InputError(
+            f"{key} rounds released weights and model.language.random_init is true: leave one of "
+            "them out."
+        )
+    if language.get("lora") is None or "language" in spec["trainable"][stage]:
+        raise InputError(
+            f"{key}={chosen} leaves weights that do not train: give {A_LORA} and "
+            f"model.trainable.{stage} without language, or {key}=null."
+        )
+    if find_spec("bitsandbytes") is None:
+        raise InputError(NO_BITSANDBYTES)

@@ -13,6 +13,7 @@ import pytest
 
 from dress.errors import InputError, Reject
 from dress.feedback.client import ChatClient
+from dress.feedback.endpoint import JsonEndpoint
 from dress.feedback.reply import fitted
 from dress.feedback.rubric import reply_schema
 from tests.feedback.llm_server import Answer, LLMServer, judged
@@ -31,13 +32,14 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 def client(server: LLMServer | str, **changed: Any) -> ChatClient:
     url = server if isinstance(server, str) else server.url
     settings: dict[str, Any] = {"timeout_s": 5.0, "max_retries": 3, **changed}
-    return ChatClient(base_url=url, model="judge", **settings)
+    return ChatClient(JsonEndpoint(base_url=url, model="judge", **settings))
 
 
 def ask(asking: ChatClient, *questions: list[dict[str, Any]]) -> list[Any]:
     async def run() -> list[Any]:
         async with asking:
-            waiting = (asking.complete(question, SCHEMA) for question in questions)
+            decoding = asking.endpoint.decoding  # type: ignore[attr-defined]
+            waiting = (asking.complete(question, SCHEMA, **decoding) for question in questions)
             return await asyncio.gather(*waiting, return_exceptions=True)
 
     return asyncio.run(run())
@@ -212,7 +214,7 @@ def test_a_server_that_is_not_there() -> None:
 )
 def test_mistakes_show_before_anything_is_sent(changed: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=named) as caught:
-        ChatClient(model="judge", **changed)
+        JsonEndpoint(model="judge", **changed)
     assert SECRET not in str(caught.value)
 
 

@@ -59,7 +59,7 @@ def rollout(answer: Callable[[Prompt], Sequence[str]], **options: object) -> Ref
         "sampling": Sampling(),
     }
     return RefinementRollout(
-        assistant=Scripted(answer),  # type: ignore[arg-type]
+        sampler=Scripted(answer),  # type: ignore[arg-type]
         annotator=OracleAnnotator(),
         **(settings | options),  # type: ignore[arg-type]
     )
@@ -80,7 +80,7 @@ def test_a_faulty_response_hears_its_refinement_and_the_best_revision_is_kept() 
     first, last = (turn.feedback for turn in dialogue.turns)
     assert first and last and last.is_perfect
     assert [j.rating for j in first.judgements.values()] == [2, 2, 4]
-    opening, revision = run.assistant.asked  # type: ignore[attr-defined]
+    opening, revision = run.sampler.asked  # type: ignore[attr-defined]
     assert opening.condition == "" and revision.condition == CONDITION.target("best")
     assert run.metrics() == {
         "rollout/dialogues": 1,
@@ -93,9 +93,9 @@ def test_a_faulty_response_hears_its_refinement_and_the_best_revision_is_kept() 
 
 def test_a_model_that_saw_no_conditions_revises_under_none() -> None:
     run = rollout(lambda prompt: [WRONG] if len(prompt.turns) == 1 else [RIGHT] * 3)
-    run.assistant.condition = Condition(form="both", learned=False)
+    run.sampler.condition = Condition(form="both", learned=False)
     list(run([sample("a")], seed=0))
-    asked = run.assistant.asked  # type: ignore[attr-defined]
+    asked = run.sampler.asked  # type: ignore[attr-defined]
     assert [prompt.condition for prompt in asked] == ["", ""]
 
 
@@ -159,7 +159,7 @@ def test_an_annotator_that_knows_nothing_false_says_the_other_kinds() -> None:
         annotate = OracleAnnotator().annotate
 
     run = RefinementRollout(
-        assistant=Scripted(lambda prompt: [RIGHT]),  # type: ignore[arg-type]
+        sampler=Scripted(lambda prompt: [RIGHT]),  # type: ignore[arg-type]
         annotator=Plain(),
         targets=["none"],
         samples=1,
@@ -248,7 +248,7 @@ def test_a_group_keeps_its_dialogues_together_and_in_order(
     groups = list(run([sample("a"), sample("b")], seed=0))
     assert [group.id for group in groups] == ["a", "b"]
     assert [len(group.dialogues) for group in groups] == [2, 2]
-    conditions = [prompt.condition for prompt in run.assistant.asked]  # type: ignore[attr-defined]
+    conditions = [prompt.condition for prompt in run.sampler.asked]  # type: ignore[attr-defined]
     assert conditions == [CONDITION.target(t) for t in targets for _ in range(samples)] * 2
 
 
@@ -272,7 +272,7 @@ def test_a_prompt_that_is_too_long_rejects_its_group_alone() -> None:
             return [[] if n in rejects else answer for n, answer in enumerate(answers)]
 
     run = rollout(lambda prompt: [RIGHT])
-    run.assistant = Short(lambda prompt: [RIGHT])  # type: ignore[assignment]
+    run.sampler = Short(lambda prompt: [RIGHT])  # type: ignore[assignment]
     plain = sample("a")
     long = Sample("b", (b"long",), plain.dialogues, plain.annotations)
     kept, reject = run([plain, long], seed=0)
