@@ -57,6 +57,7 @@ TAKEN_BY = {  # who takes the values of a node that names no `_target_`
     "feedback": ("dress.generation.Sampling", "dress.jobs.annotate.Responding"),
     "shards": ("dress.jobs.shards.Working",),
     "report": ("dress.jobs.report.Shown",),
+    "chat": ("dress.jobs.chat.Chatting",),
     "datamodule": (
         "dress.data.stream.GroupStream",
         "dress.data.stream.StepStream",
