@@ -83,9 +83,10 @@ class FeedbackFolder:
         return photograph_bytes(self.root / IMAGES, name, key=name)
 
     def session(self, name: str) -> Conversation:
-        """Return a session as it is now, with what other processes wrote."""
+        """Return a copy of a session as it is now, with what other processes wrote."""
         with self._locked():
-            return self.conversations.get(name) or Conversation()
+            known = self.conversations.get(name, Conversation())
+            return Conversation(**{field: dict(held) for field, held in vars(known).items()})
 
     def forget(self, chosen: Callable[[str], bool]) -> int:
         """Delete sessions, and pictures that no other session has; return how many sessions."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from hydra.utils import get_class, instantiate
@@ -15,7 +15,8 @@ from dress.feedback.annotator import Annotator
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.interrupts import interruptible
 from dress.jobs.job import Job, open_model
-from dress.page.human import HumanAnnotator
+from dress.page.guard import token_for
+from dress.page.human import HumanAnnotator, check_extra
 from dress.settings import Positive, Whole
 
 
@@ -43,13 +44,9 @@ def run(job: Job) -> None:
         raise InputError("artifact is not set: give the model to talk to, artifact=<directory>.")
     job.refuse_model_overrides("only chat.* and annotator.* can")
     artifacts = [open_model(path) for path in (job.cfg.artifact, chat.beside) if path]
-    check_gradio()
+    check_extra()
+    token_for(chat.host, os.environ)
     _serve(job, chat, folder, artifacts)
-
-
-def check_gradio() -> None:
-    if find_spec("gradio") is None:
-        raise InputError("the page needs a package that is missing: pip install 'dress[chat]'.")
 
 
 def _serve(job: Job, chat: Chatting, folder: FeedbackFolder, artifacts: list[Artifact]) -> None:
@@ -66,11 +63,14 @@ def _serve(job: Job, chat: Chatting, folder: FeedbackFolder, artifacts: list[Art
         for a in artifacts
     ]
     desk = Desk(speakers=speakers, folder=folder, annotator=_annotator(job))
-    page = ChatPage(desk, commands=commands(folder.root, artifacts[0]))
+    said = commands(folder.root, artifacts[0])
     with (
         interruptible(f"the page is closed; all that was said is in {folder.root}"),
         serving(
-            page.blocks, host=chat.host, port=chat.port, per_minute=chat.requests_per_minute
+            lambda: ChatPage(desk, commands=said).blocks,
+            host=chat.host,
+            port=chat.port,
+            per_minute=chat.requests_per_minute,
         ) as address,
     ):
         print(f"chat: {address} (what is said goes to {folder.root}; Ctrl-C ends)", flush=True)

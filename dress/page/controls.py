@@ -26,10 +26,12 @@ class Controls:
         with gr.Blocks(title="DRESS chat", analytics_enabled=False) as self.blocks:
             self.place = gr.BrowserState(storage_key="dress-chat", secret="dress-chat-state")
             with gr.Row():
-                with gr.Column(scale=2, min_width=300):
-                    self._build_picture()
-                    self._build_settings(preset, several=several)
-                with gr.Column(scale=5, min_width=320):
+                with gr.Column(scale=2, min_width=300, elem_classes="side"):
+                    with gr.Column():
+                        self._build_picture()
+                    with gr.Column(elem_classes="settings"):
+                        self._build_settings(preset, several=several)
+                with gr.Column(scale=5, min_width=320, elem_classes="talk"):
                     self._build_talk()
                     self._build_feedback(proposing=proposing)
             with gr.Accordion("Train on what was said", open=False):
@@ -50,7 +52,7 @@ class Controls:
         self.preset = gr.Radio(
             ["best", "none", "worst", OWN], value=preset, label="Answer as if it were rated"
         )
-        with gr.Accordion("Ratings of one's own, temperature, samples", open=False):
+        with gr.Accordion("Own ratings, temperature, samples", open=False):
             self.levels = [
                 gr.Slider(1, 4, value=4, step=1, label=aspect.capitalize()) for aspect in ASPECTS
             ]

@@ -182,7 +182,9 @@ class Desk:
         return replace(place, turn=turn), asked
 
     def judge(self, place: Place, judged: Judged) -> None:
-        self.folder.add(replace(judged, session=place.session))
+        judged = replace(judged, session=place.session)
+        if self.conversation(place).judged.get((judged.answer, judged.who)) != judged:
+            self.folder.add(judged)
 
     def prefer(self, place: Place, better: str, *, who: str = "") -> None:
         """Keep that one answer is better than each of the others to the same turn."""

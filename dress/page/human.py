@@ -2,12 +2,134 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from dress.errors import InputError, Reject
+from dress.feedback.conversations import Answered, Asked, Conversation, Event, Judged
+from dress.feedback.feedback_folder import FeedbackFolder
+from dress.page.guard import token_for
+from dress.records import ASPECTS, Dialogue, Feedback, Judgement, Sample
 from dress.settings import Positive, Whole, checked
+
+HELD_S = 600.0  # for which an answer is one person's, who may have left
+USERS = "DRESS_CHAT_USERS"  # an environment variable: name:password, and so on
+WAIT_S = 0.5
+
+
+@dataclass(frozen=True)
+class Item:
+    """An answer to be judged, with what was said before."""
+
+    session: str
+    answer: str
+    dialogue: Dialogue
+    image: str
+
+
+class Queue:
+    """Hand answers out, each to `overlap` people; what they say is kept in a folder of sessions."""
+
+    def __init__(self, *, folder: FeedbackFolder, overlap: int) -> None:
+        self.folder, self.overlap = folder, overlap
+        self.items: dict[str, Item] = {}
+        self._held: dict[str, dict[str, float]] = {}  # who has an answer since when
+        self._lock = threading.Lock()
+
+    def add(self, sample: Sample) -> list[Item]:
+        """Take in the last answers of a sample; one that was judged before stays judged."""
+        if len(sample.images) != 1:
+            raise Reject("people judge one image", key=sample.id, detail=f"{len(sample.images)}")
+        image, session = self.folder.add_image(sample.images[0]), f"annotate-{_id(sample.id)}"
+        items = []
+        for dialogue in sample.dialogues:
+            known = self.folder.session(session)
+            events, answer = _events(session, image, sample.id, dialogue)
+            self.folder.add(*(event for event in events if not _is_known(event, known)))
+            items.append(Item(session, answer, dialogue, image))
+        self.items |= {item.answer: item for item in items}
+        return items
+
+    def judged(self, item: Item) -> dict[str, Judged]:
+        """Return who has judged all aspects of an answer, and how."""
+        judged = [*self.folder.conversations[item.session].judged.values()]
+        return {
+            j.who: j for j in judged if j.answer == item.answer and len(j.ratings) == len(ASPECTS)
+        }
+
+    def next(self, who: str) -> Item | None:
+        """Hand out an answer that more people have to judge, and keep it for this one a while."""
+        now = time.monotonic()
+        with self._lock:
+            for item in self.items.values():
+                done = self.judged(item)
+                held = self._held.setdefault(item.answer, {})
+                others = {w for w, since in held.items() if w != who and now - since < HELD_S}
+                if who not in done and len(others | set(done)) < self.overlap:
+                    held[who] = now
+                    return item
+        return None
+
+    def judge(self, judged: Judged) -> None:
+        """Keep a judgement; InputError where it is not whole."""
+        if (item := self.items.get(judged.answer)) is None:
+            raise InputError("this answer is not in the queue: reload the page.")
+        if len(judged.ratings) < len(ASPECTS):
+            raise InputError("rate all three aspects first.")
+        self.folder.add(replace(judged, session=item.session))
+
+    def progress(self) -> tuple[int, int]:
+        """Return how many answers have been judged by enough people, and how many there are."""
+        done = sum(len(self.judged(item)) >= self.overlap for item in self.items.values())
+        return done, len(self.items)
+
+    def feedback(self, item: Item) -> Feedback:
+        """Return the mean rating per aspect, rounded, in the words of who is nearest to it."""
+        said = self.judged(item).values()
+        merged = {}
+        for aspect in ASPECTS:
+            mean = sum(j.ratings[aspect] for j in said) / len(said)
+            rating = int(mean + 0.5)
+            nearest = min(said, key=lambda j: abs(j.ratings[aspect] - rating))
+            assert nearest.feedback is not None
+            critique = nearest.feedback.judgements[aspect].critique
+            merged[aspect] = Judgement(rating, critique, nearest.refinement)
+        return Feedback(merged)
+
+    def agreement(self) -> dict[str, float]:
+        """Return Krippendorff's alpha of the ratings per aspect, as far as it is defined.
+
+        It is for ordinal values (Krippendorff 2011, Computing Krippendorff's Alpha-Reliability).
+        """
+        import krippendorff
+
+        by_item = [self.judged(item) for item in self.items.values()]
+        people = sorted({who for said in by_item for who in said})
+        found: dict[str, float] = {}
+        for aspect in ASPECTS:
+            table = [
+                [said[who].ratings[aspect] if who in said else np.nan for said in by_item]
+                for who in people
+            ]
+            given = np.array(table, dtype=float)
+            if len(people) > 1 and len(np.unique(given[~np.isnan(given)])) > 1:
+                alpha = krippendorff.alpha(given, level_of_measurement="ordinal")
+                found |= {f"annotator/alpha_{aspect}": float(alpha)} if np.isfinite(alpha) else {}
+        return found
 
 
 class HumanAnnotator:
+    """Serve a page until every answer was judged by `overlap` people. A later run goes on."""
+
     @checked
     def __init__(
         self,
@@ -18,5 +140,114 @@ class HumanAnnotator:
         port: Whole,
         requests_per_minute: Positive,
     ) -> None:
-        self.overlap, self.folder = overlap, Path(folder)
+        check_extra()
+        token_for(host, os.environ)
         self.host, self.port, self.requests_per_minute = host, port, requests_per_minute
+        self.queue = Queue(folder=FeedbackFolder(Path(folder)), overlap=overlap)
+        self.users = users(os.environ)
+
+    def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
+        [outcome] = self.annotate_many([replace(sample, dialogues=(dialogue,))])
+        if isinstance(outcome, Reject):
+            raise outcome
+        feedback = outcome.dialogues[0].turns[-1].feedback
+        assert feedback is not None
+        return feedback
+
+    def annotate_many(self, samples: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]:
+        """Wait until all is judged; the samples then come in their order."""
+        taken = [self._taken(sample) for sample in samples]
+        if not self._is_done():
+            self._serve()
+        for sample, items in taken:
+            yield sample if isinstance(sample, Reject) else self._annotated(sample, items)
+
+    def _serve(self) -> None:
+        from dress.page.queue_page import QueuePage
+        from dress.page.server import serving
+
+        with serving(
+            lambda: QueuePage(self.queue, users=self.users).blocks,
+            host=self.host,
+            port=self.port,
+            per_minute=self.requests_per_minute,
+        ) as address:
+            print(f"annotate: {address} (Ctrl-C stops; a later run goes on)", flush=True)
+            while not self._is_done():
+                time.sleep(WAIT_S)
+            time.sleep(2 * WAIT_S)  # for the last reply to reach its browser
+
+    def _is_done(self) -> bool:
+        done, total = self.queue.progress()
+        return done == total
+
+    def metrics(self) -> dict[str, float]:
+        judged = [self.queue.judged(item) for item in self.queue.items.values()]
+        people = {who for said in judged for who in said}
+        counts = {"people": len(people), "judgements": sum(map(len, judged))}
+        return {f"annotator/{n}": float(v) for n, v in counts.items()} | self.queue.agreement()
+
+    def _taken(self, sample: Sample | Reject) -> tuple[Sample | Reject, list[Item]]:
+        if isinstance(sample, Reject):
+            return sample, []
+        try:
+            return sample, self.queue.add(sample)
+        except Reject as reject:
+            return reject, []
+
+    def _annotated(self, sample: Sample, items: list[Item]) -> Sample:
+        dialogues = []
+        for item in items:
+            *earlier, last = item.dialogue.turns
+            dialogues.append(
+                Dialogue((*earlier, replace(last, feedback=self.queue.feedback(item))))
+            )
+        return replace(sample, dialogues=tuple(dialogues))
+
+
+def check_extra() -> None:
+    missing = [name for name in ("gradio", "krippendorff") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"the page needs {missing[0]}, which is missing: pip install 'dress[chat]'."
+        )
+
+
+def users(environment: Mapping[str, str]) -> dict[str, str]:
+    """Read the passwords by name; nothing is set where anybody may give a name."""
+    pairs = [pair.partition(":") for pair in environment.get(USERS, "").split(",") if pair]
+    if not all(name.strip() and password for name, _, password in pairs):
+        raise InputError(f"the environment variable {USERS} is no list of name:password.")
+    return {name.strip(): password for name, _, password in pairs}
+
+
+def _id(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _events(session: str, image: str, name: str, dialogue: Dialogue) -> tuple[list[Event], str]:
+    """Return the turns of a dialogue as events whose ids come of what was said, and the last id."""
+    events: list[Event] = []
+    answer = ""
+    for turn in dialogue.turns:
+        key = _id("\0".join((name, answer, turn.user, turn.model or "")))
+        opening: dict[str, Any] = {} if answer else {"image": image}
+        events += [
+            Asked(session=session, turn=f"t{key}", text=turn.user, parent=answer, **opening),
+            Answered(
+                session=session,
+                turn=f"t{key}",
+                answer=f"a{key}",
+                text=turn.model or "",
+                model="",
+                target="",
+            ),
+        ]
+        answer = f"a{key}"
+    return events, answer
+
+
+def _is_known(event: Event, conversation: Conversation) -> bool:
+    if isinstance(event, Asked):
+        return event.turn in conversation.turns
+    return isinstance(event, Answered) and event.answer in conversation.answers

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ PASTE = """<script>
 for (const kind of ["paste", "drop", "dragover"]) document.addEventListener(kind, (event) => {
   const files = (event.clipboardData || event.dataTransfer).files;
   if (kind !== "paste") event.preventDefault();
-  const input = document.querySelector("#upload input[type=file], input[type=file]#upload");
+  const input = document.querySelector("input[data-testid$='upload-button']");
   if (!input || kind === "dragover" || !files.length) return;
   const chosen = new DataTransfer();
   chosen.items.add(files[0]);
@@ -42,14 +42,19 @@ for (const kind of ["paste", "drop", "dragover"]) document.addEventListener(kind
 
 
 @contextmanager
-def serving(page: gr.Blocks, *, host: str, port: int, per_minute: int) -> Iterator[str]:
-    """Yield the address once the page answers there; uploads lie in a folder that is removed."""
+def serving(
+    build: Callable[[], gr.Blocks], *, host: str, port: int, per_minute: int
+) -> Iterator[str]:
+    """Yield the address once the page answers there; uploads lie in a folder that is removed.
+
+    The page is built here: what it is made of asks at once for that folder.
+    """
     token = token_for(host, os.environ)
     uploads = tempfile.mkdtemp(prefix="dress-chat-")
     os.environ[UPLOADS] = uploads
     app = gr.mount_gradio_app(
         FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
-        page,
+        build(),
         path="/",
         footer_links=[],
         run_history=False,
