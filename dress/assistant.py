@@ -106,11 +106,7 @@ class Assistant:
         """
         if guidance and temperature > 0:
             raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
-        if self.model.scalar_head is not None:
-            raise InputError(
-                "this is a reward model, which scores answers and gives none: take a "
-                "model of another experiment."
-            )
+        self._check_answers()
         encoded, pixels = self._encode(prompts, rejects=rejects)
         contrasts: dict[int, Encoded] = {}
         if guidance:
@@ -141,6 +137,13 @@ class Assistant:
             if on_batch:
                 on_batch(len(rows))
         return responses
+
+    def _check_answers(self) -> None:
+        if self.model.scalar_head is not None:
+            raise InputError(
+                "this is a reward model, which scores answers and gives none: take a "
+                "model of another experiment."
+            )
 
     def _texts(self, tokens: Int[Tensor, "row new"]) -> list[str]:
         """Decode answers, and count their tokens up to and with the first end token of each."""

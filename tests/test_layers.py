@@ -28,7 +28,8 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/jobs/resolved.py": {"dress.chat", "dress.modeling"},  # torch
     "dress/jobs/train.py": {"dress.jobs", "lit_modules"},  # Lightning
     "dress/modeling/gpu_attention.py": {"flash_attn"},  # optional, needs CUDA
-    "dress/page/human.py": {"dress.page", "krippendorff"},  # an extra
+    "dress/page/human.py": {"dress.page"},  # gradio
+    "dress/page/queue.py": {"krippendorff"},  # an extra
     "dress/reporting/dashboard.py": {"wandb_workspaces"},  # optional
     "lit_modules/callbacks/sample_table.py": {"wandb"},  # seconds
     "lit_modules/loggers/weights_and_biases.py": {"wandb"},

@@ -219,7 +219,10 @@ def test_what_is_added_counts(plain: list[str], added: str) -> None:
             ["generation.guidance=2", "generation.temperature=1"],
             "generation.guidance needs greedy decoding: give generation.temperature=0.",
         ),
-        (["artifact=x"], "artifact is not read by job=train: give job=evaluate or job=annotate."),
+        (
+            ["artifact=x"],
+            "artifact is not read by job=train: give job=evaluate or job=annotate or job=chat.",
+        ),
         (["responses=x"], "responses is not read by job=train: give job=evaluate."),
         (["verify=x"], "verify is not read by job=train: give job=shards."),
         (["reward_from=x"], "reward_from is not read by this objective"),

@@ -35,18 +35,18 @@ class Chatting:
 
 def run(job: Job) -> None:
     chat = Chatting(**job.node("chat"))
-    folder = FeedbackFolder(Path(chat.feedback))
     if chat.forget is not None:
+        folder = FeedbackFolder(Path(chat.feedback))
         gone = folder.forget(lambda session: chat.forget in ("all", session))
         print(f"{gone} sessions were deleted from {folder.root}", flush=True)
         return
+    check_extra()
+    token_for(chat.host, os.environ)
     if not job.cfg.artifact:
         raise InputError("artifact is not set: give the model to talk to, artifact=<directory>.")
     job.refuse_model_overrides("only chat.* and annotator.* can")
     artifacts = [open_model(path) for path in (job.cfg.artifact, chat.beside) if path]
-    check_extra()
-    token_for(chat.host, os.environ)
-    _serve(job, chat, folder, artifacts)
+    _serve(job, chat, FeedbackFolder(Path(chat.feedback)), artifacts)
 
 
 def _serve(job: Job, chat: Chatting, folder: FeedbackFolder, artifacts: list[Artifact]) -> None:

@@ -183,7 +183,7 @@ class ChatPage(Controls):
         return self._view(place, blind=False, who="")
 
     def _choose(self, place: Place, question: str | None) -> Updates:
-        return {self.text: question or ""}
+        return {self.text: question} if question else {self.status: cards.status("")}
 
     def _about(self, place: Place, letter: str | None, blind: bool, who: str) -> Updates:
         answer = self._answer(place, letter, blind=blind).answer

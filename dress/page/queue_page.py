@@ -12,7 +12,7 @@ from dress.errors import InputError
 from dress.page import cards
 from dress.page.chat_page import AT_ONCE, sentence
 from dress.page.form import Form
-from dress.page.human import Item, Queue
+from dress.page.queue import Item, Queue
 
 Updates = dict[Any, Any]
 

@@ -10,7 +10,8 @@ import pytest
 from dress.errors import InputError, Reject
 from dress.feedback.conversations import Judged
 from dress.feedback.feedback_folder import FeedbackFolder
-from dress.page.human import HELD_S, Queue, users
+from dress.page.human import users
+from dress.page.queue import HELD_S, Queue
 from dress.records import ASPECTS, Dialogue, Sample, Turn
 from tests.data.coco_files import photograph
 
