@@ -159,7 +159,11 @@ class ChatPage(Controls):
     # What is done
 
     def _load(self, place: Place, blind: bool, who: str) -> Updates:
-        return self._view(self.desk.opened(place), blind=blind, who=who)
+        """Go on where the browser was; a page on which nothing was done yet stays as it is."""
+        place = self.desk.opened(place)
+        if not place.image and not place.turn:
+            return {self.status: cards.status("")}
+        return self._view(place, blind=blind, who=who)
 
     def _fresh(self, place: Place) -> Updates:
         new = Place.of(None)
