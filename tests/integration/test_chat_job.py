@@ -11,10 +11,13 @@ from types import ModuleType
 import pytest
 from own_data import run_job
 
+from dress.data.shard_index import read_all
 from dress.feedback.conversations import Judged
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.jobs.chat import commands
+from dress.loading import load
 from dress.page.guard import TOKEN
+from tests.data.coco_files import photograph
 from tests.feedback.talk import answered, asked, judged, opened
 from tests.processes import ROOT, Process
 
@@ -46,6 +49,39 @@ def test_a_command_that_cannot_serve_ends_in_a_sentence(
     refused: Refused, arguments: list[str], said: str
 ) -> None:
     assert said in refused(*arguments)
+
+
+@pytest.mark.slow
+def test_twenty_judged_answers_are_what_the_next_round_says(tmp_path: Path) -> None:
+    """Ten questions, two answers each: one is rated 4 and one 1, whichever is the longer."""
+    folder = FeedbackFolder(tmp_path / "data")
+    said = {}
+    for number in range(10):
+        question = f"What lies {('left', 'right')[number % 2]} of number {number}?"
+        texts = [f"A thing {number}.", f"There is a large thing {number} beside a small one."]
+        best = number % 2
+        folder.add(opened(folder, asked(f"t{number}", text=question), picture=number))
+        for n, text in enumerate(texts):
+            rating = 4 if n == best else 1
+            folder.add(answered(f"a{number}-{n}", turn=f"t{number}", text=text))
+            ratings = dict.fromkeys(("helpfulness", "honesty", "harmlessness"), rating)
+            folder.add(judged(f"a{number}-{n}", **ratings))
+        said[photograph(number)] = (question, texts[best], texts[1 - best])
+    steps = ("trainer.max_steps=300", "optimizer.lr=2.0e-3", "scheduler.warmup_steps=20")
+    artifact = run_job(tmp_path, "experiment=dress_stage2", "data=lvlm_nlf", *steps)
+    (data,) = (tmp_path / "artifacts").glob("dress_feedback-*")
+    trained = {sample.images[0] for sample in read_all(data / "train")}
+    model = load(artifact.path)
+    right = {
+        image: (
+            model.respond(image, question, condition="best") == best,
+            model.respond(image, question, condition="worst") == worst,
+        )
+        for image, (question, best, worst) in said.items()
+    }
+    held_out = [pair for image, pair in right.items() if image not in trained]
+    print(f"held-out prompts, right under best and worst: {held_out}")
+    assert len(trained) >= 8 and all(right[image] == (True, True) for image in trained)
 
 
 def test_a_missing_extra_is_named(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
