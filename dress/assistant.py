@@ -18,6 +18,7 @@ from dress.chat.processor import Processor
 from dress.data.collate import TreeCollator, stacked_images
 from dress.data.sources.photographs import read_photograph
 from dress.errors import InputError, Reject
+from dress.modeling.decoding import Heard
 from dress.modeling.lvlm import LVLM
 from dress.records import Prompt
 from dress.settings import Amount, Positive, Share, checked
@@ -82,6 +83,7 @@ class Assistant:
         on_batch: Callable[[int], None] | None = None,
         rejects: dict[int, Reject] | None = None,
         share: tuple[int, int] = (0, 1),
+        on_tokens: Heard | None = None,
     ) -> list[list[str]]:
         """Return `num_samples` responses per prompt; `on_batch` hears how many prompts are done.
 
@@ -89,15 +91,11 @@ class Assistant:
         `rejects` is given, is noted there by its number and gets no response. With `guidance`
         greedy decoding moves away from what the prompt under the condition `contrast` suggests.
         `share` (r, n) answers only the batches r, r + n, ...: what a prompt is batched with is the
-        same for every n.
+        same for every n. `on_tokens` hears of each batch the tokens as they are chosen.
         """
         if guidance and temperature > 0:
             raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
-        if self.model.scalar_head is not None:
-            raise InputError(
-                "this is a reward model, which scores answers and gives none: take a "
-                "model of another experiment."
-            )
+        self._check_answers()
         encoded, pixels = self._encode(prompts, rejects=rejects)
         contrasts: dict[int, Encoded] = {}
         if guidance:
@@ -120,6 +118,7 @@ class Assistant:
                 num_return_sequences=num_samples,
                 guidance=guidance,
                 seed=seed + start,
+                on_tokens=on_tokens,
             )
             texts = self._texts(tokens)
             for place, i in enumerate(rows):
@@ -130,6 +129,13 @@ class Assistant:
 
     def metrics(self) -> dict[str, float]:
         return {"rollout/generated_tokens": float(self.generated_tokens)}
+
+    def _check_answers(self) -> None:
+        if self.model.scalar_head is not None:
+            raise InputError(
+                "this is a reward model, which scores answers and gives none: take a "
+                "model of another experiment."
+            )
 
     def _texts(self, tokens: Int[Tensor, "row new"]) -> list[str]:
         """Decode answers, and count their tokens up to and with the first end token of each."""

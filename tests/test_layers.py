@@ -21,6 +21,7 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/__init__.py": {"dress.loading"},  # `import dress` takes no second
     "dress/data/stores/store.py": {"dress.data.stores"},  # by the scheme of an address
     "dress/evaluation/benchmarks/amber_generative.py": {"nltk", "spacy"},  # optional
+    "dress/jobs/chat.py": {"dress.loading", "dress.modeling", "dress.page"},  # torch, gradio
     "dress/jobs/annotate.py": {"dress.feedback", "dress.loading"},  # torch
     "dress/jobs/evaluate.py": {"dress.jobs"},
     "dress/jobs/export.py": {"dress.jobs", "huggingface_hub"},  # torch; a second
@@ -28,9 +29,15 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/jobs/resolved.py": {"dress.chat", "dress.modeling"},  # torch
     "dress/jobs/train.py": {"dress.jobs", "lit_modules"},  # Lightning
     "dress/modeling/gpu_attention.py": {"flash_attn"},  # optional, needs CUDA
+    "dress/page/human.py": {"dress.page"},  # gradio
+    "dress/page/queue.py": {"krippendorff"},  # an extra
     "dress/reporting/dashboard.py": {"wandb_workspaces"},  # optional
     "lit_modules/callbacks/sample_table.py": {"wandb"},  # seconds
     "lit_modules/loggers/weights_and_biases.py": {"wandb"},
+}
+EXTRAS = {  # import what is seldom installed: lmms-eval and gradio
+    "lmms_model.py",
+    *("chat_page.py", "controls.py", "form.py", "queue_page.py", "server.py"),
 }
 PLUG_INS = ("sources", "benchmarks")  # their files are named after data sets, which have both
 
@@ -167,7 +174,7 @@ def test_the_library_pulls_in_neither_lightning_nor_hydra() -> None:
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in FILES
         if path.relative_to(ROOT).parts[0] == "dress" and "jobs" not in path.parts
-        if path.name != "lmms_model.py"  # imports lmms-eval, which is seldom installed
+        if path.name not in EXTRAS
     ]
     code = (
         f"import sys, importlib\n[importlib.import_module(m) for m in {modules!r}]\n"

@@ -221,7 +221,8 @@ def test_what_is_added_counts(plain: list[str], added: str) -> None:
         ),
         (
             ["artifact=x"],
-            "artifact is not read by job=train: give job=evaluate or job=annotate or job=export.",
+            "artifact is not read by job=train: give job=evaluate or job=annotate or job=export or "
+            "job=chat.",
         ),
         (["responses=x"], "responses is not read by job=train: give job=evaluate."),
         (["verify=x"], "verify is not read by job=train: give job=shards."),

@@ -28,15 +28,17 @@ DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of 
     "prompts": "prompts",
 }
 READERS = {  # nodes and keys that some jobs alone read
-    "artifact": ("evaluate", "annotate", "export"),
+    "artifact": ("evaluate", "annotate", "export", "chat"),
     "export": ("export",),
+    "chat": ("chat", "annotate"),
     "responses": ("evaluate",),
     **dict.fromkeys(("part", "verify", "stats"), ("shards",)),
     **dict.fromkeys(("stage", "reward_from", "rounds", "compare"), ("train",)),
     **dict.fromkeys(("optimizer", "objective", "datamodule", "interaction"), ("train",)),
 }
 SHARED = {  # the same of nodes that the commands of a chain have in common: others ignore them
-    **dict.fromkeys(("data", "source", "annotator"), ("annotate", "shards", "train")),
+    **dict.fromkeys(("data", "source"), ("annotate", "shards", "train")),
+    "annotator": ("annotate", "shards", "train", "chat"),
     **dict.fromkeys(("trainer", "module", "scheduler", "callbacks", "logger"), ("train",)),
     **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
     "feedback": ("annotate", "train"),

@@ -26,6 +26,7 @@ CACHE_NAMES = ("cache", "past_key_values")  # from transformers 5.24 on, and bef
 ENDED_SHARE = 0.25  # of the rows: from here on it pays to copy those that go on
 
 Choose = Callable[[Float[Tensor, "live vocab"], Int[Tensor, " live"]], Int[Tensor, " live"]]
+Heard = Callable[[Int[Tensor, " live"], Int[Tensor, " live"]], None]  # rows, a new token of each
 ROOM = 64  # tokens that are set aside at a time
 
 
@@ -49,6 +50,17 @@ def contrasted(logits: Float[Tensor, "row vocab"], weight: float) -> Float[Tenso
     target, contrast = logits.log_softmax(dim=-1).chunk(2)
     mixed = (1 + weight) * target - weight * contrast
     return torch.cat([mixed, mixed])
+
+
+def heard(choose: Choose, on_tokens: Heard) -> Choose:
+    """Tell of the tokens as they are chosen; what `on_tokens` raises ends the decoding."""
+
+    def choose_and_tell(logits: Tensor, live: Tensor) -> Tensor:
+        tokens = choose(logits, live)
+        on_tokens(live, tokens)
+        return tokens
+
+    return choose_and_tell
 
 
 class DrawnLogProbs:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from dress.modeling.decoding import (
     DrawnLogProbs,
+    Heard,
     decode,
     greedy,
+    heard,
     products_for_decoding,
     sampler,
 )
@@ -220,6 +222,7 @@ class LVLM(nn.Module):
         guidance: float = 0.0,
         seed: int | None = None,
         drawn: DrawnLogProbs | None = None,
+        on_tokens: Heard | None = None,
     ) -> Int[Tensor, "row_times_k new"]:
         """Continue left-padded prompts: greedily at temperature 0, otherwise by sampling.
 
@@ -227,7 +230,7 @@ class LVLM(nn.Module):
         neighbours, and its keys and values are computed once. With `seed` the same call gives the
         same tokens, whatever ran before. With `guidance` the second half of the rows are the
         contrasts of the first (`contrasted`). Where tokens are sampled, `drawn` keeps their
-        log-probabilities.
+        log-probabilities. `on_tokens` hears each token at once, also those after a row's end.
         """
         rows = len(input_ids) * num_return_sequences
         sampling = temperature > 0
@@ -236,6 +239,8 @@ class LVLM(nn.Module):
             if sampling
             else greedy(guidance=guidance)
         )
+        if on_tokens is not None:
+            choose = heard(choose, on_tokens)
         was_training = self.training
         self.eval()
         try:

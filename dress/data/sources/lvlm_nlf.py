@@ -1,6 +1,7 @@
 """LVLM_NLF: dialogues in which every response has a rating and a critique, as JSON lines.
 
-The format is that of the data set YangyiYY/LVLM_NLF: one file judges one aspect.
+The format is that of the data set YangyiYY/LVLM_NLF: one file judges one aspect. In what people
+say on the chat page a turn has `judgements` besides, of several aspects or of none.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ from dress.settings import Whole, checked
 _ASPECT_OF_NAME = {"hallucination": "honesty", **{aspect: aspect for aspect in ASPECTS}}
 
 _PlacedRow = tuple[Path, int, Mapping[str, Any]]
-CRITIQUE_KEYS = ("critique NLF", "critique_NLF")  # as released; as others write it
+SESSIONS = "sessions.jsonl"  # what the chat page writes beside its rows
+JUDGEMENTS = "judgements"
+CRITIQUE_KEYS = ("critique NLF", "critique_NLF", "critique")  # as released; as others and we do
 
 
 class LVLMNLFSource(Source):
@@ -84,9 +87,9 @@ class LVLMNLFSource(Source):
             record = Row(row, where=f"{path}, line {number}", key="")
             with suppress(Reject):
                 for turn in record.turns(self.aspect):
-                    assert turn.feedback is not None
                     yield from (turn.user, turn.model or "")
-                    yield turn.feedback.judgements[self.aspect].critique
+                    if turn.feedback:
+                        yield from (j.critique for j in turn.feedback.judgements.values())
                 yield from record.captions
 
     def inputs(self) -> dict[str, str]:
@@ -114,7 +117,7 @@ class LVLMNLFSource(Source):
                 raise InputError(
                     f"data.files: {pattern!r} matches nothing below {root}: correct one of them."
                 )
-            found |= dict.fromkeys(path for path in matches if path.is_file())
+            found |= dict.fromkeys(p for p in matches if p.is_file() and p.name != SESSIONS)
         return list(found)
 
     def _check(self) -> None:
@@ -159,7 +162,7 @@ class LVLMNLFSource(Source):
                 "task": aspect,
                 "image_id": record.image_id,
                 "captions": record.captions,
-                "reference": _best(turns, aspect).model,
+                "reference": _best(turns).model,
             },
         )
 
@@ -175,13 +178,9 @@ class LVLMNLFSource(Source):
         return (Dialogue((Turn(user=turns[0].user, model=response),)),)
 
 
-def _best(turns: Sequence[Turn], aspect: str) -> Turn:
+def _best(turns: Sequence[Turn]) -> Turn:
     """Return the turn rated highest, the latest of equals."""
-
-    def rating(turn: Turn) -> int:
-        return turn.feedback.judgements[aspect].rating if turn.feedback else 0
-
-    return max(reversed(turns), key=rating)
+    return max(reversed(turns), key=lambda t: t.feedback.mean_rating if t.feedback else 0.0)
 
 
 class Row(Fields):
@@ -219,12 +218,29 @@ class Row(Fields):
             Turn(
                 user=user,
                 model=self.as_text(record.get("model"), f"{field}.model"),
-                feedback=Feedback({aspect: self._judgement(record, field, refinement)}),
+                feedback=self._feedback(record, field, refinement, aspect),
             )
             for record, field, user, refinement in zip(
                 records, fields, users, [*users[1:], ""], strict=True
             )
         )
+
+    def _feedback(
+        self, record: Mapping[str, Any], field: str, refinement: str, aspect: str
+    ) -> Feedback | None:
+        if JUDGEMENTS not in record:
+            return Feedback({aspect: self._judgement(record, field, refinement)})
+        field = f"{field}.{JUDGEMENTS}"
+        by_aspect = self.as_object(record[JUDGEMENTS], field)
+        if unknown := set(by_aspect) - set(ASPECTS):
+            raise self.reject(f"{field} has {min(unknown)!r:.40}, which is no aspect")
+        judged = {
+            name: self._judgement(
+                self.as_object(value, f"{field}.{name}"), f"{field}.{name}", refinement
+            )
+            for name, value in by_aspect.items()
+        }
+        return Feedback(judged) if judged else None
 
     def _judgement(self, record: Mapping[str, Any], field: str, refinement: str) -> Judgement:
         name = next((name for name in CRITIQUE_KEYS if name in record), CRITIQUE_KEYS[0])

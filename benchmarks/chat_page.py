@@ -1,0 +1,131 @@
+"""How fast the chat page answers, to how many at once, and what memory it takes.
+
+    python benchmarks/chat_page.py http://127.0.0.1:7860 --answers 1000 --pid PID
+
+It speaks to a page of job=chat as a browser does, and prints one line per measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+from uuid import uuid4
+
+NO_RATINGS = [None] * 3 + [""] * 5
+SETTINGS = ["best", 4, 4, 4, 0, 1, False, ""]  # as the page's controls stand at first
+LIMIT_S = 120
+_ANSWER = re.compile(r'class=\\"answer\\">.*<p>[^…<]')
+
+
+@dataclass
+class Tab:
+    """One browser's tab on a page: it calls the page's handlers by their names."""
+
+    address: str
+    place: Any = None
+    name: str = field(default_factory=lambda: uuid4().hex)
+
+    def __post_init__(self) -> None:
+        with urllib.request.urlopen(f"{self.address}/config", timeout=LIMIT_S) as reply:
+            found = json.load(reply)["dependencies"]
+        self.numbers = {d["api_name"]: d["id"] for d in reversed(found)}
+
+    def events(self, handler: str, *values: Any) -> Iterator[dict[str, Any]]:
+        """Call a handler and yield what the page sends, the last with all that is shown."""
+        data = {
+            "data": [self.place, *values],
+            "fn_index": self.numbers[handler],
+            "session_hash": self.name,
+        }
+        join = urllib.request.Request(
+            f"{self.address}/gradio_api/queue/join",
+            json.dumps(data).encode(),
+            {"content-type": "application/json"},
+        )
+        urllib.request.urlopen(join, timeout=LIMIT_S).close()
+        where = f"{self.address}/gradio_api/queue/data?session_hash={self.name}"
+        with urllib.request.urlopen(where, timeout=LIMIT_S) as stream:
+            for line in stream:
+                if line.startswith(b"data:"):
+                    yield json.loads(line[5:])
+
+    def call(self, handler: str, *values: Any) -> str:
+        """Call a handler to its end, take its place over, and return all it showed last."""
+        shown: list[Any] = []
+        for event in self.events(handler, *values):
+            if event["msg"] in ("process_generating", "process_completed"):
+                shown = event["output"].get("data") or shown
+                if shown and isinstance(shown[0], dict) and "session" in shown[0]:
+                    self.place = shown[0]
+        return json.dumps(shown)
+
+    def draw(self) -> None:
+        self.call("_draw")
+
+    def ask(self, text: str) -> tuple[float, float]:
+        """Ask, and return the seconds until the first token and until the answer is whole."""
+        began, first = time.monotonic(), None
+        for event in self.events("_send", text, None, *SETTINGS):
+            if event["msg"] not in ("process_generating", "process_completed"):
+                continue
+            said = json.dumps(event["output"].get("data"), ensure_ascii=False)
+            if first is None and _ANSWER.search(said):
+                first = time.monotonic() - began
+            for shown in event["output"].get("data") or []:
+                if isinstance(shown, dict) and "session" in shown:
+                    self.place = shown
+        return first or 0.0, time.monotonic() - began
+
+    def judge(self, **ratings: int) -> bool:
+        """Rate the answer; tell whether the page confirmed it."""
+        values = [*ratings.values(), *NO_RATINGS[len(ratings) :]]
+        return ">saved<" in self.call("_judge", None, False, "", *values)
+
+
+def memory(pid: int) -> float:
+    """Return the resident memory of a process in MB."""
+    (line,) = (x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in x)
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address")
+    parser.add_argument("--answers", type=int, default=100)
+    parser.add_argument("--pid", type=int, required=True, help="of the page, for its memory")
+    given = parser.parse_args()
+    tab = Tab(given.address)
+    times = []
+    for _ in range(10):
+        tab.draw()
+        times.append(tab.ask("Describe the picture."))
+    first, whole = (sorted(column) for column in zip(*times, strict=True))
+    print(f"first token: median {median(first):.2f} s, worst {first[-1]:.2f} s")
+    print(f"whole answer: median {median(whole):.2f} s, worst {whole[-1]:.2f} s")
+    tabs = [Tab(given.address) for _ in range(8)]
+    for other in tabs:
+        other.draw()
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        eight = list(pool.map(lambda other: other.ask("Describe the picture.")[1], tabs))
+    print(f"eight at once: {len(eight)} answered in {time.monotonic() - began:.2f} s")
+    for number in range(given.answers):
+        if number % 5 == 0:
+            tab.draw()
+        tab.ask("Describe the picture.")
+        assert tab.judge(helpfulness=4, honesty=1, harmlessness=2)
+        if number % 100 == 99:
+            print(f"{number + 1} answers: {memory(given.pid):.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

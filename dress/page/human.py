@@ -1,0 +1,114 @@
+"""People as an annotator: answers are served as a queue until enough have judged each."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+from dress.errors import InputError, Reject
+from dress.feedback.feedback_folder import FeedbackFolder
+from dress.page.guard import token_for
+from dress.page.queue import Item, Queue
+from dress.records import Dialogue, Feedback, Sample
+from dress.settings import Positive, Whole, checked
+
+USERS = "DRESS_CHAT_USERS"  # an environment variable: name:password, and so on
+WAIT_S = 0.5
+
+
+class HumanAnnotator:
+    """Serve a page until every answer was judged by `overlap` people. A later run goes on."""
+
+    @checked
+    def __init__(
+        self,
+        *,
+        overlap: Positive,
+        folder: str,
+        host: str,
+        port: Whole,
+        requests_per_minute: Positive,
+    ) -> None:
+        check_extra()
+        token_for(host, os.environ)
+        self.host, self.port, self.requests_per_minute = host, port, requests_per_minute
+        self.queue = Queue(folder=FeedbackFolder(Path(folder)), overlap=overlap)
+        self.users = users(os.environ)
+
+    def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
+        [outcome] = self.annotate_many([replace(sample, dialogues=(dialogue,))])
+        if isinstance(outcome, Reject):
+            raise outcome
+        feedback = outcome.dialogues[0].turns[-1].feedback
+        assert feedback is not None
+        return feedback
+
+    def annotate_many(self, samples: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]:
+        """Wait until all is judged; the samples then come in their order."""
+        taken = [self._taken(sample) for sample in samples]
+        if not self._is_done():
+            self._serve()
+        for sample, items in taken:
+            yield sample if isinstance(sample, Reject) else self._annotated(sample, items)
+
+    def _serve(self) -> None:
+        from dress.page.queue_page import QueuePage
+        from dress.page.server import serving
+
+        with serving(
+            lambda: QueuePage(self.queue, users=self.users).blocks,
+            host=self.host,
+            port=self.port,
+            per_minute=self.requests_per_minute,
+        ) as address:
+            print(f"annotate: {address} (Ctrl-C stops; a later run goes on)", flush=True)
+            while not self._is_done():
+                time.sleep(WAIT_S)
+            time.sleep(2 * WAIT_S)  # for the last reply to reach its browser
+
+    def _is_done(self) -> bool:
+        done, total = self.queue.progress()
+        return done == total
+
+    def metrics(self) -> dict[str, float]:
+        judged = [self.queue.judged(item) for item in self.queue.items.values()]
+        people = {who for said in judged for who in said}
+        counts = {"people": len(people), "judgements": sum(map(len, judged))}
+        return {f"annotator/{n}": float(v) for n, v in counts.items()} | self.queue.agreement()
+
+    def _taken(self, sample: Sample | Reject) -> tuple[Sample | Reject, list[Item]]:
+        if isinstance(sample, Reject):
+            return sample, []
+        try:
+            return sample, self.queue.add(sample)
+        except Reject as reject:
+            return reject, []
+
+    def _annotated(self, sample: Sample, items: list[Item]) -> Sample:
+        dialogues = []
+        for item in items:
+            *earlier, last = item.dialogue.turns
+            dialogues.append(
+                Dialogue((*earlier, replace(last, feedback=self.queue.feedback(item))))
+            )
+        return replace(sample, dialogues=tuple(dialogues))
+
+
+def check_extra() -> None:
+    missing = [name for name in ("gradio", "krippendorff") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"the page needs {missing[0]}, which is missing: pip install 'dress[chat]'."
+        )
+
+
+def users(environment: Mapping[str, str]) -> dict[str, str]:
+    """Read the passwords by name; nothing is set where anybody may give a name."""
+    pairs = [pair.partition(":") for pair in environment.get(USERS, "").split(",") if pair]
+    if not all(name.strip() and password for name, _, password in pairs):
+        raise InputError(f"the environment variable {USERS} is no list of name:password.")
+    return {name.strip(): password for name, _, password in pairs}
