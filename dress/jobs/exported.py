@@ -47,30 +47,46 @@ def write(
         size = f"{shard_gigabytes * 1000:.0f}MB"
         write_model(model, folder, base=base, changed=changed, shard_size=size)
     condition = assistant.condition.target(target)
-    templates = chat_templates(assistant, condition)
-    tokenizer = assistant.processor.tokenizer
-    processor_of(model.vision, tokenizer, templates).save_pretrained(folder)
-    check_prompt(assistant, folder, condition)
+    write_processor(assistant, folder, condition)
     return {"condition": condition, "base": base}
 
 
-def chat_templates(assistant: Assistant, condition: str) -> dict[str, str]:
-    """Return the template that holds the condition, and the bare one beside it."""
-    template, tokenizer = assistant.processor.template, assistant.processor.tokenizer
+def write_processor(assistant: Assistant, folder: Path, condition: str) -> None:
+    """Write tokenizer, image processor and chat templates, which give the tokens of here.
+
+    The begin token stands in the templates, since some servers add none to chats. It is left to the
+    tokenizer where that cuts a text otherwise behind it.
+    """
+    tokenizer = assistant.processor.tokenizer
     begin = "".join(tokenizer.convert_ids_to_tokens(assistant.processor.begin))
-    first_only = assistant.condition.turns == "first"
+    for opening in (begin, ""):
+        templates = chat_templates(assistant, condition, begin=opening)
+        vision = assistant.model.vision
+        processor_of(vision, tokenizer, templates).save_pretrained(folder)
+        if prompts_agree(assistant, folder, condition):
+            return
+    raise InputError(
+        f"the tokenizer of {tokenizer.name_or_path} gives no prompt that begins with "
+        f"{begin or 'nothing'!r} as in training: train with template.begin=auto."
+    )
+
+
+def chat_templates(assistant: Assistant, condition: str, *, begin: str) -> dict[str, str]:
+    """Return the template that holds the condition, and the bare one beside it."""
+    template, first_only = assistant.processor.template, assistant.condition.turns == "first"
     return {
         DEFAULT: jinja_of(template, begin=begin, condition=condition, first_only=first_only),
         BARE: jinja_of(template, begin=begin),
     }
 
 
-def check_prompt(assistant: Assistant, folder: Path, condition: str) -> None:
+def prompts_agree(assistant: Assistant, folder: Path, condition: str) -> bool:
     """Compare the exported processor's tokens of a question, with and without, with ours."""
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     picture = Image.fromarray(np.zeros((48, 64, 3), dtype=np.uint8))
     names, _ = assistant.processor.load_images([png(picture)])
     content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+    agree = True
     for template, text in ((DEFAULT, condition), (BARE, "")):
         theirs = processor.apply_chat_template(
             [{"role": "user", "content": content}],
@@ -82,8 +98,5 @@ def check_prompt(assistant: Assistant, folder: Path, condition: str) -> None:
         ours = assistant.processor.encode(
             [Turn(QUESTION)], images=names, condition=text, prompt_only=True
         )
-        if list(theirs["input_ids"][0]) != ours.input_ids.tolist():
-            raise InputError(
-                f"the tokenizer of {assistant.processor.tokenizer.name_or_path} cuts the prompt "
-                "otherwise where its begin token stands in the text: this model cannot be exported."
-            )
+        agree &= list(theirs["input_ids"][0]) == ours.input_ids.tolist()
+    return agree

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoProcessor,
@@ -19,6 +21,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PretrainedConfig,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     SiglipImageProcessor,
     SiglipVisionConfig,
@@ -61,6 +64,7 @@ class Kind:
     language: str = "llama"
     projector_act: str = "gelu"
     tied: bool = False
+    metaspace: bool = False  # the tokenizer marks words as Llama's does
 
     @property
     def name(self) -> str:
@@ -71,7 +75,14 @@ KINDS = (
     Kind(),
     Kind(tower="siglip", act="gelu_pytorch_tanh", layer=-1, language="qwen2", tied=True),
     Kind(act="gelu", layer=-1, language="gpt2"),
-    Kind(tower="siglip", act="gelu", layer=-2, language="llama", projector_act="linear"),
+    Kind(
+        tower="siglip",
+        act="gelu",
+        layer=-2,
+        language="llama",
+        projector_act="linear",
+        metaspace=True,
+    ),
 )
 
 
@@ -84,11 +95,28 @@ def language_config(kind: Kind, vocab_size: int, **ids: int) -> PretrainedConfig
     return made(max_position_embeddings=1024, **common)
 
 
+def metaspace_tokenizer() -> PreTrainedTokenizerFast:
+    """Write a word's space into it, and one before the first word, but none behind a token."""
+    specials = ["<pad>", "<s>", "</s>", "<image>", "<unk>"]
+    bpe = Tokenizer(models.BPE(unk_token="<unk>"))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    bpe.decoder = decoders.Metaspace(prepend_scheme="first")
+    letters = [*sorted(set(string.printable) - set(string.whitespace)), "\n"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=200, special_tokens=specials, initial_alphabet=letters, show_progress=False
+    )
+    bpe.train_from_iterator(TEXTS, trainer=trainer)
+    names = dict(pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, extra_special_tokens=["<image>"], **names)
+
+
 def save_released(kind: Kind, folder: Path, *, shard: str = "1GB") -> Path:
     """Save a model of this kind with large random weights, so that every layer matters."""
     chatml = kind.language == "qwen2"
     added = ["<|im_start|>", "<|im_end|>"] if chatml else []
     tokenizer = train_tokenizer(TEXTS, vocab_size=360, special_tokens=added)
+    if kind.metaspace:
+        tokenizer = metaspace_tokenizer()
     if chatml:
         tokenizer.eos_token = "<|im_end|>"
     else:
@@ -119,7 +147,7 @@ def save_released(kind: Kind, folder: Path, *, shard: str = "1GB") -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             inner = "language_model.layers" in name or "language_model.h." in name
-            scale = 0.3 if inner or "projector" in name else 0.1
+            scale = 0.25 if inner else 0.2 if "projector" in name else 0.1
             parameter.add_(torch.randn_like(parameter) * scale)
     model.save_pretrained(folder, max_shard_size=shard)
     side = {"height": SIZE, "width": SIZE}

@@ -23,6 +23,7 @@ from dress.artifact import Artifact
 from dress.assistant import Assistant, Prompt
 from dress.chat.images import png
 from dress.errors import InputError
+from dress.jobs.exported import write_processor
 from dress.jobs.job import Job
 from dress.types import Turn
 from tests.data.nlf_files import nlf_row, write_nlf
@@ -116,6 +117,23 @@ def test_the_export_answers_a_plain_question_under_the_condition(
     assert unescaped == best != none
     assert theirs(model, processor, asked, "bare") == none
     assert len(set(best)) > 1
+
+
+def test_a_begin_token_is_left_to_a_tokenizer_that_cuts_otherwise_behind_it(tmp_path: Path) -> None:
+    """Llama's gives `USER` behind a `<s>` in the text, and ` USER` behind one that it adds."""
+    assistant = import_model(save_released(KINDS[3], tmp_path / "released"))
+    write_processor(assistant, tmp_path, "good")
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    message = {"role": "user", "content": "What?"}
+    told = processor.apply_chat_template([message], add_generation_prompt=True)
+    assert told == "USER: What? FEEDBACK: good ASSISTANT:"
+    ids = processor.apply_chat_template(
+        [message], add_generation_prompt=True, tokenize=True, return_dict=True
+    )["input_ids"][0]
+    wanted = assistant.processor.encode(
+        [Turn("What?")], images=[], condition="good", prompt_only=True
+    )
+    assert list(ids) == wanted.input_ids.tolist() and ids[0] == processor.tokenizer.bos_token_id
 
 
 def test_earlier_turns_are_written_as_here(trained: Artifact, exported: Path) -> None:

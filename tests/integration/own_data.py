@@ -15,7 +15,7 @@ CONF = Path(__file__).parents[2] / "conf"
 def run_job(tmp_path: Path, *overrides: str) -> Artifact:
     """Run what `run.py` would, with the tiny model and few steps."""
     typed = [
-        "init_from=random",
+        "init_from=pretrained",
         "model.tokenizer.vocab_size=400",
         "trainer.max_steps=2",
         "logger=local",

@@ -42,7 +42,10 @@ NO_TREES = {  # types whose answers the splice alone does not give
         ("paligemma", "gemma3", "gemma3n", "gemma4"), "its image tokens see those behind them"
     ),
 }
-PLAIN = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
+PLAIN = (  # keys that describe no shape
+    *("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"),
+    *("id2label", "label2id"),
+)
 
 
 def described(name: str) -> dict[str, dict[str, Any]]:
