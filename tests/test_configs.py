@@ -211,7 +211,7 @@ def test_every_shipped_language_model_has_its_trees(language: str, precision: st
     """Whatever products the process has chosen: on a CPU with bf16 units `medium` rounds them."""
     given = composed(f"model/language={language}")["model"]["language"]
     small = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
-    small |= {"intermediate_size": 96, "vocab_size": 300}
+    small |= {"intermediate_size": 96, "vocab_size": 300, "num_key_value_heads": 2}
     config = given["config"] or {"model_type": "llama"}
     torch.set_float32_matmul_precision(precision)
     try:

@@ -63,6 +63,12 @@ def check_all(*overrides: str) -> None:
         (["+modle=tiny"], "nothing reads modle: did you mean module or model or"),
         (["model/visoin=clip_b32"], "did you mean model/vision?"),
         (["experiment=dress_stage_2"], "no option 'dress_stage_2': did you mean dress_stage2 or"),
+        (
+            ["sampler.base_url=x"],
+            "nothing that was chosen reads sampler.base_url: choose sampler=endp",
+        ),
+        (["judge.base_url=x"], "nothing that was chosen reads judge.base_url: choose judge=llm"),
+        (["base_url=x"], "nothing reads base_url: did you mean"),
         (["trainer=tpu"], "trainer has no option 'tpu': did you mean gpu or cpu?"),
         (
             ["data.root=/x"],
@@ -124,6 +130,10 @@ def test_a_key_that_nothing_reads(
         [
             *("annotator=llm", "annotator.base_url=http://x", "annotator.model=x"),
             "annotator.price_per_million={prompt: 1, completion: 2}",
+        ],
+        [
+            *("job=evaluate", "sampler=endpoint", "sampler.base_url=http://localhost/v1"),
+            *("sampler.model=x", "sampler.omit=[seed]", "sampler.timeout_s=3"),
         ],
         ["data=photographs", "debug=smoke"],
         ["~source.flaw_scale"],

@@ -102,6 +102,8 @@ def filled(schema: dict[str, Any]) -> Any:
 
 
 def reply(body: dict[str, Any]) -> Answer:
+    if "response_format" not in body:  # a response, not a judgement
+        return Answer("Yes.")
     return Answer(json.dumps(filled(body["response_format"]["json_schema"]["schema"])))
 
 
