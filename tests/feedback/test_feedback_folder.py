@@ -87,6 +87,28 @@ def test_a_turn_between_that_nobody_judged_has_no_feedback(tmp_path: Path) -> No
     assert first.feedback is None and second.feedback is not None
 
 
+@pytest.mark.parametrize(
+    ("judgements", "said"),
+    [
+        ({"style": {"rating": 1, "critique": "x"}}, "'style', which is no aspect"),
+        ({"honesty": {"rating": 5, "critique": "x"}}, "judgements.honesty.rating is 5"),
+        ({"honesty": 3}, "judgements.honesty is 3, not an object"),
+        ([], "judgements is [], not an object"),
+    ],
+)
+def test_judgements_that_are_none_are_a_reject(
+    tmp_path: Path, judgements: object, said: str
+) -> None:
+    folder = FeedbackFolder(tmp_path)
+    folder.add(opened(folder, asked()), answered(), judged(helpfulness=3))
+    row = json.loads((tmp_path / NLF).read_text())
+    row["interaction"][0]["judgements"] = judgements
+    (tmp_path / NLF).write_text(json.dumps(row))
+    source = LVLMNLFSource(root=str(tmp_path))
+    ((reject,),) = (source.convert("candidates", r) for r in source.rows("candidates"))
+    assert isinstance(reject, Reject) and said in reject.detail
+
+
 def test_the_last_judgement_of_each_person_counts(tmp_path: Path) -> None:
     folder = FeedbackFolder(tmp_path)
     folder.add(opened(folder, asked()), answered())
