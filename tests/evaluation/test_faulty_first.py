@@ -101,6 +101,14 @@ def test_repaired_by_turn_under_the_hint_and_under_a_control() -> None:
     assert {f"{name}use_of_feedback/other_low", f"{name}denied_repeated_high"} <= metrics.keys()
 
 
+def test_without_a_denied_statement_there_is_no_share_of_them() -> None:
+    """Who does not say a number hears `Say how many`, which denies nothing."""
+    silent = [Turn("user", "I do not know.")] * 2
+    metrics = figures((example("hint"), silent), (example("other", told=OTHER), silent))
+    assert metrics["world/interaction/faulty/repaired_1"] == 0
+    assert not any("denied_repeated" in name for name in metrics)
+
+
 def write_openings(
     folder: Path, responses: Sequence[str], *, scenes: int = 3
 ) -> FaultyFirstBenchmark:

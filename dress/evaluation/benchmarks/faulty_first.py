@@ -141,7 +141,8 @@ class FaultyFirstBenchmark:
                 for before, after in pairwise(responses)
                 for said in denied(question, scene, before)
             ]
-            labels["denied_repeated"] = (float(sum(repeated)), float(len(repeated)))
+            if repeated:
+                labels["denied_repeated"] = (float(sum(repeated)), float(len(repeated)))
         return labels
 
     def metrics(self, ratios: Ratios) -> dict[str, Any]:
@@ -149,7 +150,8 @@ class FaultyFirstBenchmark:
         for name, ratio in ratios.items():
             arm, _, figure = name.partition("/")
             figures[f"faulty/{figure if arm == HINT else name}"] = ratio
-        figures["denied_repeated"] = figures.pop("faulty/denied_repeated")
+        if (repeated := figures.pop("faulty/denied_repeated", None)) is not None:
+            figures["denied_repeated"] = repeated
         last = f"repaired_{self.turns}"
         for control in self.arms[1:]:
             gain = ratios[f"{HINT}/{last}"] - ratios[f"{control}/{last}"]
