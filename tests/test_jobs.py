@@ -61,6 +61,7 @@ def composed(*overrides: str) -> DictConfig:
         "trainer.devices=1",
         "template=vicuna",
         "trainer.precision=bf16-mixed",
+        "datamodule.rows_per_batch=1",
     ],
 )
 def test_what_parents_share(override: str) -> None:
@@ -74,7 +75,6 @@ def test_what_parents_share(override: str) -> None:
         "condition=score",
         "condition.target=worst",
         "objective=sft",
-        "datamodule.rows_per_batch=1",
         "optimizer.lr=0.1",
         "trainer.max_steps=5",
         "callbacks.train_state.every_n_steps=5",
