@@ -26,6 +26,7 @@ CHAIN = {
     "dress_feedback",
     "dress_stage2",
 }
+WALKED: dict[tuple[str, ...], dict[str, str]] = {}  # what each change names, for all tests
 MODELS = {"dress_stage0", "dress_stage1", "dress_feedback", "dress_stage2"}
 
 
@@ -113,11 +114,14 @@ def chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     )
 
     def walk(*overrides: str) -> dict[str, str]:
+        if overrides in WALKED:
+            return WALKED[overrides]
         named.clear()
         # typed overrides; comparing would need artifacts that exist
         typed = ["experiment=dress_stage2", *overrides]
         Job(cfg=composed(*typed, "compare=[]"), overrides=typed).run()
-        return dict(named)
+        WALKED[overrides] = dict(named)
+        return WALKED[overrides]
 
     return walk
 
