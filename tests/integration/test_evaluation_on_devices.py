@@ -111,8 +111,9 @@ def test_annotated_responses_are_sampled_on_the_own_device(
 ) -> None:
     devices = {"cpu": torch.device("cpu"), "gpu": torch.device("meta")}
     monkeypatch.setattr("dress.modeling.devices.own_device", devices.__getitem__)
-    given = ["experiment=dress_feedback", f"trainer={accelerator}"]
+    given = ["experiment=dress_feedback", f"trainer={accelerator}", "matmul_precision=highest"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         sampler = _sampler(Job(cfg=compose("run", given), overrides=given), {"model": model})
+    torch.backends.cuda.enable_flash_sdp(True)
     assert isinstance(sampler, Assistant)
     assert {weight.device for weight in sampler.model.parameters()} == {devices[accelerator]}
