@@ -18,6 +18,7 @@ from dress.chat.processor import Processor
 from dress.data.collate import TreeCollator, stacked_images
 from dress.data.sources.photographs import read_photograph
 from dress.errors import InputError, Reject
+from dress.generation import GENERATED
 from dress.modeling.decoding import Heard
 from dress.modeling.lvlm import LVLM
 from dress.records import Prompt
@@ -128,7 +129,7 @@ class Assistant:
         return responses
 
     def metrics(self) -> dict[str, float]:
-        return {"rollout/generated_tokens": float(self.generated_tokens)}
+        return {GENERATED: float(self.generated_tokens)}
 
     def _check_answers(self) -> None:
         if self.model.scalar_head is not None:

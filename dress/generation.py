@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from dress.settings import Amount, Positive, Share, check_values
 
+GENERATED = "rollout/generated_tokens"  # by a model of ours
+SERVED = "sampler/"  # begins what a model behind a server has cost
+SPENT = (GENERATED, SERVED)  # begin the figures of a Sampler, which add up over parts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:

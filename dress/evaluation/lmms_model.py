@@ -17,11 +17,12 @@ from lmms_eval.models.registry_v2 import ModelManifest
 from PIL import Image
 from tqdm import tqdm
 
-from dress.assistant import Prompt, read_image
+from dress.assistant import read_image
 from dress.chat.condition import AUTO, chosen_target
 from dress.errors import InputError
 from dress.fingerprint import canonical_json
 from dress.loading import load
+from dress.records import Prompt
 from dress.types import Turn
 
 MANIFEST = ModelManifest(model_id="dress", simple_class_path=f"{__name__}.DressModel")

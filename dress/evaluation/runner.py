@@ -24,7 +24,7 @@ IMAGES = "images"
 @dataclass(frozen=True)
 class Generated:
     answered: tuple[Answered, ...]
-    unanswered: tuple[Reject, ...]  # by questions whose image cannot be used
+    unanswered: tuple[Reject, ...]  # questions whose image cannot be used or that got no response
 
 
 def generate(
@@ -45,7 +45,8 @@ def generate(
 
     A chunk is a function of the examples before it, so that a run which was interrupted gives what
     one that was not would have given. Processes that work together share its batches, and the
-    first one saves what all of them said.
+    first one saves what all of them said. A question that gets no response raises Reject unless the
+    benchmark skips those.
     """
     (directory / IMAGES).mkdir(exist_ok=True)
     done = {str(row["id"]) for row in read_lines(journal)}
@@ -69,7 +70,10 @@ def generate(
         shown, found = _with_images(benchmark, chunk)
         said = _converse(answer, benchmark, shown, condition=condition, on_batch=on_batch)
         if saves:
-            found += [_saved(e, turns, directory) for e, turns in zip(shown, said, strict=True)]
+            found += [
+                turns if isinstance(turns, Reject) else _saved(example, turns, directory)
+                for example, turns in zip(shown, said, strict=True)
+            ]
             for item in found:
                 append_line(journal, _journalled(item))
 
@@ -96,10 +100,14 @@ def _with_images(
         try:
             shown.append(replace(example, images=(benchmark.image(example),)))
         except Reject as reject:
-            if benchmark.unanswered == "error":
+            if not _skips(benchmark):
                 raise
             rejects.append(reject)
     return shown, rejects
+
+
+def _skips(benchmark: Benchmark) -> bool:
+    return isinstance(benchmark, PublicBenchmark) and benchmark.unanswered == "skip"
 
 
 def _converse(
@@ -109,8 +117,12 @@ def _converse(
     *,
     condition: Callable[[int], str],
     on_batch: Callable[[int], None] | None,
-) -> list[list[Turn]]:
-    """Let all examples talk side by side until the benchmark has nothing more to say."""
+) -> list[list[Turn] | Reject]:
+    """Let all examples talk side by side until the benchmark has nothing more to say.
+
+    One that gets no response leaves, where the benchmark skips those.
+    """
+    rejects: dict[int, Reject] = {}
     dialogues = [list(example.turns) for example in examples]
     said = {i: example.question for i, example in enumerate(examples) if not example.turns}
     said |= _told(benchmark, examples, dialogues, [i for i, e in enumerate(examples) if e.turns])
@@ -120,12 +132,18 @@ def _converse(
             Prompt(examples[i].images, (*dialogues[i], Turn(user)), condition(len(dialogues[i])))
             for i, user in said.items()
         ]
-        answers = _together(answer, prompts, on_batch=None if number else on_batch)
-        for (i, user), (response,) in zip(said.items(), answers, strict=True):
-            dialogues[i].append(Turn(user, response))
+        failed: dict[int, Reject] | None = {} if _skips(benchmark) else None
+        answers = _together(answer, prompts, rejects=failed, on_batch=None if number else on_batch)
+        asked = list(said)
+        rejects |= {asked[n]: reject for n, reject in (failed or {}).items()}
+        for (i, user), responses in zip(said.items(), answers, strict=True):
+            dialogues[i] += [Turn(user, response) for response in responses]
         if number + 1 < rounds:
-            said = _told(benchmark, examples, dialogues, list(said))
-    return dialogues
+            said = _told(benchmark, examples, dialogues, [i for i in asked if i not in rejects])
+    return [
+        rejects[i].at(where=benchmark.name, key=examples[i].id) if i in rejects else turns
+        for i, turns in enumerate(dialogues)
+    ]
 
 
 def _told(
@@ -147,13 +165,17 @@ def _together(
     answer: Callable[..., list[list[str]]],
     prompts: Sequence[Prompt],
     *,
+    rejects: dict[int, Reject] | None,
     on_batch: Callable[[int], None] | None,
 ) -> list[list[str]]:
-    """Answer a share of the prompts and hear from the other processes about the rest."""
-    own = answer(prompts, on_batch=on_batch)
+    """Answer a share of the prompts and hear from the other processes about the rest.
+
+    All processes reject the same prompts, whosever share they would be in.
+    """
+    own = answer(prompts, on_batch=on_batch, rejects=rejects)
     if on_batch:
         on_batch(sum(not responses for responses in own))
-    return [next(filter(None, shares)) for shares in zip(*gather(own), strict=True)]
+    return [next(filter(None, shares), []) for shares in zip(*gather(own), strict=True)]
 
 
 def _chunks(examples: Iterator[Example], size: int) -> Iterator[Sequence[Example]]:

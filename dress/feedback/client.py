@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Thread
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import urlsplit
 
 from openai import APIError, AsyncOpenAI, DefaultAsyncHttpxClient
 from openai.types.chat import ChatCompletion
@@ -31,7 +32,7 @@ from dress.feedback.reply import (
     request_key,
 )
 
-_ATTEMPTS = 3  # times that one question is asked until the reply is valid
+ATTEMPTS = 3  # times that one question is asked until the reply is valid
 T = TypeVar("T")
 Read = Callable[[object], Mapping[str, Any]]
 
@@ -59,7 +60,8 @@ class ChatClient:
             timeout=self.endpoint.timeout_s,
             max_retries=self.endpoint.max_retries,
             http_client=DefaultAsyncHttpxClient(
-                trust_env=not is_loopback(self.endpoint.base_url),  # no proxy leads to this machine
+                # no proxy leads to this machine
+                trust_env=not is_loopback(urlsplit(self.endpoint.base_url).hostname or ""),
                 event_hooks={"request": [self._count_request]},
             ),
         )
@@ -82,9 +84,9 @@ class ChatClient:
         messages: Sequence[Mapping[str, Any]],
         schema: Mapping[str, Any],
         *,
-        temperature: float | None = 0.0,
-        max_tokens: int | None = 1024,
-        seed: int | None = 0,
+        temperature: float | None,
+        max_tokens: int | None,
+        seed: int | None,
     ) -> Mapping[str, Any]:
         """Return a reply that fits the JSON schema; the same question is sent once.
 
@@ -161,7 +163,7 @@ class ChatClient:
     async def _ask(self, key: str, request: dict[str, Any], read: Read) -> Mapping[str, Any]:
         async with self._slots:
             self._counts["asked"] += 1
-            for attempt in range(_ATTEMPTS):
+            for attempt in range(ATTEMPTS):
                 # with the same seed the same bad reply might come again
                 seed = {"seed": request["seed"] + attempt} if "seed" in request else {}
                 completion = await self._send(request | seed)

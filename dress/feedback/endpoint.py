@@ -16,7 +16,11 @@ from urllib.parse import urlsplit
 from dress.errors import InputError
 from dress.settings import AboveZero, Amount, Positive, Whole, check_values
 
-SAME_REPLIES = frozenset(  # settings that say how a server is asked, not what it replies
+NO_GUIDANCE = (
+    "generation.guidance compares log-probabilities, which a server does not tell: give "
+    "generation.guidance=0 with sampler=endpoint."
+)
+_SAME_REPLIES = frozenset(  # settings that say how a server is asked, not what it replies
     (
         "api_key_env",
         "base_url",
@@ -42,10 +46,15 @@ def check_url(base_url: str) -> None:
         )
 
 
-def is_loopback(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
+def named_settings(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an artifact is named by of an endpoint's settings: those that change replies."""
+    return {key: value for key, value in node.items() if key not in _SAME_REPLIES}
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host, an IPv6 one perhaps in brackets, is this machine."""
     try:
-        return ip_address(host).is_loopback
+        return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
 
@@ -53,7 +62,7 @@ def is_loopback(base_url: str) -> bool:
 def api_key(base_url: str, variable: str) -> str:
     """Return the key in the environment variable; a server on this machine needs none."""
     key = os.environ.get(variable, "").strip()
-    if not key and not is_loopback(base_url):
+    if not key and not is_loopback(urlsplit(base_url).hostname or ""):
         raise InputError(
             f"the environment variable {variable} is not set: put the key of {base_url} there, or "
             "name another variable in api_key_env."

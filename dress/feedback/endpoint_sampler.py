@@ -11,11 +11,13 @@ from typing import Any, Literal
 from dress.chat.condition import Condition
 from dress.chat.images import data_url
 from dress.errors import InputError, Reject
-from dress.feedback.client import ChatClient, in_order
-from dress.feedback.endpoint import Endpoint
+from dress.feedback.client import ATTEMPTS, ChatClient, in_order
+from dress.feedback.endpoint import NO_GUIDANCE, Endpoint
+from dress.generation import SERVED
 from dress.records import Prompt
 
 Setting = Literal["temperature", "top_p", "max_tokens", "seed"]
+_SEEDS = 2**31 - ATTEMPTS  # every server takes 31 bits; the client adds the number of its attempt
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,10 +57,7 @@ class EndpointSampler(Endpoint):
         A server has batches of its own: `batch_size`, `contrast` and `share` mean nothing here.
         """
         if guidance:
-            raise InputError(
-                "generation.guidance compares log-probabilities, which a server does not tell: "
-                "give generation.guidance=0 with sampler=endpoint."
-            )
+            raise InputError(NO_GUIDANCE)
         settings = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
         sent = {name: None if name in self.omit else value for name, value in settings.items()}
         asked = (
@@ -73,13 +72,15 @@ class EndpointSampler(Endpoint):
                 if rejects is None:
                     raise said.at(where=self.base_url, key=prompts[number].turns[-1].user)
                 rejects[number] = said
-            responses.append([] if isinstance(said, Reject) else said)
+                responses.append([])
+                continue
+            responses.append(said)
             if on_batch:
                 on_batch(1)
         return responses
 
     def metrics(self) -> dict[str, float]:
-        return {f"sampler/{name}": value for name, value in self.client.metrics().items()}
+        return {f"{SERVED}{name}": value for name, value in self.client.metrics().items()}
 
     async def _answers(
         self, prompt: Prompt, sent: Mapping[str, Any], draws: Sequence[int]
@@ -130,12 +131,11 @@ def _draws(
     """Yield the seeds of each prompt's responses: of all draws another one, or one if greedy."""
     for number in range(prompts):
         if temperature == 0:
-            yield [seed] * num_samples
+            yield [seed % _SEEDS] * num_samples
         else:
             texts = (f"draw/{seed}/{number}/{sample}" for sample in range(num_samples))
             yield [_whole(text) for text in texts]
 
 
 def _whole(text: str) -> int:
-    """Hash a text to what every server takes as a seed, 0 to 2^31 - 1."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") % _SEEDS

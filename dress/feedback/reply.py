@@ -118,17 +118,18 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_refuse_twins)
 def read_response(completion: object) -> Mapping[str, Any]:
     """Read what a model says to its user, also where it was cut off, without its thoughts.
 
-    A refusal is a response; a filter that lets none through, or no text at all, is a Reject.
+    A refusal in words is a response. A filter that lets none through, or no text, is a Reject.
     """
     finish, message = _message(completion)
-    said = message.refusal or message.content
-    if finish == "content_filter":
+    if finish == "content_filter" and not message.refusal:
         raise Reject(REFUSED, detail="by a filter of its server")
-    if finish == "length" and not said:
+    said = message.refusal or message.content
+    response = _THOUGHTS.sub("", said).strip() if isinstance(said, str) else ""
+    if response:
+        return fitted({"response": response}, RESPONSE)
+    if finish == "length":
         raise Reject("reply cut off", detail="max_new_tokens are spent before it says anything")
-    if not isinstance(said, str):
-        raise Reject("no chat completion", detail="the answer has no text")
-    return fitted({"response": _THOUGHTS.sub("", said).strip()}, RESPONSE)
+    raise Reject("no chat completion", detail="the answer has no text")
 
 
 def _content(completion: object) -> str:

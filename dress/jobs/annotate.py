@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
@@ -20,18 +21,20 @@ from dress.data.shard_index import read_all
 from dress.data.split import SPLITS
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, BatchAnnotator, Tally, annotate_groups
-from dress.feedback.endpoint import SAME_REPLIES
+from dress.feedback.endpoint import named_settings
 from dress.feedback.sampler import Sampler
-from dress.generation import Sampling
+from dress.generation import SPENT, Sampling
 from dress.jobs.job import Job, open_model
-from dress.jobs.peer import endpoint_nodes, is_endpoint, open_endpoint
+from dress.jobs.response_source import (
+    endpoint_nodes,
+    is_endpoint,
+    open_endpoint,
+    open_model_sampler,
+)
 from dress.jobs.shards import described, write_split
-from dress.modeling.devices import configure
 from dress.progress import Bar, progress
 from dress.settings import Positive, Share, Whole
 from dress.types import Sample
-
-GENERATED = "rollout/generated_tokens"  # by a model of ours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +104,16 @@ def run(job: Job) -> Artifact:
 
 def _nodes(job: Job, feedback: dict[str, Any]) -> dict[str, Any]:
     """Return what the responses and their feedback are named by."""
-    judging = {k: v for k, v in job.node("annotator").items() if k not in SAME_REPLIES}
     if feedback["responses"] != "sampled":
         used = {k: feedback[k] for k in _OF_READY_RESPONSES}
     else:
         unused = _OF_ROLLOUTS if feedback["turns"] == 1 else ()
         used = {k: value for k, value in feedback.items() if k not in unused}
-    nodes = {"annotator": judging, "seed": job.cfg.seed, "feedback": used}
+    nodes = {
+        "annotator": named_settings(job.node("annotator")),
+        "seed": job.cfg.seed,
+        "feedback": used,
+    }
     return nodes | (endpoint_nodes(job, feedback["targets"]) if is_endpoint(job.cfg) else {})
 
 
@@ -118,10 +124,10 @@ def _merged(job: Job, parts: int) -> Artifact:
         if not building.reused:
             groups = chain.from_iterable(_stored(part) for part in parents.values())
             building.write_metrics(_write(job, building.path, groups))
-            spent = [
-                part.metrics[GENERATED] for part in parents.values() if GENERATED in part.metrics
-            ]
-            building.write_metrics({GENERATED: sum(spent)} if spent else {})
+            spent: Counter[str] = Counter()
+            for part in parents.values():
+                spent.update({n: v for n, v in part.metrics.items() if n.startswith(SPENT)})
+            building.write_metrics(spent)
     assert building.artifact is not None
     return building.artifact
 
@@ -265,12 +271,7 @@ def _prompts(
 
 
 def _sampler(job: Job, parents: Mapping[str, Artifact]) -> Sampler:
-    if is_endpoint(job.cfg):
-        return open_endpoint(job)
-    from dress.loading import load_artifact
-
-    configure(matmul_precision=job.cfg.matmul_precision, accelerator=job.cfg.trainer.accelerator)
-    return load_artifact(parents["model"])
+    return open_endpoint(job) if is_endpoint(job.cfg) else open_model_sampler(job, parents["model"])
 
 
 def _chunks(job: Job, artifact: Artifact) -> Iterator[tuple[int, list[Sample]]]:

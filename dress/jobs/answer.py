@@ -13,10 +13,8 @@ from dress.evaluation.runner import Generated, generate, restore
 from dress.feedback.sampler import Sampler
 from dress.jobs.checks import world_size
 from dress.jobs.job import Job
-from dress.jobs.peer import open_endpoint
 from dress.jobs.processes import Order, Result, launch, order_of
-from dress.loading import load_artifact
-from dress.modeling.devices import configure, own_device
+from dress.jobs.response_source import open_endpoint, open_model_sampler
 from dress.progress import Bar
 
 JOURNAL = "generated.jsonl"
@@ -49,13 +47,10 @@ def answers(
 
 def carry_out(job: Job, order: Order) -> Result:
     """Answer this process's share of the questions; the first one saves all answers."""
-    accelerator = job.cfg.trainer.accelerator
-    configure(matmul_precision=job.cfg.matmul_precision, accelerator=accelerator)
     artifact = Artifact.open(order["artifact"])
-    assistant = load_artifact(artifact)
-    assistant.model.to(own_device(accelerator))
+    sampler = open_model_sampler(job, artifact)
     building = Building(path=Path(order["building"]))
-    _answer(job, building, assistant, name=artifact.name, on=order["on"], target=order["target"])
+    _answer(job, building, sampler, name=artifact.name, on=order["on"], target=order["target"])
     return {}, False
 
 

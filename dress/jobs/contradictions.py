@@ -12,6 +12,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from dress.errors import InputError
+from dress.feedback.endpoint import NO_GUIDANCE
 from dress.jobs.data_sets import mixed
 from dress.modeling.specification import (
     check_quantization,
@@ -125,10 +126,7 @@ def check_endpoint(cfg: DictConfig) -> None:
             "responses: give feedback.responses=sampled."
         )
     if cfg.job.name == "evaluate" and cfg.generation.guidance:
-        raise InputError(
-            "generation.guidance compares log-probabilities, which a server does not tell: give "
-            "generation.guidance=0 with sampler=endpoint."
-        )
+        raise InputError(NO_GUIDANCE)
 
 
 def is_read_by(job: str, key: str) -> bool:

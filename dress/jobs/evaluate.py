@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from dress.evaluation.benchmark import Answered, Benchmark, Interaction, Judge, 
 from dress.evaluation.public import PublicBenchmark
 from dress.evaluation.response_file import Responses, read_responses
 from dress.evaluation.scoring import RESPONSES, score
-from dress.feedback.endpoint import SAME_REPLIES
+from dress.feedback.endpoint import named_settings
 from dress.fingerprint import content_hash
 from dress.jobs.job import Job, open_model
-from dress.jobs.peer import endpoint_nodes, is_endpoint
+from dress.jobs.response_source import endpoint_nodes, is_endpoint
 from dress.progress import Bar
 from dress.reporting.tables import category_table, table
 
@@ -198,6 +197,8 @@ def _generate_and_score(
     from dress.jobs.answer import answers  # torch, transformers, open_clip: seconds
 
     made = answers(job, building, artifact, on=on, target=target)
+    if not made.answered:
+        raise InputError(f"no question of {benchmark.name} got a response: {made.unanswered[0]}.")
     _write_metrics(building, benchmark, made.answered, judge=judge, target=target)
     if isinstance(benchmark, PublicBenchmark):
         missing = tuple(reject.key for reject in made.unanswered)
@@ -208,15 +209,11 @@ def _nodes(job: Job, benchmark: Benchmark, on: str) -> dict[str, Any]:
     """Return what an evaluation is named by; files count by their content, wherever they lie."""
     node = {key: value for key, value in job.node(on).items() if key not in ("root", "openings")}
     if "annotator" in node:
-        node["annotator"] = _without_server(node["annotator"])
+        node["annotator"] = named_settings(node["annotator"])
     nodes: dict[str, Any] = {"benchmark": node}
     if isinstance(benchmark, Judged):
-        nodes["judge"] = _without_server(job.node("judge"))
+        nodes["judge"] = named_settings(job.node("judge"))
     return nodes
-
-
-def _without_server(node: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {key: value for key, value in node.items() if key not in SAME_REPLIES}
 
 
 def _judge(job: Job, benchmark: Benchmark) -> Judge | None:

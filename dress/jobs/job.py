@@ -46,6 +46,7 @@ FORWARDED_GROUPS = {
     "debug",
 }
 FORWARDED_KEYS = {
+    "datamodule.rows_per_batch",
     "trainer",
     "trainer.accelerator",
     "trainer.devices",

@@ -10,8 +10,9 @@ from queue import SimpleQueue
 from jaxtyping import Int
 from torch import Tensor
 
-from dress.assistant import Assistant, Prompt
+from dress.assistant import Assistant
 from dress.chat.processor import UNREADABLE
+from dress.records import Prompt
 from dress.types import Turn
 
 DECODING = threading.Lock()  # the seed and the precision of products are the whole process's

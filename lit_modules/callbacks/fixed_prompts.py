@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning as L
 
-from dress.assistant import Assistant, Prompt
+from dress.assistant import Assistant
 from dress.chat.processor import Processor
 from dress.data.shard_index import ShardIndex
 from dress.data.shard_set import ShardSet
@@ -20,6 +20,7 @@ from dress.data.stores.addresses import below
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, Tally, annotate_groups
 from dress.objectives.objective import Prepared
+from dress.records import Prompt
 from dress.settings import Whole, checked
 from dress.types import ASPECTS, Dialogue, Sample, Turn
 from lit_modules.callbacks.sample_table import SampleTable, TablePrompt

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from dress.assistant import Assistant, Prompt
+from dress.assistant import Assistant
 from dress.chat.condition import Condition, has_learned
 from dress.errors import InputError
-from dress.records import BANK
+from dress.records import BANK, Prompt
 from dress.types import ASPECTS, RATINGS, Feedback, Judgement
 
 FEEDBACK = Feedback(

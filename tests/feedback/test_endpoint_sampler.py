@@ -82,6 +82,14 @@ def test_what_is_greedy_is_asked_once_and_kept(tmp_path: Path) -> None:
         assert len(server.bodies) == 1
 
 
+@pytest.mark.parametrize("seed", [2148 * 1_000_003, 2**31 - 1, 0])
+def test_a_greedy_seed_has_31_bits_also_when_it_is_asked_again(seed: int) -> None:
+    with LLMServer([Answer(""), Answer("")], usual=saying) as server:
+        sampler(server).generate([QUESTION], seed=seed)
+    first, second, third = (body["seed"] for body in server.bodies)
+    assert 0 <= first < second < third < 2**31
+
+
 def test_settings_that_a_server_refuses_are_left_out_and_draws_stay_apart(tmp_path: Path) -> None:
     omitted = ["seed", "temperature", "top_p", "max_tokens"]
     with LLMServer(usual=saying) as server:
@@ -102,9 +110,10 @@ REFUSAL = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message
     [
         (Answer("It is r", finish="length"), "It is r"),
         (Answer("<think>A circle?</think>\n A square. "), "A square."),
-        (Answer(""), ""),
+        (Answer("<think>A circle?</think>I will", finish="length"), "I will"),
         (Answer('{"rating": 4}'), '{"rating": 4}'),
         (Answer(body=REFUSAL), "I will not."),
+        (Answer(body=REFUSAL.replace('"stop"', '"content_filter"')), "I will not."),
     ],
 )
 def test_what_counts_as_a_response(answer: Answer, response: str) -> None:
@@ -117,11 +126,16 @@ def test_what_counts_as_a_response(answer: Answer, response: str) -> None:
     [
         (Answer("", finish="content_filter"), "the model refused"),
         (Answer(None, finish="length"), "reply cut off"),
+        (Answer("<think>A circle? Or", finish="length"), "reply cut off"),
+        (Answer("<think>A circle?</think>\n"), "no chat completion"),
+        (Answer(""), "no chat completion"),
         (Answer(body="{}"), "no chat completion"),
         (Answer(status=400, body='{"error": {"message": "context is 8 tokens"}}'), "HTTP 400"),
     ],
 )
-def test_a_prompt_without_a_response_is_a_reject(answer: Answer, reason: str) -> None:
+def test_a_prompt_without_a_response_is_a_reject(
+    answer: Answer, reason: str, tmp_path: Path
+) -> None:
     other = Prompt((), (Turn("And this?"),))
 
     def usual(body: Any) -> Answer:
@@ -129,7 +143,9 @@ def test_a_prompt_without_a_response_is_a_reject(answer: Answer, reason: str) ->
 
     with LLMServer(usual=usual) as server:
         rejects: dict[int, Reject] = {}
-        said = sampler(server).generate([QUESTION, other], rejects=rejects)
+        asking = sampler(server, cache_dir=tmp_path)
+        said = asking.generate([QUESTION, other], rejects=rejects)
+        assert len(list(tmp_path.rglob("*.json"))) == 1  # of the other one
         assert said[0] == [] and said[1][0].startswith("It is") and set(rejects) == {0}
         assert rejects[0].reason == reason
         with pytest.raises(Reject, match=rf"What is it\?: {reason}"):

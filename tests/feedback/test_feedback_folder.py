@@ -234,7 +234,7 @@ def test_two_folders_and_many_threads_write_at_once(tmp_path: Path) -> None:
     assert sorted(int(s.id) for s in nlf(tmp_path)) == list(range(24))
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_the_folder_holds_what_was_confirmed(
     tmp_path: Path, kills: int
 ) -> None:

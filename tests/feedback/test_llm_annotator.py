@@ -231,7 +231,7 @@ def replies(tmp_path: Path) -> set[str]:
     return {json.loads(f.read_text())["honesty"]["critique"][8:-1] for f in files}
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_several_times_it_pays_for_nothing_twice(tmp_path: Path, kills: int) -> None:
     rows = 25 * kills
     with LLMServer() as server:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from dress.assistant import Prompt
 from dress.chat.condition import Condition
 from dress.errors import InputError, Reject
 from dress.feedback.oracle import OracleAnnotator
 from dress.feedback.refinement import RefinementRollout
 from dress.generation import Sampling
+from dress.records import Prompt
 from dress.types import Dialogue, Sample, Turn
 from dress.world.questions import Question
 from dress.world.scene import Scene, Thing

@@ -20,11 +20,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import dress
 from dress.artifact import Artifact
-from dress.assistant import Assistant, Prompt
+from dress.assistant import Assistant
 from dress.chat.images import png
 from dress.errors import InputError
 from dress.jobs.exported import write_processor
 from dress.jobs.job import Job
+from dress.records import Prompt
 from dress.types import Turn
 from tests.data.nlf_files import nlf_row, write_nlf
 from tests.hub.imported import import_model

@@ -93,8 +93,8 @@ def test_while_it_starts(tmp_path: Path, delay_s: float) -> None:
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["logger=default", "datamodule.num_workers=2"],
-        slow([]),
+        slow(["logger=default", "datamodule.num_workers=2"]),
+        [],
         slow(["trainer.devices=2", "datamodule.num_workers=1"]),
         slow(["-m", "seed=0,1"]),
     ],

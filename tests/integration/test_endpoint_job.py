@@ -16,10 +16,11 @@ from hydra import compose, initialize_config_dir
 
 from dress.artifact import Artifact
 from dress.data.shard_index import read_all
-from dress.errors import InputError
+from dress.errors import InputError, Reject
 from dress.jobs.job import Job
 from dress.records import Sample
-from tests.evaluation.public_files import read_rows
+from tests.data.coco_files import write_coco
+from tests.evaluation.public_files import read_rows, write_lines
 from tests.feedback.llm_server import Answer, LLMServer
 from tests.processes import ROOT, Process
 
@@ -91,11 +92,8 @@ def kill_when(process: Process, reached: Callable[[], bool]) -> None:
     assert process.returncode == -9
 
 
-@pytest.mark.parametrize(
-    "experiment",
-    [DIALOGUES, pytest.param(SINGLE, marks=pytest.mark.slow)],
-    ids=["dialogues", "single"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", [DIALOGUES, SINGLE], ids=["dialogues", "single"])
 def test_killed_twice_nothing_is_lost_or_asked_twice(tmp_path: Path, experiment: list[str]) -> None:
     command = [*experiment, f"feedback.samples={DRAWS}", "feedback.chunk=10"]
     with LLMServer(usual=saying) as server:
@@ -167,6 +165,45 @@ def test_a_condition_is_shown_where_one_is_asked_for(
     assert all(b["messages"][0]["content"][1]["text"].endswith(told) for b in server.bodies)
     assert evaluation.config["condition"] == {"form": "score"}
     assert "trained without conditions" in caplog.text
+
+
+def test_questions_that_a_filter_lets_nothing_through_of_are_left_out(tmp_path: Path) -> None:
+    write_coco(tmp_path / "data")
+    rows = [
+        {"question_id": n, "image": f"{1 + n % 3:03d}.jpg", "text": f"Is {n} there?", "label": x}
+        for n, x in enumerate(("yes", "no") * 3)
+    ]
+    write_lines(tmp_path / "data" / "pope_random.json", rows)
+    given = ["benchmark=pope", f"benchmark.root={tmp_path / 'data'}", "benchmark.splits=[random]"]
+    given += ["benchmark.file=pope_\\{split\\}.json", "benchmark.images=coco/images"]
+    filtered: set[str] = {"Is 4 there?"}
+
+    def filtering(body: Mapping[str, Any]) -> Answer:
+        stopped = any(text in json.dumps(body["messages"]) for text in filtered)
+        return Answer("", finish="content_filter") if stopped else Answer("Yes.")
+
+    with LLMServer(usual=filtering) as server:
+        with pytest.raises(Reject, match="the model refused"):
+            evaluate(tmp_path, server, *given)
+        skipped = evaluate(tmp_path, server, *given, "benchmark.unanswered=skip")
+        assert skipped.metrics["pope/unanswered"] == 1 and skipped.metrics["pope/responses"] == 5
+        assert len(read_rows(skipped.path / "responses.jsonl")) == 5
+        filtered.add("there?")
+        nothing = [*given, "benchmark.unanswered=skip", "sampler.cache_dir=null", "fresh=true"]
+        with pytest.raises(InputError, match="no question of pope got a response"):
+            evaluate(tmp_path, server, *nothing)
+
+
+def test_parts_say_together_what_they_have_cost(tmp_path: Path) -> None:
+    command = [*WORLD, *SINGLE, "feedback.prompts=8", "feedback.chunk=4", "feedback.parts=2"]
+    with LLMServer(usual=saying) as server:
+        joined = run_job(tmp_path, f"sampler.base_url={server.url}", *command)
+    costs = {n: v for n, v in joined.metrics.items() if n.startswith("sampler/")}
+    assert costs["sampler/requests"] == len(server.bodies) > 8
+    parts = [Artifact.open(path) for path in tmp_path.glob("dress_feedback-*")]
+    (completed,) = {a.metrics["sampler/completion_tokens"] for a in parts if a.path == joined.path}
+    parts = [part for part in parts if part.path != joined.path]
+    assert completed == sum(part.metrics["sampler/completion_tokens"] for part in parts) > 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from hydra import compose, initialize_config_dir
 from test_devices import ENVIRONMENT, LIMIT_S, ROOT, end, in_this_process
 
 from dress.artifact import Artifact
+from dress.assistant import Assistant
 from dress.files import read_lines
+from dress.jobs.annotate import _sampler
 from dress.jobs.job import Job
 from tests.processes import Process
 
@@ -101,3 +103,17 @@ def test_a_rank_that_fails_ends_the_job_with_its_sentence(
     with pytest.raises(Exception, match="guidance needs greedy decoding"):
         evaluate(model, tmp_path, *given, "generation.temperature=1.0", "trainer.devices=2")
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".partial", ".lock")]
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
+def test_annotated_responses_are_sampled_on_the_own_device(
+    model: Artifact, monkeypatch: pytest.MonkeyPatch, accelerator: str
+) -> None:
+    devices = {"cpu": torch.device("cpu"), "gpu": torch.device("meta")}
+    monkeypatch.setattr("dress.modeling.devices.own_device", devices.__getitem__)
+    given = ["experiment=dress_feedback", f"trainer={accelerator}", "matmul_precision=highest"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        sampler = _sampler(Job(cfg=compose("run", given), overrides=given), {"model": model})
+    torch.backends.cuda.enable_flash_sdp(True)
+    assert isinstance(sampler, Assistant)
+    assert {weight.device for weight in sampler.model.parameters()} == {devices[accelerator]}

@@ -17,9 +17,9 @@ from small import feedback_samples, make_assistant, model_config
 
 import dress
 from dress.artifact import ArtifactStore
-from dress.assistant import Prompt
 from dress.errors import InputError
 from dress.loading import save
+from dress.records import Prompt
 from dress.types import Turn
 
 pytest.importorskip("lmms_eval", reason="lmms-eval is not installed (docs/benchmarks.md)")

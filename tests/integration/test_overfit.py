@@ -8,10 +8,10 @@ import pytest
 import torch
 from small import answered_samples, make_assistant, make_collator, plain_condition
 
-from dress.assistant import Assistant, Prompt
+from dress.assistant import Assistant
 from dress.chat.encoders import CritiqueEncoder, Encoder, InstructionEncoder
 from dress.objectives.conditional_lm import ConditionalLM
-from dress.records import BANK
+from dress.records import BANK, Prompt
 from dress.types import ASPECTS, Dialogue, Feedback, Judgement, Sample, Turn
 
 STEPS = 150

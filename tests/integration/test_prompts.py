@@ -7,8 +7,8 @@ import pytest
 import torch
 from small import feedback_samples, make_assistant, plain_condition, with_an_earlier_turn
 
-from dress.assistant import Prompt
 from dress.chat.encoders import CritiqueEncoder, InstructionEncoder
+from dress.records import Prompt
 from dress.types import Sample, Turn
 
 SHORT = feedback_samples(6)

@@ -11,7 +11,7 @@ import torch
 from small import GPT2, LLAMA, feedback_samples, make_collator, model_config, texts_of
 from torch import Tensor
 
-from dress.assistant import Assistant, Prompt
+from dress.assistant import Assistant
 from dress.chat.judging import RewardEncoder
 from dress.errors import InputError
 from dress.loading import assemble
@@ -22,6 +22,7 @@ from dress.modeling.lvlm import LVLM
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.objectives.reward import PairwiseReward, reward_loss
+from dress.records import Prompt
 from dress.types import EncodedGroup, Turn
 
 SAMPLES = feedback_samples(4, responses=3)

@@ -1,6 +1,6 @@
 """From nothing to stage 3, shortened: rollouts with feedback, training on them, evaluation.
 
-The run is logged to W&B, offline, so that the dashboard can be compared with what it holds.
+That run is logged to W&B, offline, so that the dashboard can be compared with what it holds.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ SMALL = [
     "interaction.scenes=3",
     "interaction.turns=2",
     "feedback.prompts=20",
-    "logger=default",
-    "logger.wandb.mode=offline",
     "callbacks=default",
     "callbacks.progress=null",
     "callbacks.sample_table.rows=2",
     "callbacks.condition_ratings.prompts=2",
 ]
+LOCAL = [*SMALL, "logger=local"]
 STAGE3 = [
     "experiment=dress_stage3",
     "trainer.log_every_n_steps=2",
     "datamodule.encoder.loss_turns=all",  # such a model says next to nothing that is sound at first
     "data.noise=0",  # an oracle that errs calls some faults repaired
     *SMALL,
+    "logger=default",
+    "logger.wandb.mode=offline",
 ]
 # what a run may lack: rejects (tests/lit), and responses of this model that are perfect at once
 SOMETIMES = {"data/rejects/*", "world/interaction/overcorrection"}
@@ -68,11 +69,11 @@ def every(sandbox: Sandbox, runs: list[RunData]) -> list[RunData]:
     """That chain, what learns from preferences, and a policy."""
     # ratings that differ, so that some validation pair is there
     more = ["feedback.prompts=null", "feedback.samples=4", "data.noise=0.5"]
-    done = sandbox.run_forked("experiment=silkie_dpo", "trainer.log_every_n_steps=2", *SMALL, *more)
+    done = sandbox.run_forked("experiment=silkie_dpo", "trainer.log_every_n_steps=2", *LOCAL, *more)
     # models of a few steps do not stop
     short = ["objective.rollouts.max_unfinished=2", "objective.rollouts.max_new_tokens=8"]
     policy = sandbox.run_forked(
-        "experiment=llava_rlhf_ppo", "trainer.log_every_n_steps=1", *SMALL, *more, *short
+        "experiment=llava_rlhf_ppo", "trainer.log_every_n_steps=1", *LOCAL, *more, *short
     )
     return [*runs, *open_runs([str(done.artifact.path), str(policy.artifact.path)])]
 
@@ -202,7 +203,7 @@ def test_the_same_faults_open_the_dialogues_of_stage_2_and_3(
 
 
 def test_a_second_round_samples_from_the_first(sandbox: Sandbox, stage3: Done) -> None:
-    again = sandbox.run_forked("experiment=dress_stage2", "rounds=2", *SMALL)
+    again = sandbox.run_forked("experiment=dress_stage2", "rounds=2", *LOCAL)
     init = again.artifact.lineage["parents"]["init"]["name"]
     assert init.startswith("dress_stage2-") and init != again.artifact.path.name
     feedback = again.artifact.path.parent / again.artifact.lineage["parents"]["data"]["name"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from dress.assistant import Assistant, Prompt
+from dress.assistant import Assistant
 from dress.chat.processor import UNREADABLE
 from dress.errors import InputError, Reject
 from dress.feedback.conversations import Judged
@@ -22,6 +22,7 @@ from dress.feedback.rules import RuleAnnotator
 from dress.page import cards
 from dress.page.desk import Desk, Drawn, Place
 from dress.page.speaker import Speaker, Wish
+from dress.records import Prompt
 from dress.types import Turn
 from tests.data.coco_files import photograph
 from tests.integration.small import answered_samples, make_assistant

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from dress.errors import InputError
-from dress.page.guard import MOST_BYTES, TOKEN, Guard, is_loopback, token_for
+from dress.feedback.endpoint import is_loopback
+from dress.page.guard import MOST_BYTES, TOKEN, Guard, token_for
 
 LONG = "a-long-enough-token"
 
