@@ -88,6 +88,13 @@ def from_home(path: str | os.PathLike[str]) -> str:
     return expanded
 
 
+def public_name(name: str) -> str:
+    """Name a model for others: of a folder its last part alone, as paths are nobody's business."""
+    path = Path(name)
+    is_place = path.is_dir() or path.is_absolute() or name.startswith(("~", "."))
+    return path.resolve().name if is_place else name
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
     with replacing(path) as temporary:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from dress.artifact import Artifact, ArtifactStore, Building
 from dress.errors import InputError
+from dress.fingerprint import fingerprint
 from dress.jobs.job import Job, forwarded_overrides
+from dress.jobs.resolved import resolved_model
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 CHAIN = {
@@ -198,6 +200,35 @@ def test_a_model_from_random_weights_has_no_parent_model(chain: Any) -> None:
     assert "dress_stage0" in chain("init_from=random")  # the feedback is still sampled from stage 1
     ready = chain("feedback.responses=captions", "init_from=random")
     assert set(ready) == {"dress_candidates", "dress_feedback", "dress_stage2"}
+
+
+@pytest.mark.parametrize("model", ["clip_b32_tinyllama", "clip_smollm2", "llava_7b", "dress_13b"])
+def test_a_null_quantization_changes_no_fingerprint(model: str) -> None:
+    """So that artifacts from before there was the key are found again."""
+
+    cfg = compose("run", ["experiment=dress_stage2", f"model={model}"])
+    job = Job(cfg=cfg, overrides=[])
+    with_null = resolved_model(job)
+    cfg.model.language.quantization = "nf4"
+    rounded = resolved_model(job)
+    with open_dict(cfg):
+        del cfg.model.language.quantization
+    assert fingerprint(with_null, {}, {}) == fingerprint(resolved_model(job), {}, {})
+    assert rounded["language"] == with_null["language"] | {"quantization": "nf4"}
+
+
+def test_random_weights_in_place_of_others_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = ["experiment=dress_stage1", f"paths.artifacts={tmp_path}", "init_from=random"]
+    typed += ["model=clip_b32_tinyllama", "data=lvlm_nlf", "data.root=."]
+    job = Job(cfg=compose("run", typed), overrides=typed)
+    job.work()
+    tower, language = "ViT-B-32:laion2b_s34b_b79k", "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+    told = f"init_from=random: random weights instead of {tower} and {language}\n"
+    assert capsys.readouterr().out == told
+    job.work()  # now of a model whose YAML asks for random weights
+    assert capsys.readouterr().out == ""
 
 
 def test_required_parents_are_not_built(tmp_path: Path) -> None:

@@ -77,4 +77,4 @@ def jinja_of(
 
 
 def _literal(text: str) -> str:
-    return json.dumps(text)  # which Jinja reads alike: it escapes all but ASCII
+    return json.dumps(text, ensure_ascii=False)  # Jinja would keep halves of a surrogate pair

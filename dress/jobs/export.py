@@ -11,6 +11,7 @@ from dress.chat.condition import chosen_target, has_learned
 from dress.errors import InputError
 from dress.files import write_text
 from dress.jobs.job import Job, open_model
+from dress.modeling.specification import NOT_MERGED
 from dress.reporting.model_card import Card, card_of
 from dress.settings import AboveZero
 
@@ -35,6 +36,8 @@ def run(job: Job) -> Artifact:
     if any(override.startswith("condition.target") for override in job.overrides):
         raise InputError("condition.target is not read by job=export: give export.condition.")
     artifact = open_model(job.cfg.artifact)
+    if artifact.config["model"]["language"].get("quantization"):
+        raise InputError(f"{artifact.path} cannot be exported: {NOT_MERGED}")
     target = chosen_target(node.condition, learned=has_learned(artifact.config))
     written = {"condition": target, "form": node.form, "shard_gigabytes": node.shard_gigabytes}
     with job.building(

@@ -101,7 +101,11 @@ class Job:
         return run
 
     def _check(self) -> None:
-        draw_weights(self.cfg)
+        replaced = draw_weights(self.cfg)
+        if replaced and not self.is_parent:
+            print(
+                f"init_from=random: random weights instead of {' and '.join(replaced)}", flush=True
+            )
         check_code(self.cfg, self.overrides)
         check(self.cfg)
         resolve(self.cfg)
@@ -236,12 +240,18 @@ def resolve(cfg: DictConfig) -> None:
         cfg.matmul_precision = "high" if cfg.trainer.accelerator == "gpu" else "highest"
 
 
-def draw_weights(cfg: DictConfig) -> None:
-    """Let `init_from=random` mean random weights, whatever the model's YAML names."""
-    if cfg.job.name == "train" and cfg.init_from == "random":
-        for node in (cfg.model, cfg.model.vision, cfg.model.language):
-            if "random_init" in node:
-                node.random_init = True
+def draw_weights(cfg: DictConfig) -> list[str]:
+    """Let `init_from=random` mean random weights; return the names of those not read for it."""
+    if cfg.job.name != "train" or cfg.init_from != "random":
+        return []
+    model, vision, language = cfg.model, cfg.model.vision, cfg.model.language
+    tower = f"{vision.name}:{vision.pretrained}" if vision.pretrained else None
+    named = ((model, model.get("name")), (vision, tower), (language, language.name))
+    replaced = [name for node, name in named if name and not node.random_init]
+    for node, _ in named:
+        if "random_init" in node:
+            node.random_init = True
+    return replaced
 
 
 def expand_home(node: Any, plain: Any) -> None:

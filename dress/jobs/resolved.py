@@ -17,9 +17,12 @@ from dress.jobs.job import Job
 def resolved_model(job: Job) -> dict[str, Any]:
     """Return the node `model`, a named tower with its preprocessing and activation.
 
-    What the node of a released model leaves to its files is read from them.
+    What the node of a released model leaves to its files is read from them. A language model that
+    is not quantized says nothing of it, like those of artifacts from before there was the key.
     """
     model = job.node("model")
+    if model["language"].get("quantization") is None:
+        model["language"].pop("quantization", None)
     if "name" in model:
         return _completed(model)
     if not model["vision"]["name"]:

@@ -39,7 +39,6 @@ OmegaConf.register_new_resolver("from_home", from_home, replace=True)  # for Hyd
 def started(cfg: DictConfig) -> Iterator[Job]:
     """Yield the job of a composed command; a user's mistake in the block ends as one sentence."""
     quieten()
-    refuse_fetched_code()
     wait_briefly()
     hydra = HydraConfig.get()
     typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
@@ -179,12 +178,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than cores
-
-
-def refuse_fetched_code() -> None:
-    """Let no library find `kernels`, by which bitsandbytes fetches native code at its import."""
-    sys.modules.setdefault("kernels", None)  # type: ignore[arg-type]
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # or it says so in each command
 
 
 def wait_briefly() -> None:

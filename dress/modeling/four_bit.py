@@ -8,6 +8,9 @@ the same adapter trains through all stages.
 
 from __future__ import annotations
 
+import importlib
+import logging
+import sys
 from importlib.util import find_spec
 
 import torch
@@ -15,19 +18,38 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from dress.errors import InputError
-from dress.modeling.specification import NO_BITSANDBYTES
+from dress.modeling.specification import NOT_MERGED, check_bitsandbytes
 
 
 def nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     """Return what `from_pretrained` is told; products are in `dtype`."""
-    if find_spec("bitsandbytes") is None:
-        raise InputError(NO_BITSANDBYTES)
+    check_bitsandbytes()
+    import_without_fetching()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
+
+
+def import_without_fetching() -> None:
+    """Import bitsandbytes, where it is installed, while it does not find the package `kernels`.
+
+    By that package it would fetch native code. transformers imports bitsandbytes to load weights in
+    4 bits, and peft for any adapter, so this goes before both.
+    """
+    if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
+        return
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # or it says what it did not fetch
+    kernels = sys.modules.pop("kernels", None)
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("bitsandbytes")
+    finally:
+        del sys.modules["kernels"]
+        if kernels is not None:
+            sys.modules["kernels"] = kernels
 
 
 def is_quantized(language: nn.Module) -> bool:
@@ -38,11 +60,7 @@ def is_quantized(language: nn.Module) -> bool:
 def check_mergeable(language: nn.Module) -> None:
     """Raise InputError where an adapter cannot be merged without loss."""
     if is_quantized(language):
-        raise InputError(
-            "the language model's weights rest in 4 bits (model.language.quantization=nf4), into "
-            "which no adapter can be merged: keep the adapter apart, or train with "
-            "model.language.quantization=null."
-        )
+        raise InputError(NOT_MERGED)
 
 
 def keep_one_layout(language: PreTrainedModel) -> None:

@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from dress.errors import InputError
-from dress.modeling.four_bit import keep_one_layout, nf4
+from dress.modeling.four_bit import import_without_fetching, keep_one_layout, nf4
 from dress.modeling.low_rank import fuse_adapter
 
 LanguageModel = PreTrainedModel | PeftModel
@@ -80,6 +80,7 @@ def add_lora(
 ) -> PeftModel:
     """Put one low-rank adapter on the language model; its own weights stop training."""
     assert not isinstance(language, PeftModel), "merge or unload the present adapter first"
+    import_without_fetching()
     targets = target_modules if isinstance(target_modules, str) else list(target_modules)
     settings = LoraConfig(
         r=r,

@@ -9,8 +9,9 @@ from typing import Any
 from dress.errors import InputError
 
 PARTS = ("vision", "projector", "language", "lora")
-NO_BITSANDBYTES = (
-    "model.language.quantization=nf4 needs a package that is missing: pip install bitsandbytes."
+NOT_MERGED = (
+    "the language model's weights rest in 4 bits (model.language.quantization=nf4), into which no "
+    "adapter can be merged: train with model.language.quantization=null."
 )
 A_LORA = "model.language.lora='{r: 16, alpha: 32, dropout: 0.0, target_modules: all-linear}'"
 
@@ -74,15 +75,29 @@ def check_quantization(spec: Mapping[str, Any], stage: str) -> None:
         return
     if chosen != "nf4":
         raise InputError(f"{key} is {chosen!r}: choose nf4, or null.")
+    if "name" in spec:
+        raise InputError(
+            f"{key}={chosen} is for a language model with a name of its own, and all parts of this "
+            f"model are read from model.name: give {key}=null, or a model such as llava_7b."
+        )
     if language["random_init"]:
         raise InputError(
-            f"{key} rounds released weights and model.language.random_init is true: leave one of "
-            "them out."
+            f"{key}={chosen} rounds released weights, and these would be random (init_from=random, "
+            f"model.random_init or model.language.random_init): give {key}=null, or no random "
+            "weights."
         )
     if language.get("lora") is None or "language" in spec["trainable"][stage]:
         raise InputError(
             f"{key}={chosen} leaves weights that do not train: give {A_LORA} and "
             f"model.trainable.{stage} without language, or {key}=null."
         )
+    check_bitsandbytes()
+
+
+def check_bitsandbytes() -> None:
+    """Raise InputError where the package that rounds to 4 bits is missing."""
     if find_spec("bitsandbytes") is None:
-        raise InputError(NO_BITSANDBYTES)
+        raise InputError(
+            "model.language.quantization=nf4 needs a package that is missing: pip install "
+            "bitsandbytes."
+        )

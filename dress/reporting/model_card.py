@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from dress.artifact import Artifact
 from dress.errors import InputError
-from dress.files import read_text
+from dress.files import public_name, read_text
 from dress.reporting.rendering import environment
 from dress.reporting.selection import ancestry, select
 from dress.reporting.tables import number
@@ -33,7 +33,7 @@ class Card:
 
 def card_of(card: Card) -> str:
     """Return README.md with the front matter that the hub reads."""
-    base = _public(card.base)
+    base = public_name(card.base) if card.base else ""
     front: dict[str, Any] = {
         "library_name": "transformers" if card.form == "merged" else "peft",
         "pipeline_tag": "image-text-to-text",
@@ -83,13 +83,14 @@ def _licences(card: Card) -> Iterator[dict[str, str]]:
     model = card.artifact.config["model"]
     if card.base is not None:
         told = _licence_in(Path(card.base) / "README.md") or UNKNOWN
-        yield {"part": f"all weights, from {_public(card.base)}", "text": told}
+        yield {"part": f"all weights, from {public_name(card.base)}", "text": told}
     else:
         for part in ("vision", "language"):
             node = model[part]
             drawn = node["random_init"] or not node["name"]
             text = "random weights, no licence of others" if drawn else UNKNOWN
-            yield {"part": f"{part} ({node['name'] or 'own shape'})", "text": text}
+            name = public_name(node["name"]) if node["name"] else "own shape"
+            yield {"part": f"{part} ({name})", "text": text}
     yield {"part": "the code that trained it", "text": "Apache-2.0"}
 
 
@@ -101,8 +102,3 @@ def _licence_in(readme: Path) -> str | None:
         return None
     found = front.get("license") if isinstance(front, dict) else None
     return str(found) if found else None
-
-
-def _public(name: str | None) -> str:
-    """Name a released model; of a folder its last part alone, as paths are nobody's business."""
-    return "" if name is None else Path(name).name if Path(name).is_dir() else name

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import LlavaForConditionalGeneration
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dress.chat.jinja_template import jinja_of
@@ -37,6 +39,9 @@ def test_the_condition_stands_where_the_turns_have_one(first_only: bool) -> None
         return text
 
     assert told("a") == "USER: a FEEDBACK: c 4 ASSISTANT:"
+    program = jinja_of(ChatTemplate(user="\U0001f600\n: "), begin="", condition="c\u2028\U0001f37f")
+    assert told("a") == "\U0001f600\n: a FEEDBACK: c\u2028\U0001f37f ASSISTANT:"
+    program = jinja_of(ChatTemplate(), begin="", condition="c 4", first_only=first_only)
     last = "USER: c ASSISTANT:" if first_only else "USER: c FEEDBACK: c 4 ASSISTANT:"
     assert told("a", "b", "c") == "USER: a ASSISTANT: b</s>" + last
 
@@ -54,6 +59,34 @@ def test_every_byte_comes_back(kind: Kind, changed: set[str], tmp_path: Path) ->
     for name in one:
         assert one.read(name).dtype == other.read(name).dtype
         assert torch.equal(one.read(name), other.read(name)), name
+
+
+def test_rows_that_were_added_are_written_though_the_rest_is_kept(tmp_path: Path) -> None:
+    """A tokenizer of 360 tokens over 358 rows, which config.json does not count."""
+    released = save_released(KINDS[0], tmp_path / "released")
+    config = json.loads((released / "config.json").read_text())
+    model = import_model(released).model
+    rows = config["text_config"].pop("vocab_size")
+    (released / "config.json").write_text(json.dumps(config))
+    model.language.resize_token_embeddings(rows + 2, mean_resizing=False)
+    write_model(model, tmp_path, base=str(released), changed=set(), shard_size="1GB")
+    one, other = ReleasedWeights(released), ReleasedWeights(tmp_path)
+    loaded = LlavaForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.get_input_embeddings().num_embeddings == rows + 2
+    for name in one:
+        old, new = one.read(name), other.read(name)
+        assert torch.equal(new[: len(old)], old), name
+        assert (len(new) - len(old) == 2) is ("embed_tokens" in name or "lm_head" in name)
+
+
+def test_a_folder_of_this_machine_is_not_named(tmp_path: Path) -> None:
+    model = import_model(save_released(KINDS[0], tmp_path / "released")).model
+    model.language.save_pretrained(tmp_path / "language")
+    model.language = causal_lm(name=str(tmp_path / "language"))
+    (tmp_path / "out").mkdir()
+    write_model(model, tmp_path / "out", base=None, changed=PARTS, shard_size="1GB")
+    for file in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file
 
 
 def test_adapters_are_laid_side_by_side() -> None:
@@ -92,6 +125,9 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
     cohere = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
     scaled = {"model_type": "cohere", **cohere, "num_attention_heads": 4, "logit_scale": 0.5}
     refused("language", causal_lm(config=scaled, random_init=True), "CohereForCausalLM does more")
+    rounded = causal_lm(config=scaled | {"logit_scale": 1.0}, random_init=True)
+    rounded.config.quantization_config = {}  # as bitsandbytes leaves it
+    refused("language", rounded, "4 bits .* no adapter can be merged")
     model.projector = linear_projector(32, 32)
     write_model(model, tmp_path, base=None, changed=PARTS, shard_size="1GB")
     assert (tmp_path / "config.json").is_file()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from dress.artifact import Artifact
 from dress.assistant import Assistant
 from dress.chat.images import png
 from dress.errors import InputError
+from dress.files import public_name
 from dress.jobs.exported import write_processor
 from dress.jobs.job import Job
 from dress.records import Prompt
+from dress.reporting.model_card import Card, card_of
 from dress.types import Turn
 from tests.data.nlf_files import nlf_row, write_nlf
 from tests.hub.imported import import_model
@@ -156,7 +160,8 @@ def test_an_adapter_on_the_released_model_gives_the_same(trained: Artifact, expo
     folder = export(trained, "export.form=adapter")
     released = trained.config["model"]["name"]
     settings = json.loads((folder / "adapter_config.json").read_text())
-    assert settings["base_model_name_or_path"] == released
+    assert settings["base_model_name_or_path"] == Path(released).name
+    names_no_folder(folder, trained)
     assert not list(folder.glob("model*.safetensors"))
     base = AutoModelForImageTextToText.from_pretrained(released)
     adapted = PeftModel.from_pretrained(base, folder).eval()
@@ -188,6 +193,40 @@ def test_a_model_of_own_parts(tmp_path: Path) -> None:
     assert ours(again, asked, "none") == ours(assistant, asked, "none")
 
 
+def names_no_folder(folder: Path, trained: Artifact) -> None:
+    for file in folder.rglob("*"):
+        assert file.is_dir() or str(trained.path.parents[1]).encode() not in file.read_bytes(), file
+
+
+def test_the_card_of_own_parts_names_no_folder(trained: Artifact) -> None:
+    folder = trained.path.parents[1] / "language"
+    own = {"random_init": False, "name": str(folder)}
+    changed = replace(trained, config={"model": {"vision": own | {"name": None}, "language": own}})
+    card = Card(artifact=changed, target="best", condition="", base=None, form="merged")
+    assert "- language (language): see the page" in card_of(card)
+    assert str(folder) not in card_of(card)
+    assert [public_name(n) for n in ("a/b", "../b", "~/b", str(folder))] == [
+        "a/b",
+        "b",
+        "b",
+        "language",
+    ]
+
+
+def test_weights_in_4_bits_are_refused_before_they_are_loaded(
+    trained: Artifact, tmp_path: Path
+) -> None:
+    rounded = Path(shutil.copytree(trained.path, tmp_path / trained.name))
+    config = yaml.safe_load((rounded / "config.yaml").read_text())
+    config["model"]["language"]["quantization"] = "nf4"
+    written, size = yaml.safe_dump(config), (rounded / "config.yaml").stat().st_size
+    (rounded / "config.yaml").write_text(written)
+    marker = (rounded / "COMPLETE").read_text().replace(f"{size}", f"{len(written)}")
+    (rounded / "COMPLETE").write_text(marker)
+    with pytest.raises(InputError, match=r"cannot be exported: .* no adapter can be merged"):
+        export(Artifact.open(rounded))
+
+
 def test_the_card_says_what_it_is_and_no_path(trained: Artifact, exported: Path) -> None:
     text = (exported / "README.md").read_text()
     _, front, card = text.split("---\n", 2)
@@ -195,7 +234,7 @@ def test_the_card_says_what_it_is_and_no_path(trained: Artifact, exported: Path)
     assert "honesty 4: Says only what the image shows." in card
     assert trained.fingerprint in card and "nlf.jsonl" in card and "Apache-2.0" in card
     assert re.search(r"\| world/honesty \| best \| \d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\] \|", card)
-    assert str(trained.path.parents[1]) not in text
+    names_no_folder(exported, trained)
     # its program runs as it stands
     program = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert program is not None

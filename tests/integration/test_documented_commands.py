@@ -8,7 +8,7 @@ A command stands in a fenced bash block. A comment before the block may say
 `pytest -n 0 -m slow tests/integration/test_documented_commands.py -rs` lists what is not run.
 Jobs are shortened by `debug=smoke`, and scripts by SCRIPTS. DIR is a folder with a few files of
 each public data set, URL a server on this machine, and ARTIFACT-<id> the artifact of that name,
-which is built where no earlier command has made it.
+which is built where no earlier command has made it. MODEL is the folder of a tiny released model.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from tests.data.nlf_files import nlf_row, write_nlf
 from tests.data.released_rows import llava_row, write_rows
 from tests.evaluation.public_files import write_lines
 from tests.feedback.llm_server import Answer, LLMServer
+from tests.hub.released_models import KINDS, save_released
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,6 +45,10 @@ SCRIPTS = {
     "comparison.py": f"--seeds 0 --scenes 2 --arms 'stage 1' --out compared {SMOKE}",
 }
 PHOTOGRAPHS = 12
+FROM_RELEASED = "name=my_llava model=llava_hf model.name=released init_from=pretrained"
+OTHERS = {  # how artifacts are built that do not have the name of their experiment
+    "my_llava": f"experiment=dress_stage2 {FROM_RELEASED} data=lvlm_nlf data.root=public",
+}
 
 
 @dataclass(frozen=True)
@@ -179,13 +184,13 @@ class Copy:
     def resolved(self, text: str) -> str:
         text = re.sub(r"artifacts/(\w+)-<id>", lambda found: self.artifact(found[1]), text)
         text = re.sub(r"\bURL\b|http://node:8000/v1", self.url, text)
-        return re.sub(r"\bDIR\b", "public", text)
+        return re.sub(r"\bMODEL\b", "released", re.sub(r"\bDIR\b", "public", text))
 
     def artifact(self, name: str) -> str:
         """Return the artifact of that name, the newest; build it where there is none."""
         finished = [path.parent for path in self.folder.glob(f"artifacts/{name}-*/COMPLETE")]
         if not finished:
-            self.run(f"python run.py experiment={name} {SMOKE}")
+            self.run(f"python run.py {OTHERS.get(name, f'experiment={name}')} {SMOKE}")
             return self.artifact(name)
         newest = max(finished, key=lambda path: path.stat().st_mtime)
         return newest.relative_to(self.folder).as_posix()
@@ -205,6 +210,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
         subprocess.run(command, cwd=folder, check=True)
     write_public_files(folder / "public")
     write_answers(folder)
+    save_released(KINDS[0], folder / "released")
     with LLMServer(usual=reply) as server:
         yield Copy(folder, server.url)
 

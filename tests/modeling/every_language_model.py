@@ -33,7 +33,6 @@ from dress.objectives.functional import target_log_probs
 from dress.types import TokenBatch
 
 PAGE = Path(__file__).parents[2] / "docs/language_models.md"
-END = "\n## Where to go next"
 HEADER = "| type | outcome | why |\n|---|---|---|\n"
 PIXELS = random_pixels(2)
 PREFIX = [*words(1, 10), *image(0), *words(*range(11, 18))]
@@ -205,8 +204,8 @@ def main(types: Sequence[str]) -> None:
 def page_parts() -> tuple[str, str, str]:
     """Return what stands before the rows of the page, the rows, and what stands behind them."""
     text, _, rest = PAGE.read_text().partition(HEADER)
-    table, mark, ending = rest.partition(END)
-    return text, table, mark + ending
+    table, _, ending = rest.partition("\n\n")
+    return text, f"{table}\n", f"\n{ending}"
 
 
 def told(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dress.errors import InputError
 from dress.modeling.build import build_lvlm, linear_projector
 from dress.modeling.checkpoint import load_weights, merge_lora, save_weights
-from dress.modeling.four_bit import is_quantized
+from dress.modeling.four_bit import is_quantized, nf4
+from dress.modeling.hub.llava_writer import write_model
 from dress.modeling.language import causal_lm
 from dress.modeling.lvlm import LVLM
 from dress.modeling.specification import check_quantization
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.modeling.vision import open_clip_tower
-from tests.integration.small import VISION
+from tests.integration.small import LLAMA, VISION
 
+SMALL: dict[str, Any] = {"config": LLAMA, "vocab_size": 300, "random_init": True}
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}
 WIDEST = (1.0 - 0.6961928) / 2  # half the largest gap between NF4's levels, of a block's largest
 needs_package = pytest.mark.skipif(
@@ -120,6 +123,8 @@ def test_one_adapter_trains_through_the_stages_and_alone_is_saved(
     assert isinstance(later.language, PeftModel) and later.merged_adapters == []
     with pytest.raises(InputError, match="into which no adapter can be merged"):
         merge_lora(later)
+    with pytest.raises(InputError, match="into which no adapter can be merged"):
+        write_model(later, tmp_path, base=None, changed={"language"}, shard_size="1GB")
     with pytest.raises(InputError, match=r"keep its model\.language\.lora"):
         load_weights(built(folder, LORA | {"r": 2}), tmp_path, base=base, merge_adapters=True)
 
@@ -128,7 +133,7 @@ def test_one_adapter_trains_through_the_stages_and_alone_is_saved(
     ("changed", "trained", "sentence"),
     [
         ({"quantization": "int8"}, ["lora"], "choose nf4, or null"),
-        ({"random_init": True}, ["lora"], "random_init is true: leave one"),
+        ({"random_init": True}, ["lora"], "these would be random .init_from=random"),
         ({"lora": None}, ["projector"], "leaves weights that do not train"),
         ({}, ["language"], r"give .*model.trainable.stage1 without language"),
         ({}, ["projector", "lora"], "pip install bitsandbytes"),
@@ -142,8 +147,40 @@ def test_what_cannot_rest_in_4_bits(
 ) -> None:
     monkeypatch.setattr("dress.modeling.specification.find_spec", lambda _: None)
     language = {"quantization": "nf4", "random_init": False, "lora": LORA, **changed}
+    spec = {"language": language, "trainable": {"stage1": trained}}
     with pytest.raises(InputError, match=sentence):
-        check_quantization({"language": language, "trainable": {"stage1": trained}}, "stage1")
+        check_quantization(spec, "stage1")
+    with pytest.raises(InputError, match="nf4 is for a language model with a name of its own"):
+        check_quantization(spec | {"name": "a/b", "language": {"quantization": "nf4"}}, "stage1")
+
+
+@pytest.mark.parametrize(
+    "build", [nf4, lambda _: causal_lm(**SMALL, lora=LORA)], ids=["4 bits", "adapter"]
+)
+def test_bitsandbytes_finds_no_kernels_when_it_is_imported(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package of its name tries to fetch code at its import, as bitsandbytes does."""
+    (tmp_path / "bitsandbytes-0.50.2.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: bitsandbytes\nVersion: 0.50.2\n"
+    (tmp_path / "bitsandbytes-0.50.2.dist-info/METADATA").write_text(metadata)
+    (tmp_path / "kernels.py").write_text("")
+    (tmp_path / "bitsandbytes.py").write_text(
+        "import types\nnn, fetched = types.SimpleNamespace(), True\n"
+        "try:\n    import kernels\nexcept ImportError:\n    fetched = False\n"
+    )
+    for name in ("bitsandbytes", "kernels"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr("peft.tuners.lora.model.is_bnb_available", lambda: False)
+    monkeypatch.setattr("peft.tuners.lora.model.is_bnb_4bit_available", lambda: False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        build(torch.float32)
+        assert sys.modules["bitsandbytes"].fetched is False
+        assert find_spec("kernels") is not None  # for all others it is there
+    finally:
+        for name in ("bitsandbytes", "kernels"):
+            sys.modules.pop(name, None)
 
 
 def test_random_weights_are_not_rounded() -> None:

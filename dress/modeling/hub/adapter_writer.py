@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dress.errors import InputError
-from dress.files import replacing
+from dress.files import public_name, replacing
 from dress.modeling.hub.llava_writer import part_weights
 from dress.modeling.lvlm import LVLM
 
@@ -43,7 +43,7 @@ def write_adapter(
     tensors = renamed | {f"{ROOT}model.{name}": tensor for name, tensor in saved.items()}
     targets = sorted(name.removeprefix(ROOT).removesuffix(A) for name in renamed if A in name)
     LoraConfig(
-        base_model_name_or_path=base,
+        base_model_name_or_path=public_name(base),
         r=rank,
         lora_alpha=rank,
         target_modules=targets,

@@ -25,6 +25,7 @@ from transformers import (
 from dress.errors import InputError
 from dress.files import naming, write_text
 from dress.modeling.checkpoint import part_tensors
+from dress.modeling.four_bit import check_mergeable
 from dress.modeling.head import output_head
 from dress.modeling.hub.folder import CONFIG, ReleasedWeights, read_json_of, released_folder
 from dress.modeling.hub.towers import CLIP, SIGLIP
@@ -44,10 +45,14 @@ def write_model(
     """Write config.json, generation_config.json and the weights of a model with merged adapters.
 
     Parts that are not in `changed` keep the bytes that they have in the released model `base`, and
-    so do weights that nothing here uses.
+    so do weights that nothing here uses. A tensor to which rows were added is written anew.
+    InputError where the weights rest in 4 bits.
     """
+    check_mergeable(model.language)
     check_head(model)
     config = own_config(model) if base is None else base_config(model, base, changed)
+    for node in (config, *(v for v in config.values() if isinstance(v, dict))):
+        node.pop("_name_or_path", None)  # a folder of this machine
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
     GenerationConfig(
         eos_token_id=model.eos_token_id,
@@ -68,7 +73,8 @@ def _weights(
         for name, tensor in part_weights(model, part).items():
             written.add(name)
             keeps = released is not None and part not in changed and name in released
-            yield name, released.read(name) if released and keeps else tensor
+            kept = released.read(name) if released and keeps else tensor
+            yield name, kept if kept.shape == tensor.shape else tensor  # rows may have been added
     if released is not None:
         yield from ((name, released.read(name)) for name in released if name not in written)
         return
@@ -107,9 +113,7 @@ def base_config(model: LVLM, base: str, changed: set[str]) -> dict[str, Any]:
     """Return the released model's own configuration with what training has changed."""
     config = read_json_of(released_folder(base) / CONFIG)
     text = config.setdefault("text_config", {})
-    rows = token_embedding(model.language).num_embeddings
-    if text.get("vocab_size", rows) != rows:
-        text["vocab_size"] = rows
+    text["vocab_size"] = token_embedding(model.language).num_embeddings
     if "language" in changed:
         config["dtype"] = str(next(_own(model).parameters()).dtype).removeprefix("torch.")
     return config
