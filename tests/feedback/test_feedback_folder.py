@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,19 @@ def test_a_refined_dialogue_is_a_row_of_both_turns_with_all_aspects(tmp_path: Pa
     assert row["interaction"][0]["critique NLF"] == "Look again."
 
 
+def test_a_refinement_is_what_its_box_held_whatever_was_said_next(tmp_path: Path) -> None:
+    folder = FeedbackFolder(tmp_path)
+    unsent = Judged(session="s", answer="a1", ratings={"honesty": 1}, refinement="It is a cat.")
+    folder.add(opened(folder, asked()), answered(), unsent)
+    folder.add(asked("t2", parent="a1", text="And the sky?"), answered("a2", turn="t2"))
+    folder.add(judged("a2", honesty=4))
+    folder.add(asked("t3", parent="a2", text="And the sea?"), answered("a3", turn="t3"))
+    folder.add(judged("a3", honesty=4))
+    (sample,) = nlf(tmp_path)
+    judged_turns = [t.feedback.judgements["honesty"] for t in sample.dialogues[0].turns]  # type: ignore[union-attr]
+    assert [j.refinement for j in judged_turns] == ["It is a cat.", "", ""]
+
+
 def test_a_turn_between_that_nobody_judged_has_no_feedback(tmp_path: Path) -> None:
     folder = FeedbackFolder(tmp_path)
     folder.add(opened(folder, asked()), answered())
@@ -136,6 +150,30 @@ def test_the_better_of_two_is_a_row_of_preferences(tmp_path: Path) -> None:
         folder.add(Preferred(session="s", better="a1", worse="a2"))
 
 
+def test_another_choice_of_the_better_answer_ends_the_first(tmp_path: Path) -> None:
+    folder = FeedbackFolder(tmp_path)
+    folder.add(opened(folder, asked()), *(answered(a, text=a) for a in "abc"))
+    for who, better in (("", "a"), ("ann", "c"), ("", "b")):
+        worse = [a for a in "abc" if a != better]
+        folder.add(*(Preferred(session="s", better=better, worse=w, who=who) for w in worse))
+    kept = {(p.who, p.better, p.worse) for p in folder.session("s").preferred.values()}
+    assert kept == {("", "b", "a"), ("", "b", "c"), ("ann", "c", "a"), ("ann", "c", "b")}
+
+
+def test_a_stopped_answer_is_kept_and_no_row(tmp_path: Path) -> None:
+    folder = FeedbackFolder(tmp_path)
+    stopped = replace(answered("a2", text="A bi"), stopped=True)
+    folder.add(opened(folder, asked()), answered(), stopped, judged(helpfulness=3))
+    folder.add(judged("a2", helpfulness=1), Preferred(session="s", better="a1", worse="a2"))
+    follows = asked("t2", parent="a2"), answered("b", turn="t2", text="Yes."), judged("b", honesty=4)
+    folder.add(*follows)
+    assert [s.id for s in nlf(tmp_path)] == ["a1"] and not (tmp_path / PREFERENCES).exists()
+    assert len(folder.session("s").judged) == 3
+    folder.add(asked("t3", parent="a1"), replace(answered("c", turn="t3"), stopped=True))
+    folder.add(judged("c", honesty=1))  # what was judged before it is a row still
+    assert [s.id for s in nlf(tmp_path)] == ["a1"]
+
+
 def test_a_blank_answer_is_kept_and_no_row(tmp_path: Path) -> None:
     folder = FeedbackFolder(tmp_path)
     folder.add(opened(folder, asked()), answered(text=" "), judged(helpfulness=1))
@@ -147,6 +185,7 @@ def test_the_folder_is_read_again_and_what_is_wrong_is_refused(tmp_path: Path) -
     folder = FeedbackFolder(tmp_path)
     folder.add(opened(folder, asked()), answered(), judged(helpfulness=3))
     written = (tmp_path / SESSIONS).read_bytes()
+    image = folder.session("s").turns["t1"].image
     for call in (
         lambda: folder.add(answered("a2", turn="t9")),
         lambda: folder.add(judged("a9", helpfulness=1)),
@@ -155,6 +194,7 @@ def test_the_folder_is_read_again_and_what_is_wrong_is_refused(tmp_path: Path) -
         lambda: asked(text="x" * (LONGEST_TEXT + 1)),
         lambda: asked(text="\ud800"),
         lambda: folder.add(Asked(session="s", turn="t3", text="?", image="../../etc/passwd")),
+        lambda: folder.add(Asked(session="s", turn="t3", text="?", image=f"../../{image}")),
         lambda: folder.add(asked("t4", session="other")),
     ):
         with pytest.raises(InputError):
@@ -194,6 +234,27 @@ def test_a_cut_line_is_removed_and_the_rows_are_written_again(tmp_path: Path) ->
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b"\xff", b'{"event": "judged", "session": "s", "answer": "a9"}']
+)
+def test_a_foreign_line_is_named_and_costs_no_row(tmp_path: Path, line: bytes) -> None:
+    folder = FeedbackFolder(tmp_path)
+    folder.add(opened(folder, asked()), answered())
+    events = (tmp_path / SESSIONS).read_bytes()
+    with (tmp_path / SESSIONS).open("ab") as file:
+        file.write(b'{"note": 1}\n\n' + line + b"\n")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"sessions\.jsonl:5 is no event"):
+            folder.add(judged(helpfulness=3))
+    with pytest.raises(InputError, match=r"sessions\.jsonl:5 is no event"):
+        FeedbackFolder(tmp_path)
+    (tmp_path / SESSIONS).write_bytes(events + b'{"note": 1}\n\n')
+    folder.add(judged(helpfulness=3))
+    assert len(nlf(tmp_path)) == 1
+    assert folder.forget(lambda name: name == "s") == 1
+    assert (tmp_path / SESSIONS).read_bytes() == b'{"note": 1}\n\n'
+
+
 def test_a_full_disk_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
     folder = FeedbackFolder(tmp_path)
     folder.add(opened(folder, asked()), answered(), judged(helpfulness=3))
@@ -212,9 +273,11 @@ def test_sessions_are_forgotten_with_their_pictures(tmp_path: Path) -> None:
         folder.add(opened(folder, asked(session, session=session), picture=number))
         folder.add(answered(session, turn=session, session=session))
         folder.add(judged(session, session=session, helpfulness=3))
+    fresh = folder.add_image(photograph(2))  # of a page on which nothing was asked yet
     assert folder.forget(lambda name: name == "gone") == 1
+    assert folder.image(fresh) == photograph(2)
     assert "gone" not in "".join(p.read_text() for p in tmp_path.glob("*.js*"))
-    assert len(list((tmp_path / "images").iterdir())) == 1
+    assert len(list((tmp_path / "images").iterdir())) == 2
     other.add(judged("kept", session="kept", helpfulness=1))
     assert "gone" not in other.conversations and len(nlf(tmp_path)) == 1
 
