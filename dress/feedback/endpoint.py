@@ -16,14 +16,18 @@ from urllib.parse import urlsplit
 from dress.errors import InputError
 from dress.settings import AboveZero, Amount, Positive, Whole, check_values
 
-SAME_REPLIES = frozenset(  # settings that say how a server is asked, not what it replies
+SAME_REPLIES = frozenset(  # settings that say how a server or people are asked, not the replies
     (
         "api_key_env",
         "base_url",
         "cache_dir",
         "concurrency",
+        "folder",
+        "host",
         "max_retries",
+        "port",
         "price_per_million",
+        "requests_per_minute",
         "timeout_s",
     )
 )

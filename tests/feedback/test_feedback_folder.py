@@ -165,7 +165,11 @@ def test_a_stopped_answer_is_kept_and_no_row(tmp_path: Path) -> None:
     stopped = replace(answered("a2", text="A bi"), stopped=True)
     folder.add(opened(folder, asked()), answered(), stopped, judged(helpfulness=3))
     folder.add(judged("a2", helpfulness=1), Preferred(session="s", better="a1", worse="a2"))
-    follows = asked("t2", parent="a2"), answered("b", turn="t2", text="Yes."), judged("b", honesty=4)
+    follows = (
+        asked("t2", parent="a2"),
+        answered("b", turn="t2", text="Yes."),
+        judged("b", honesty=4),
+    )
     folder.add(*follows)
     assert [s.id for s in nlf(tmp_path)] == ["a1"] and not (tmp_path / PREFERENCES).exists()
     assert len(folder.session("s").judged) == 3
