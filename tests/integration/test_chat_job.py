@@ -154,6 +154,8 @@ def test_what_people_said_trains_stages_2_and_3(
         assert artifact.metrics["val/loss"] > 0
     assert f"data.root={folder.root}" in commands(folder.root, artifact)[0]
     monkeypatch.setattr("dress.modeling.devices.own_device", torch.device)
-    cfg = OmegaConf.create({"matmul_precision": "highest", "trainer": {"accelerator": "meta"}})
+    cfg = OmegaConf.create(
+        {"matmul_precision": "highest", "packages": [], "trainer": {"accelerator": "meta"}}
+    )
     (speaker,) = speakers(Job(cfg=cfg, overrides=[]), [artifact], max_new_tokens=1)
     assert {p.device.type for p in speaker.assistant.model.parameters()} == {"meta"}
