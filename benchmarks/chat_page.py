@@ -88,7 +88,7 @@ class Tab:
     def judge(self, **ratings: int) -> bool:
         """Rate the answer; tell whether the page confirmed it."""
         values = [*ratings.values(), *NO_RATINGS[len(ratings) :]]
-        return ">saved<" in self.call("_judge", None, False, "", *values)
+        return ">saved<" in self.call("_judge", None, "", *values)
 
 
 def memory(pid: int) -> float:

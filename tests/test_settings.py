@@ -256,6 +256,10 @@ def test_what_contradicts_itself(
             "artifact is not read with feedback.responses=captions",
         ),
         (
+            ["experiment=dress_feedback", "annotator=human", "feedback.turns=2"],
+            "annotator=human judges whole answers",
+        ),
+        (
             ["experiment=dress_stage1", "datamodule.encoder.loss_turns=last"],
             "datamodule.answer_gap is for encoders with loss on all turns",
         ),

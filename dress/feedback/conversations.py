@@ -73,7 +73,9 @@ class Judged(Event):
         critiques = {a: t for a, t in self.critiques.items() if t.strip()}
         said = critiques.get(OVERALL)
         judged = {
-            aspect: Judgement(rating, critiques.get(aspect) or said or BANK[aspect][rating])
+            aspect: Judgement(
+                rating, critiques.get(aspect) or said or BANK[aspect][rating], self.refinement
+            )
             for aspect in ASPECTS
             if (rating := self.ratings.get(aspect))
         }
@@ -82,7 +84,7 @@ class Judged(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Preferred(Event):
-    """The better of two answers to one turn."""
+    """The better of two answers to one turn; another choice of this person ends it."""
 
     better: str
     worse: str
@@ -129,6 +131,13 @@ class Conversation:
             pair = frozenset((event.better, event.worse))
             if len(pair) < 2 or len({self.answers[answer].turn for answer in pair}) > 1:
                 raise InputError("two answers to one question are compared: choose others.")
+            turn = self.answers[event.better].turn
+            self.preferred = {
+                key: p
+                for key, p in self.preferred.items()
+                if (p.who, self.answers[p.better].turn) != (event.who, turn)
+                or p.better == event.better
+            }
             self.preferred[pair, event.who] = event
 
     def _known(self, among: Mapping[str, Any], *names: str | None) -> None:
@@ -156,13 +165,15 @@ class Conversation:
     def nlf_rows(self) -> Iterator[dict[str, Any]]:
         """Yield a dialogue for each judged answer behind which no other is, and for each person.
 
-        One with a blank answer is left out, which the format cannot hold.
+        One with an answer that is blank or was stopped is left out: it would be learned as whole.
         """
-        ends = [key for key, judged in self.judged.items() if judged.feedback]
+        ends = [
+            key for key, judged in self.judged.items() if judged.feedback and self._is_whole(key[0])
+        ]
         passed = {(said.answer, who) for answer, who in ends for _, said in self.path(answer)[:-1]}
         for answer, who in ends:
             path, turns = self.path(answer), self.dialogue(answer, who)
-            if (answer, who) not in passed and all(said.text.strip() for _, said in path):
+            if (answer, who) not in passed:
                 yield {
                     "sample_id": f"{answer}-{who}" if who else answer,
                     "image_id": path[0][0].image,
@@ -170,14 +181,17 @@ class Conversation:
                     "interaction": [_interaction(turn) for turn in turns],
                 }
 
+    def _is_whole(self, answer: str) -> bool:
+        return all(said.text.strip() and not said.stopped for _, said in self.path(answer))
+
     def preference_rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the comparisons; the answers stand in the order in which they were given."""
+        """Yield the comparisons of whole answers, which stand in the order they were given in."""
         order = list(self.answers)
         for event in self.preferred.values():
             pair = sorted((event.better, event.worse), key=order.index)
             path = self.path(pair[0])
             texts = [self.answers[answer].text for answer in pair]
-            if not all(text.strip() for text in (*texts, *(said.text for _, said in path))):
+            if not all(map(self._is_whole, pair)):
                 continue
             messages = [
                 message
@@ -195,12 +209,13 @@ class Conversation:
 
 
 def _interaction(turn: Turn) -> dict[str, Any]:
-    """Write a turn as released, with all its aspects under a key of our own."""
+    """Write a turn as released, with the refinement and all its aspects under keys of our own."""
     judged = turn.feedback.judgements if turn.feedback else {}
     first = next(iter(judged.values()), None)
     released = {"rating": str(first.rating), "critique NLF": first.critique} if first else {}
     by_aspect = {a: {"rating": j.rating, "critique": j.critique} for a, j in judged.items()}
-    return {"user": turn.user, "model": turn.model, **released, "judgements": by_aspect}
+    ours = {"refinement": first.refinement if first else "", "judgements": by_aspect}
+    return {"user": turn.user, "model": turn.model, **released, **ours}
 
 
 def _message(role: str, text: str) -> dict[str, str]:

@@ -20,14 +20,18 @@ NO_GUIDANCE = (
     "generation.guidance compares log-probabilities, which a server does not tell: give "
     "generation.guidance=0 with sampler=endpoint."
 )
-_SAME_REPLIES = frozenset(  # settings that say how a server is asked, not what it replies
+_SAME_REPLIES = frozenset(  # settings that say how a server or people are asked, not the replies
     (
         "api_key_env",
         "base_url",
         "cache_dir",
         "concurrency",
+        "folder",
+        "host",
         "max_retries",
+        "port",
         "price_per_million",
+        "requests_per_minute",
         "timeout_s",
     )
 )

@@ -11,11 +11,12 @@ import json
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -89,31 +90,26 @@ class FeedbackFolder:
             return Conversation(**{field: dict(held) for field, held in vars(known).items()})
 
     def forget(self, chosen: Callable[[str], bool]) -> int:
-        """Delete sessions, and pictures that no other session has; return how many sessions."""
+        """Delete sessions, and pictures that no other session names; return how many sessions."""
         with self._locked():
             gone = [name for name in self.conversations if chosen(name)]
-            kept = (
-                [
-                    line
-                    for line in (self.root / SESSIONS).read_bytes().splitlines(keepends=True)
-                    if json.loads(line)["session"] not in gone
-                ]
-                if gone
-                else []
-            )
             if gone:
+                images = self._images(gone)
+                lines = (self.root / SESSIONS).read_bytes().splitlines(keepends=True)
+                kept = [line for line in lines if _record(line).get("session") not in gone]
                 with replacing(self.root / SESSIONS) as temporary:
                     temporary.write_bytes(b"".join(kept))
-            self._catch_up()
-            named = {t.image for c in self.conversations.values() for t in c.turns.values()}
-            for path in (self.root / IMAGES).iterdir():
-                if path.name not in named:
-                    path.unlink()
-            self._write_views()
+                self._catch_up()
+                for name in filter(self._has, images - self._images(self.conversations)):
+                    (self.root / IMAGES / name).unlink()
+                self._write_views()
         return len(gone)
 
     def _has(self, image: str) -> bool:
-        return bool(image) and (self.root / IMAGES / Path(image).name).is_file()
+        return Path(image).name == image and (self.root / IMAGES / image).is_file()
+
+    def _images(self, sessions: Iterable[str]) -> set[str]:
+        return {t.image for name in sessions for t in self.conversations[name].turns.values()}
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -137,10 +133,17 @@ class FeedbackFolder:
             done += len(whole) + bool(whole)
             if torn:
                 file.truncate(done)
+        lines = whole.split(b"\n")
+        for line_number, line in enumerate(lines, start=1):
+            try:
+                if (event := event_of(_record(line))) is not None:
+                    self._take(event)
+            except ValueError as error:
+                line_number += path.read_bytes()[:done].count(b"\n") - len(lines)
+                raise InputError(
+                    f"{path}:{line_number} is no event of a session ({error}): delete that line."
+                ) from None
         self._place = (number, done)
-        for line in whole.splitlines():
-            if (event := event_of(json.loads(line))) is not None:
-                self._take(event)
 
     def _take(self, event: Event) -> None:
         self.conversations[event.session].add(event)
@@ -179,3 +182,10 @@ class FeedbackFolder:
             path = self.root / file
             if (path.read_bytes() if path.exists() else b"") != text.encode():
                 write_text(path, text)
+
+
+def _record(line: bytes) -> Mapping[str, Any]:
+    record = json.loads(line) if line.strip() else {}
+    if not isinstance(record, dict):
+        raise InputError("not an object")
+    return record

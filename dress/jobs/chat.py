@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.utils import get_class, instantiate
 
@@ -18,6 +19,9 @@ from dress.jobs.job import Job, open_model
 from dress.page.guard import token_for
 from dress.page.human import HumanAnnotator, check_extra
 from dress.settings import Positive, Whole
+
+if TYPE_CHECKING:
+    from dress.page.speaker import Speaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,12 @@ def run(job: Job) -> None:
     chat = Chatting(**job.node("chat"))
     if chat.forget is not None:
         folder = FeedbackFolder(Path(chat.feedback))
-        gone = folder.forget(lambda session: chat.forget in ("all", session))
+        gone = folder.forget(lambda session: str(chat.forget) in ("all", session))
+        if not gone and chat.forget != "all":
+            raise InputError(
+                f"{folder.root} has no session {chat.forget}: give the `session` of one of the "
+                "lines of its sessions.jsonl, or all."
+            )
         print(f"{gone} sessions were deleted from {folder.root}", flush=True)
         return
     check_extra()
@@ -50,19 +59,15 @@ def run(job: Job) -> None:
 
 
 def _serve(job: Job, chat: Chatting, folder: FeedbackFolder, artifacts: list[Artifact]) -> None:
-    from dress.loading import load_artifact  # torch: seconds
-    from dress.modeling.devices import configure
     from dress.page.chat_page import ChatPage
     from dress.page.desk import Desk
     from dress.page.server import serving
-    from dress.page.speaker import Speaker
 
-    configure(matmul_precision=job.cfg.matmul_precision, accelerator=job.cfg.trainer.accelerator)
-    speakers = [
-        Speaker(name=a.name, assistant=load_artifact(a), max_new_tokens=chat.max_new_tokens)
-        for a in artifacts
-    ]
-    desk = Desk(speakers=speakers, folder=folder, annotator=_annotator(job))
+    desk = Desk(
+        speakers=speakers(job, artifacts, max_new_tokens=chat.max_new_tokens),
+        folder=folder,
+        annotator=_annotator(job),
+    )
     said = commands(folder.root, artifacts[0])
     with (
         interruptible(f"the page is closed; all that was said is in {folder.root}"),
@@ -76,6 +81,23 @@ def _serve(job: Job, chat: Chatting, folder: FeedbackFolder, artifacts: list[Art
         print(f"chat: {address} (what is said goes to {folder.root}; Ctrl-C ends)", flush=True)
         while True:
             time.sleep(1)
+
+
+def speakers(job: Job, artifacts: list[Artifact], *, max_new_tokens: int) -> list[Speaker]:
+    """Load the models onto the device of this job."""
+    from dress.loading import load_artifact  # torch: seconds
+    from dress.modeling.devices import configure, own_device
+    from dress.page.speaker import Speaker
+
+    accelerator, found = job.cfg.trainer.accelerator, []
+    configure(matmul_precision=job.cfg.matmul_precision, accelerator=accelerator)
+    for artifact in artifacts:
+        assistant = load_artifact(artifact)
+        assistant.model.to(own_device(accelerator))
+        found.append(
+            Speaker(name=artifact.name, assistant=assistant, max_new_tokens=max_new_tokens)
+        )
+    return found
 
 
 def _annotator(job: Job) -> Annotator | None:

@@ -105,10 +105,22 @@ def check_typed(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
             "artifact is not read with feedback.responses=captions, which takes ready responses: "
             "give feedback.responses=sampled."
         )
+    if cfg.job.name in SHARED["feedback"]:
+        check_people(cfg)
     if cfg.sampler.get("_target_") is not None:
         check_endpoint(cfg)
     for part in ("vision", "language"):
         check_weights(cfg, part, given)
+
+
+def check_people(cfg: DictConfig) -> None:
+    """Refuse dialogues of several turns, for each of which the page would open anew."""
+    people = cfg.annotator.get("_target_") == "dress.page.human.HumanAnnotator"
+    if people and cfg.feedback.responses == "sampled" and cfg.feedback.turns > 1:
+        raise InputError(
+            "annotator=human judges whole answers, not one turn after another: give "
+            "feedback.turns=1."
+        )
 
 
 def check_endpoint(cfg: DictConfig) -> None:

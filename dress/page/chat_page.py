@@ -83,14 +83,14 @@ class ChatPage(Controls):
         on(self.questions.input, self._choose, [self.questions])
         on(self.about.input, self._about, [self.about, self.blind, self.who])
         on(self.blind.input, self._load, [self.blind, self.who])
-        judging = [self.about, self.blind, self.who, *self.form.fields]
+        judging = [self.about, self.who, *self.form.fields]
         said = [rating.input for rating in self.form.ratings]
         written = [box.blur for box in (*self.form.critiques, self.form.refinement)]
         for trigger in (self.save.click, *said, *written):
             on(trigger, self._judge, judging)
         on(self.hear.click, self._hear, [self.about, *self._settings, *self.form.fields])
-        on(self.better.input, self._prefer, [self.better, self.blind, self.who])
-        on(self.propose.click, self._propose, [self.about, self.blind])
+        on(self.better.input, self._prefer, [self.better, self.who])
+        on(self.propose.click, self._propose, [self.about])
         for level in self.levels:
             on(level.input, lambda place: {self.preset: OWN}, [])
 
@@ -116,7 +116,7 @@ class ChatPage(Controls):
         path = conversation.path(asked.parent) if asked else []
         turns: list[tuple[str, str | None]] = [(a.text, said.text) for a, said in path]
         turns += [(asked.text, None)] if asked else []
-        answers = desk.answers(place, shuffled=blind)
+        answers = desk.answers(place)
         letters = [*cards.LETTERS[: len(answers)]]
         chosen = next((n for n, a in enumerate(answers) if a.answer == about), 0)
         judged = conversation.judged.get((answers[chosen].answer, who.strip())) if answers else None
@@ -149,8 +149,8 @@ class ChatPage(Controls):
             self.truth: truth,
         }
 
-    def _answer(self, place: Place, letter: str | None, *, blind: bool) -> Answered:
-        answers = self.desk.answers(place, shuffled=blind)
+    def _answer(self, place: Place, letter: str | None) -> Answered:
+        answers = self.desk.answers(place)
         if not answers:
             raise InputError("there is no answer yet: ask first.")
         number = cards.LETTERS.find(letter) if letter else 0
@@ -190,17 +190,20 @@ class ChatPage(Controls):
         return {self.text: question} if question else {self.status: cards.status("")}
 
     def _about(self, place: Place, letter: str | None, blind: bool, who: str) -> Updates:
-        answer = self._answer(place, letter, blind=blind).answer
+        answer = self._answer(place, letter).answer
         return self._view(place, blind=blind, who=who, about=answer)
 
     def _send(
         self, place: Place, text: str, letter: str | None, *settings: Any
     ) -> Iterator[Updates]:
-        parent = self._parent(place, letter, blind=settings[-2])
-        yield from self._ask(place, text, parent, *settings)
+        yield from self._ask(place, text, self._parent(place, letter), *settings)
 
-    def _parent(self, place: Place, letter: str | None, *, blind: bool) -> str:
-        return self._answer(place, letter, blind=blind).answer if place.turn else ""
+    def _parent(self, place: Place, letter: str | None) -> str:
+        """Return the answer that is followed: where the turn has none, that which it followed."""
+        asked = self.desk.conversation(place).turns.get(place.turn)
+        if asked and not self.desk.answers(place):
+            return asked.parent
+        return self._answer(place, letter).answer if asked else ""
 
     def _ask(self, place: Place, text: str, parent: str, *settings: Any) -> Iterator[Updates]:
         preset, *levels, temperature, samples, blind, who = settings
@@ -208,17 +211,21 @@ class ChatPage(Controls):
         count = min(int(samples), MOST_SAMPLES // len(self.desk.speakers))
         wished = {"target": target, "temperature": float(temperature), "samples": count}
         wish = self.desk.wish(place, text.strip(), parent, wished)
-        said = "\n\n".join(f"{s.name}\n{s.given(wish)}" for s in self.desk.speakers)
+        named = ["" if blind else f"{s.name}\n" for s in self.desk.speakers]
+        given = [f"{n}{s.given(wish)}" for n, s in zip(named, self.desk.speakers, strict=True)]
         turns = [(turn.user, turn.model) for turn in wish.turns]
         start = {
             self.history: cards.history(turns),
-            self.given: cards.verbatim(said),
+            self.given: cards.verbatim("\n\n".join(dict.fromkeys(given))),
             self.text: "",
             self.feedback: gr.update(visible=False),
             self.status: cards.status("answering"),
         }
-        growing = self.desk.ask(place, text, parent=parent, settings=wished, who=who.strip())
-        for now, columns in growing:
+        for now, columns in self.desk.ask(
+            place, text, parent=parent, settings=wished, who=who.strip(), blind=blind
+        ):
+            if start:  # a page that is loaded again now, or a fault, has the turn already
+                start[self.place] = now.plain()
             place = now
             shown = [("" if blind else name, answer) for name, answer in columns]
             yield {**start, self.columns: cards.answers(shown, done=False)}
@@ -238,10 +245,8 @@ class ChatPage(Controls):
         before, asked = self.desk.back(place)
         yield from self._ask(before, asked.text, asked.parent, *settings)
 
-    def _judge(
-        self, place: Place, letter: str | None, blind: bool, who: str, *values: Any
-    ) -> Updates:
-        answer = self._answer(place, letter, blind=blind).answer
+    def _judge(self, place: Place, letter: str | None, who: str, *values: Any) -> Updates:
+        answer = self._answer(place, letter).answer
         judged = self.form.judged(values, answer=answer, who=who.strip())
         before = self.desk.conversation(place).judged.get((answer, judged.who))
         said = judged.ratings or judged.critiques or judged.refinement
@@ -252,20 +257,19 @@ class ChatPage(Controls):
 
     def _hear(self, place: Place, letter: str | None, *values: Any) -> Iterator[Updates]:
         settings, fields = values[: len(self._settings)], values[len(self._settings) :]
-        *_, blind, who = settings
-        answer = self._answer(place, letter, blind=blind).answer
-        judged = self.form.judged(fields, answer=answer, who=who.strip())
+        answer = self._answer(place, letter).answer
+        judged = self.form.judged(fields, answer=answer, who=settings[-1].strip())
         if not judged.refinement:
             raise InputError("write a refinement first: what should be better.")
         self.desk.judge(place, judged)
         yield from self._ask(place, judged.refinement, answer, *settings)
 
-    def _prefer(self, place: Place, letter: str | None, blind: bool, who: str) -> Updates:
-        self.desk.prefer(place, self._answer(place, letter, blind=blind).answer, who=who.strip())
+    def _prefer(self, place: Place, letter: str | None, who: str) -> Updates:
+        self.desk.prefer(place, self._answer(place, letter).answer, who=who.strip())
         return {self.status: cards.status("saved")}
 
-    def _propose(self, place: Place, letter: str | None, blind: bool) -> Updates:
-        answer = self._answer(place, letter, blind=blind).answer
+    def _propose(self, place: Place, letter: str | None) -> Updates:
+        answer = self._answer(place, letter).answer
         feedback = self.desk.propose(place, answer)
         proposed = self.form.filled(judged_of(feedback, answer=answer))
         return {**proposed, self.status: cards.status("proposed: correct it, then save")}

@@ -10,6 +10,7 @@ import gradio as gr
 from dress.feedback.conversations import LONGEST_TEXT
 from dress.page import cards
 from dress.page.form import Form
+from dress.page.server import UNUSED_S
 from dress.records import ASPECTS
 
 OWN = "own"  # neither of the presets: the three sliders
@@ -23,7 +24,9 @@ class Controls:
     def __init__(
         self, *, preset: str, several: bool, proposing: bool, commands: Sequence[str]
     ) -> None:
-        with gr.Blocks(title="DRESS chat", analytics_enabled=False) as self.blocks:
+        with gr.Blocks(
+            title="DRESS chat", analytics_enabled=False, delete_cache=UNUSED_S
+        ) as self.blocks:
             self.place = gr.BrowserState(storage_key="dress-chat", secret="dress-chat-state")
             with gr.Row():
                 with gr.Column(scale=2, min_width=300, elem_classes="side"):
@@ -64,7 +67,7 @@ class Controls:
             )
         with gr.Accordion("What the model reads", open=False):
             self.given = gr.HTML("")
-        self.blind = gr.Checkbox(label="Blind: shuffled and without names", visible=several)
+        self.blind = gr.Checkbox(label="Blind: in random order, no names", visible=several)
         self.who = gr.Textbox(label="Your name, kept with what you say", max_length=60)
 
     def _build_talk(self) -> None:

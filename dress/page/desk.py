@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,10 +105,9 @@ class Desk:
     def conversation(self, place: Place) -> Conversation:
         return self.folder.session(place.session)
 
-    def answers(self, place: Place, *, shuffled: bool = False) -> list[Answered]:
+    def answers(self, place: Place) -> list[Answered]:
         """Return the answers to the newest turn, in the order in which they were given."""
-        found = [a for a in self.conversation(place).answers.values() if a.turn == place.turn]
-        return sorted(found, key=lambda a: _digest(a.answer)) if shuffled else found
+        return [a for a in self.conversation(place).answers.values() if a.turn == place.turn]
 
     def wish(self, place: Place, text: str, parent: str, settings: Mapping[str, Any]) -> Wish:
         """Say what a model is asked: what led to the answer `parent`, and the text."""
@@ -121,35 +119,55 @@ class Desk:
         return Wish(image=self.folder.image(image), turns=turns, **settings)
 
     def ask(
-        self, place: Place, text: str, *, parent: str, settings: Mapping[str, Any], who: str = ""
+        self,
+        place: Place,
+        text: str,
+        *,
+        parent: str,
+        settings: Mapping[str, Any],
+        who: str = "",
+        blind: bool = False,
     ) -> Iterator[tuple[Place, list[tuple[str, str]]]]:
         """Keep a turn upon the answer `parent`, and yield the answers to it as they grow.
 
         They are (model, text) pairs. The last of them are kept before they are yielded, also where
-        they were stopped.
+        they were stopped. Where it is `blind` the models answer in an order drawn for the turn.
         """
         if not (text := text.strip()):
             raise InputError("say something first.")
         turn = uuid4().hex[:16]
         wish = self.wish(place, text, parent, {**settings, "seed": int(turn[:8], 16)})
         opening: dict[str, Any] = {} if parent else {"image": place.image}
-        if place.scene and not parent:
-            opening["truth"] = Drawn.of(place.scene).annotations(text)
+        if place.scene:
+            opening["truth"] = self._truth(place, text, parent)
         session = place.session
         self.folder.add(
             Asked(session=session, turn=turn, text=text, parent=parent, who=who, **opening)
         )
         place = replace(place, turn=turn)
+        speakers = random.sample(self.speakers, len(self.speakers)) if blind else self.speakers
         stop = self._stops[session] = threading.Event()
         finished: list[tuple[str, str]] = []
-        yield place, [(speaker.name, "") for speaker in self.speakers]
-        for speaker in self.speakers:
-            texts = [""]
-            for texts in speaker.stream(wish, stop):
-                yield place, [*finished, *((speaker.name, text) for text in texts)]
-            self._keep(place, speaker, wish, texts, stopped=stop.is_set())
-            finished += [(speaker.name, text) for text in texts]
-        yield place, finished
+        try:
+            yield place, [(speaker.name, "") for speaker in speakers]
+            for speaker in speakers:
+                texts = [""]
+                for texts in speaker.stream(wish, stop):
+                    yield place, [*finished, *((speaker.name, text) for text in texts)]
+                self._keep(place, speaker, wish, texts, stopped=stop.is_set())
+                finished += [(speaker.name, text) for text in texts]
+            yield place, finished
+        finally:
+            if self._stops.get(session) is stop:
+                del self._stops[session]
+
+    def _truth(self, place: Place, text: str, parent: str) -> Mapping[str, Any]:
+        """Return what is known of a turn about a scene; a refinement asks its parent's question."""
+        conversation = self.conversation(place)
+        said = conversation.judged.values()
+        if any((judged.answer, judged.refinement) == (parent, text) for judged in said):
+            return conversation.path(parent)[-1][0].truth
+        return Drawn.of(place.scene).annotations(text)
 
     def _keep(
         self, place: Place, speaker: Speaker, wish: Wish, texts: Sequence[str], *, stopped: bool
@@ -201,10 +219,10 @@ class Desk:
         if self.annotator is None:
             raise InputError("no annotator is set: give annotator=oracle, rules or llm.")
         conversation = self.conversation(place)
-        (first, _), *_ = conversation.path(answer)
+        asked = [turn for turn, _ in conversation.path(answer)]
         dialogue = Dialogue(conversation.dialogue(answer, ""))
-        image = self.folder.image(first.image)
-        sample = Sample(place.session, (image,), (dialogue,), first.truth)
+        image = self.folder.image(asked[0].image)
+        sample = Sample(place.session, (image,), (dialogue,), asked[-1].truth)
         try:
             return self.annotator.annotate(sample, dialogue)
         except KeyError:
@@ -212,7 +230,3 @@ class Desk:
                 "the annotator knows the truth of drawn scenes and of the questions that are "
                 "offered with them: ask one of these."
             ) from None
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()

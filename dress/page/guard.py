@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -20,6 +21,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 TOKEN = "DRESS_CHAT_TOKEN"  # an environment variable
 SHORTEST_TOKEN = 16
+_TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{SHORTEST_TOKEN},}}")  # what a cookie holds as it is
 COOKIE = "dress_chat"
 MOST_BYTES = 24 * 2**20  # of a request
 MOST_CLIENTS = 10_000  # that are remembered
@@ -59,14 +61,15 @@ HEADERS = (
 
 
 def token_for(host: str, environment: Mapping[str, str]) -> str | None:
-    """Return the secret that a page for others needs; InputError where it is missing or short."""
+    """Return the secret that a page for others needs; InputError where it is missing or unfit."""
     token = environment.get(TOKEN)
     if token is None and is_loopback(host):
         return None
-    if token is None or len(token) < SHORTEST_TOKEN:
+    if token is None or not _TOKEN.fullmatch(token):
         raise InputError(
-            f"chat.host={host} may be reached by others: set the environment variable {TOKEN} to "
-            f"a secret of at least {SHORTEST_TOKEN} characters, and open the page with ?token=it."
+            f"for chat.host={host} the environment variable {TOKEN} has to hold a secret of at "
+            f"least {SHORTEST_TOKEN} of A-Z, a-z, 0-9, _ and -: set it, and open the page with "
+            "?token=it."
         )
     return token
 
@@ -76,7 +79,7 @@ class Guard:
 
     def __init__(self, app: App, *, host: str, token: str | None, per_minute: int) -> None:
         self.app, self.token, self.per_minute = app, token, per_minute
-        self.local = is_loopback(host)
+        self.local = is_loopback(host) and token is None  # with a token a proxy may stand before it
         self._asked: OrderedDict[str, deque[float]] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

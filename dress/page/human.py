@@ -87,6 +87,8 @@ class HumanAnnotator:
             return sample, self.queue.add(sample)
         except Reject as reject:
             return reject, []
+        except InputError as error:  # a text that is too long for the page
+            return Reject(str(error), key=sample.id, where="annotator"), []
 
     def _annotated(self, sample: Sample, items: list[Item]) -> Sample:
         dialogues = []
@@ -102,7 +104,7 @@ def check_extra() -> None:
     missing = [name for name in ("gradio", "krippendorff") if find_spec(name) is None]
     if missing:
         raise InputError(
-            f"the page needs {missing[0]}, which is missing: pip install 'dress[chat]'."
+            f"the page needs {missing[0]}, which is missing: pip install -e '.[chat]'."
         )
 
 

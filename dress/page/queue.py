@@ -53,7 +53,7 @@ class Queue:
 
     def judged(self, item: Item) -> dict[str, Judged]:
         """Return who has judged all aspects of an answer, and how."""
-        judged = [*self.folder.conversations[item.session].judged.values()]
+        judged = self.folder.session(item.session).judged.values()
         return {
             j.who: j for j in judged if j.answer == item.answer and len(j.ratings) == len(ASPECTS)
         }

@@ -13,6 +13,7 @@ from dress.page import cards
 from dress.page.chat_page import AT_ONCE, sentence
 from dress.page.form import Form
 from dress.page.queue import Item, Queue
+from dress.page.server import UNUSED_S
 
 Updates = dict[Any, Any]
 
@@ -22,7 +23,9 @@ class QueuePage:
 
     def __init__(self, queue: Queue, *, users: Mapping[str, str]) -> None:
         self.queue, self.users = queue, users
-        with gr.Blocks(title="DRESS annotation", analytics_enabled=False) as self.blocks:
+        with gr.Blocks(
+            title="DRESS annotation", analytics_enabled=False, delete_cache=UNUSED_S
+        ) as self.blocks:
             self.current = gr.State("")
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from dress.feedback.feedback_folder import MOST_BYTES
 from dress.page.guard import Guard, token_for
 
 UPLOADS = "GRADIO_TEMP_DIR"
+UNUSED_S = (60, 300)  # how often uploads that no page took are deleted, and from what age
 CSS = Path(__file__).with_name("page.css")
 THEME = gr.themes.Default(
     font=[gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")],
@@ -29,7 +29,8 @@ THEME = gr.themes.Default(
 # a picture that is pasted or dropped anywhere goes where one that is chosen goes
 PASTE = """<script>
 for (const kind of ["paste", "drop", "dragover"]) document.addEventListener(kind, (event) => {
-  const files = (event.clipboardData || event.dataTransfer).files;
+  const {files, types} = event.clipboardData || event.dataTransfer;
+  if (kind !== "paste" && !types.includes("Files")) return;  // a text, which any box takes
   if (kind !== "paste") event.preventDefault();
   const input = document.querySelector("input[data-testid$='upload-button']");
   if (!input || kind === "dragover" || !files.length) return;
@@ -50,43 +51,42 @@ def serving(
     The page is built here: what it is made of asks at once for that folder.
     """
     token = token_for(host, os.environ)
-    uploads = tempfile.mkdtemp(prefix="dress-chat-")
-    os.environ[UPLOADS] = uploads
-    app = gr.mount_gradio_app(
-        FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
-        build(),
-        path="/",
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        max_file_size=MOST_BYTES,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        theme=THEME,
-        css=CSS.read_text(encoding="utf-8"),
-        head=PASTE,
-    )
-    guard = Guard(app, host=host, token=token, per_minute=per_minute)
-    config = uvicorn.Config(
-        guard, log_level="critical", access_log=False, timeout_graceful_shutdown=1, ws="none"
-    )
-    server = uvicorn.Server(config)
-    taken = _bound(host, port)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            if not thread.is_alive():
-                raise InputError("the page could not be started: give another chat.port.")
-            time.sleep(0.02)
-        name = f"[{host}]" if ":" in host else host
-        yield f"http://{name}:{taken.getsockname()[1]}"
-    finally:
-        server.should_exit = server.force_exit = True
-        thread.join(3)
-        shutil.rmtree(uploads, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="dress-chat-", ignore_cleanup_errors=True) as uploads:
+        os.environ[UPLOADS] = uploads
+        app = gr.mount_gradio_app(
+            FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
+            build(),
+            path="/",
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            max_file_size=MOST_BYTES,
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=False,
+            theme=THEME,
+            css=CSS.read_text(encoding="utf-8"),
+            head=PASTE,
+        )
+        guard = Guard(app, host=host, token=token, per_minute=per_minute)
+        config = uvicorn.Config(
+            guard, log_level="critical", access_log=False, timeout_graceful_shutdown=1, ws="none"
+        )
+        server = uvicorn.Server(config)
+        taken = _bound(host, port)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+        thread.start()
+        try:
+            while not server.started:
+                if not thread.is_alive():
+                    raise InputError("the page could not be started: give another chat.port.")
+                time.sleep(0.02)
+            name = f"[{host}]" if ":" in host else host
+            yield f"http://{name}:{taken.getsockname()[1]}"
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join(3)
 
 
 def uploaded(path: str) -> Path:

@@ -147,6 +147,7 @@ def test_the_folder_is_read_again_and_what_is_wrong_is_refused(tmp_path: Path) -
     folder = FeedbackFolder(tmp_path)
     folder.add(opened(folder, asked()), answered(), judged(helpfulness=3))
     written = (tmp_path / SESSIONS).read_bytes()
+    image = folder.session("s").turns["t1"].image
     for call in (
         lambda: folder.add(answered("a2", turn="t9")),
         lambda: folder.add(judged("a9", helpfulness=1)),
@@ -155,6 +156,7 @@ def test_the_folder_is_read_again_and_what_is_wrong_is_refused(tmp_path: Path) -
         lambda: asked(text="x" * (LONGEST_TEXT + 1)),
         lambda: asked(text="\ud800"),
         lambda: folder.add(Asked(session="s", turn="t3", text="?", image="../../etc/passwd")),
+        lambda: folder.add(Asked(session="s", turn="t3", text="?", image=f"../../{image}")),
         lambda: folder.add(asked("t4", session="other")),
     ):
         with pytest.raises(InputError):
@@ -194,6 +196,27 @@ def test_a_cut_line_is_removed_and_the_rows_are_written_again(tmp_path: Path) ->
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b"\xff", b'{"event": "judged", "session": "s", "answer": "a9"}']
+)
+def test_a_foreign_line_is_named_and_costs_no_row(tmp_path: Path, line: bytes) -> None:
+    folder = FeedbackFolder(tmp_path)
+    folder.add(opened(folder, asked()), answered())
+    events = (tmp_path / SESSIONS).read_bytes()
+    with (tmp_path / SESSIONS).open("ab") as file:
+        file.write(b'{"note": 1}\n\n' + line + b"\n")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"sessions\.jsonl:5 is no event"):
+            folder.add(judged(helpfulness=3))
+    with pytest.raises(InputError, match=r"sessions\.jsonl:5 is no event"):
+        FeedbackFolder(tmp_path)
+    (tmp_path / SESSIONS).write_bytes(events + b'{"note": 1}\n\n')
+    folder.add(judged(helpfulness=3))
+    assert len(nlf(tmp_path)) == 1
+    assert folder.forget(lambda name: name == "s") == 1
+    assert (tmp_path / SESSIONS).read_bytes() == b'{"note": 1}\n\n'
+
+
 def test_a_full_disk_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
     folder = FeedbackFolder(tmp_path)
     folder.add(opened(folder, asked()), answered(), judged(helpfulness=3))
@@ -212,9 +235,11 @@ def test_sessions_are_forgotten_with_their_pictures(tmp_path: Path) -> None:
         folder.add(opened(folder, asked(session, session=session), picture=number))
         folder.add(answered(session, turn=session, session=session))
         folder.add(judged(session, session=session, helpfulness=3))
+    fresh = folder.add_image(photograph(2))  # of a page on which nothing was asked yet
     assert folder.forget(lambda name: name == "gone") == 1
+    assert folder.image(fresh) == photograph(2)
     assert "gone" not in "".join(p.read_text() for p in tmp_path.glob("*.js*"))
-    assert len(list((tmp_path / "images").iterdir())) == 1
+    assert len(list((tmp_path / "images").iterdir())) == 2
     other.add(judged("kept", session="kept", helpfulness=1))
     assert "gone" not in other.conversations and len(nlf(tmp_path)) == 1
 

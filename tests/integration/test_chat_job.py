@@ -9,12 +9,17 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from own_data import run_job
 
 from dress.data.shard_index import read_all
 from dress.feedback.conversations import Judged
 from dress.feedback.feedback_folder import FeedbackFolder
-from dress.jobs.chat import commands
+from dress.jobs.annotate import _nodes
+from dress.jobs.chat import commands, speakers
+from dress.jobs.job import Job
 from dress.loading import load
 from dress.page.guard import TOKEN
 from tests.data.coco_files import photograph
@@ -86,15 +91,19 @@ def test_twenty_judged_answers_are_what_the_next_round_says(tmp_path: Path) -> N
 
 def test_a_missing_extra_is_named(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert "pip install 'dress[chat]'" in refused("job=chat", "artifact=x")
+    assert "pip install -e '.[chat]'" in refused("job=chat", "artifact=x")
 
 
 def test_a_session_is_deleted_by_a_command(tmp_path: Path) -> None:
     folder = FeedbackFolder(tmp_path / "artifacts/chat")
-    for number, session in enumerate(("one", "two")):
+    for number, session in enumerate(("12", "two")):
         folder.add(opened(folder, asked(session, session=session), picture=number))
     left = []
-    for which in ("one", "all"):
+    for which, code, outcome in (
+        ("tow", 1, f"{folder.root} has no session tow"),
+        ("12", 0, "1 sessions were deleted"),
+        ("all", 0, "1 sessions were deleted"),
+    ):
         arguments = [
             "job=chat",
             f"chat.forget={which}",
@@ -102,12 +111,28 @@ def test_a_session_is_deleted_by_a_command(tmp_path: Path) -> None:
         ]
         process = Process(ROOT / "run.py", arguments, environment=os.environ, cwd=tmp_path)
         said, errors = process.communicate(120)
-        assert process.returncode == 0 and "1 sessions were deleted" in said, errors
+        assert process.returncode == code and outcome in said + errors, errors
         left.append([*FeedbackFolder(folder.root).conversations])
-    assert left == [["two"], []]
+    assert left == [["12", "two"], ["two"], []]
 
 
-def test_what_people_said_trains_stages_2_and_3(tmp_path: Path) -> None:
+def test_where_people_judge_names_no_artifact() -> None:
+    names = []
+    for where in (
+        ["chat.port=1", "chat.feedback=one"],
+        ["chat.host=::1", "chat.requests_per_minute=9"],
+        ["annotator.overlap=2"],
+    ):
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            typed = ["experiment=dress_feedback", "annotator=human", *where]
+            job = Job(cfg=compose("run", typed), overrides=typed)
+            names.append(_nodes(job, job.node("feedback")))
+    assert names[0] == names[1] != names[2]
+
+
+def test_what_people_said_trains_stages_2_and_3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = FeedbackFolder(tmp_path / "data")
     for number in range(6):
         first, second, session = f"a{number}", f"b{number}", f"s{number}"
@@ -128,3 +153,9 @@ def test_what_people_said_trains_stages_2_and_3(tmp_path: Path) -> None:
         artifact = run_job(tmp_path, f"experiment={stage}", "data=lvlm_nlf")
         assert artifact.metrics["val/loss"] > 0
     assert f"data.root={folder.root}" in commands(folder.root, artifact)[0]
+    monkeypatch.setattr("dress.modeling.devices.own_device", torch.device)
+    cfg = OmegaConf.create(
+        {"matmul_precision": "highest", "packages": [], "trainer": {"accelerator": "meta"}}
+    )
+    (speaker,) = speakers(Job(cfg=cfg, overrides=[]), [artifact], max_new_tokens=1)
+    assert {p.device.type for p in speaker.assistant.model.parameters()} == {"meta"}

@@ -23,7 +23,7 @@ from dress.page import cards
 from dress.page.desk import Desk, Drawn, Place
 from dress.page.speaker import Speaker, Wish
 from dress.records import Prompt
-from dress.types import Turn
+from dress.types import Dialogue, Sample, Turn
 from tests.data.coco_files import photograph
 from tests.integration.small import answered_samples, make_assistant
 
@@ -137,13 +137,28 @@ def test_two_models_and_samples_stand_side_by_side(assistant: Assistant, tmp_pat
     place, shown = say(desk, desk.shown(photograph(1)), temperature=1.0, samples=2)
     assert [name for name, _ in shown] == ["one", "one", "two", "two"]
     answers = desk.answers(place)
-    assert {a.answer for a in desk.answers(place, shuffled=True)} == {a.answer for a in answers}
     desk.prefer(place, answers[2].answer)
     better = [(p.better, p.worse) for p in desk.conversation(place).preferred.values()]
     best = answers[2].answer
     assert better == [(best, answers[n].answer) for n in (0, 1, 3)]
     with pytest.raises(InputError, match="annotator"):
         desk.propose(place, best)
+
+
+def test_blind_the_order_is_drawn_before_the_first_word_and_stays(
+    assistant: Assistant, tmp_path: Path
+) -> None:
+    speakers = [Speaker(name=n, assistant=assistant, max_new_tokens=1) for n in ("one", "two")]
+    desk = Desk(speakers=speakers, folder=FeedbackFolder(tmp_path))
+    opening, firsts = desk.shown(photograph(1)), set()
+    for _ in range(20):  # alike in all of them once in a million
+        steps = [*desk.ask(opening, "What?", parent="", settings=SETTINGS, blind=True)]
+        orders = {tuple(name for name, _ in columns) for _, columns in (steps[0], steps[-1])}
+        place, _ = steps[-1]
+        orders.add(tuple(a.model for a in desk.answers(place)))
+        ((first, _),) = orders
+        firsts.add(first)
+    assert firsts == {"one", "two"} and not desk._stops
 
 
 def test_an_answer_is_stopped_and_kept(desk: Desk) -> None:
@@ -180,6 +195,30 @@ def test_the_oracle_proposes_what_a_person_may_correct(desk: Desk) -> None:
     desk.annotator = RuleAnnotator()
     with pytest.raises(InputError):
         desk.propose(place, desk.answers(place)[0].answer)
+
+
+def test_each_answer_is_judged_by_its_own_question_and_a_refinement_by_its_parents(
+    desk: Desk,
+) -> None:
+    place = desk.draw()
+    drawn = Drawn.of(place.scene)
+    first, second = [text for text, (q, _) in drawn.questions.items() if q.task != "describe"][:2]
+    place, _ = say(desk, place, first)
+    (answer,) = desk.answers(place)
+    place, _ = say(desk, place, second, parent=answer.answer)
+    (answer,) = desk.answers(place)
+    dialogue = Dialogue(desk.conversation(place).dialogue(answer.answer, ""))
+    sample = Sample("x", (drawn.picture,), (dialogue,), drawn.annotations(second))
+    assert desk.propose(place, answer.answer) == OracleAnnotator().annotate(sample, dialogue)
+    refined = Judged(session="", answer=answer.answer, refinement="Look again.")
+    desk.judge(place, refined)
+    truths = []
+    for text in ("Look again.", "Look elsewhere."):
+        further, _ = say(desk, place, text, parent=answer.answer)
+        truths.append(desk.conversation(further).turns[further.turn].truth)
+    assert truths == [drawn.annotations(second), {"scene": drawn.scene.to_json()}]
+    with pytest.raises(InputError, match="drawn scenes"):
+        desk.propose(further, desk.answers(further)[0].answer)
 
 
 def test_what_cannot_be_asked_is_a_sentence(desk: Desk) -> None:

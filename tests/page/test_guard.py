@@ -127,12 +127,22 @@ def test_a_page_for_others_needs_its_token() -> None:
     assert asked(guard, "/", headers={"cookie": f"a=b; {cookie}"})[0] == 200
 
 
+def test_with_a_token_a_proxy_of_this_machine_may_keep_its_own_name() -> None:
+    guard, join = guarded(token=LONG), "/gradio_api/queue/join"
+    named = {"host": "chat.example", "origin": "https://chat.example"}
+    assert asked(guard, join, method="POST", headers=named)[0] == 401
+    named |= {"cookie": f"dress_chat={LONG}"}
+    assert asked(guard, join, method="POST", headers=named)[0] == 200
+    named |= {"origin": "https://evil.example"}
+    assert asked(guard, join, method="POST", headers=named)[0] == 403
+
+
 def test_a_host_that_others_reach_asks_for_a_token_before_it_is_served() -> None:
     assert token_for("127.0.0.1", {}) is None and token_for("localhost", {}) is None
     assert token_for("::1", {}) is None and not is_loopback("example.com")
-    for environment in ({}, {TOKEN: "short"}):
+    for said in (None, "short", "a-long-enough;token", "a-long-enough-t\u0151ken", f"{LONG}\n"):
         with pytest.raises(InputError, match=TOKEN):
-            token_for("0.0.0.0", environment)
+            token_for("0.0.0.0", {TOKEN: said} if said else {})
     assert token_for("0.0.0.0", {TOKEN: LONG}) == LONG
 
 

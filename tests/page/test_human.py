@@ -10,7 +10,7 @@ import pytest
 from dress.errors import InputError, Reject
 from dress.feedback.conversations import Judged
 from dress.feedback.feedback_folder import FeedbackFolder
-from dress.page.human import users
+from dress.page.human import HumanAnnotator, users
 from dress.page.queue import HELD_S, Queue
 from dress.records import ASPECTS, Dialogue, Sample, Turn
 from tests.data.coco_files import photograph
@@ -68,6 +68,23 @@ def test_a_later_run_goes_on(tmp_path: Path) -> None:
     assert first not in {judge(again, "ann", 3) for _ in range(3)}
     assert again.progress() == (4, 4)
     assert len((tmp_path / "sessions.jsonl").read_text().splitlines()) == 4 * 2 + 4
+
+
+def test_what_another_process_keeps_is_seen(tmp_path: Path) -> None:
+    here, there = filled(tmp_path, overlap=1), filled(tmp_path, overlap=1)
+    judge(there, "ann", 3)
+    assert here.progress() == (1, 4)
+
+
+def test_an_answer_too_long_for_the_page_is_a_reject_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dress.page.human.check_extra", lambda: None)
+    annotator = HumanAnnotator(
+        overlap=1, folder=str(tmp_path), host="127.0.0.1", port=0, requests_per_minute=1
+    )
+    (reject,) = annotator.annotate_many([sample(7, "dog " * 3000)])
+    assert isinstance(reject, Reject) and reject.key == "s7" and "8000" in str(reject)
 
 
 def test_the_mean_is_rounded_and_told_in_the_words_of_who_is_nearest(tmp_path: Path) -> None:

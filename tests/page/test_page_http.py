@@ -9,14 +9,17 @@ import random
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from dress.errors import InputError
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.page.desk import Desk
 from dress.page.speaker import Speaker
@@ -82,6 +85,46 @@ def test_no_route_of_gradio_leads_to_a_file(address: str) -> None:
                 code, body = requested(address, method, begin + outside)
                 assert code in (400, 403, 404, 405, 422), (method, begin + outside, code)
                 assert "root:" not in body
+
+
+def test_an_upload_that_no_page_took_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dress.page.queue_page import QueuePage
+    from dress.page.server import UPLOADS, serving
+
+    before = os.environ.get(UPLOADS, "")
+    monkeypatch.setattr("dress.page.queue_page.UNUSED_S", (1, 1))
+    queue: Any = None  # nobody begins
+    with serving(
+        lambda: QueuePage(queue, users={}).blocks, host="127.0.0.1", port=0, per_minute=9
+    ) as served:
+        uploads, deadline = Path(os.environ[UPLOADS]), time.monotonic() + 20
+        part = b'--b\r\ncontent-disposition: form-data; name="files"; filename="a.png"\r\n\r\nx'
+        headers = {"content-type": "multipart/form-data; boundary=b"}
+        connection = http.client.HTTPConnection(urlsplit(served).netloc, timeout=20)
+        connection.request("POST", "/gradio_api/upload", part + b"\r\n--b--\r\n", headers)
+        assert connection.getresponse().status == 200
+        connection.close()
+        while [*uploads.rglob("*.png")]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    monkeypatch.setenv(UPLOADS, before)  # of the page of the other tests
+    assert not uploads.exists()
+
+
+def test_a_page_that_cannot_be_served_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    from gradio import Blocks
+
+    from dress.page.server import UPLOADS, serving
+
+    monkeypatch.setenv(UPLOADS, os.environ[UPLOADS])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    taken = urlsplit(address).port or 0
+    page = serving(Blocks, host="127.0.0.1", port=taken, per_minute=9)
+    with pytest.raises(InputError, match=f"127.0.0.1:{taken}"), page:
+        pass
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.slow

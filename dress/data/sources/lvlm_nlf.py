@@ -1,7 +1,8 @@
 """LVLM_NLF: dialogues in which every response has a rating and a critique, as JSON lines.
 
 The format is that of the data set YangyiYY/LVLM_NLF: one file judges one aspect. In what people
-say on the chat page a turn has `judgements` besides, of several aspects or of none.
+say on the chat page a turn has its `refinement` besides, and `judgements` of several aspects or of
+none.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _ASPECT_OF_NAME = {"hallucination": "honesty", **{aspect: aspect for aspect in A
 
 _PlacedRow = tuple[Path, int, Mapping[str, Any]]
 SESSIONS = "sessions.jsonl"  # what the chat page writes beside its rows
-JUDGEMENTS = "judgements"
+JUDGEMENTS, REFINEMENT = "judgements", "refinement"
 CRITIQUE_KEYS = ("critique NLF", "critique_NLF", "critique")  # as released; as others and we do
 
 
@@ -204,7 +205,7 @@ class Row(Fields):
         return [text.strip() for text in texts if isinstance(text, str) and text.strip()]
 
     def turns(self, aspect: str) -> tuple[Turn, ...]:
-        """Return the dialogue, the refinement of each response being what the user says next."""
+        """Return the dialogue; where a turn names no refinement it is what the user says next."""
         records = self.row.get("interaction")
         if not isinstance(records, list) or not records:
             raise self.reject("interaction is not a list of at least one turn")
@@ -218,16 +219,19 @@ class Row(Fields):
             Turn(
                 user=user,
                 model=self.as_text(record.get("model"), f"{field}.model"),
-                feedback=self._feedback(record, field, refinement, aspect),
+                feedback=self._feedback(record, field, following, aspect),
             )
-            for record, field, user, refinement in zip(
+            for record, field, user, following in zip(
                 records, fields, users, [*users[1:], ""], strict=True
             )
         )
 
     def _feedback(
-        self, record: Mapping[str, Any], field: str, refinement: str, aspect: str
+        self, record: Mapping[str, Any], field: str, following: str, aspect: str
     ) -> Feedback | None:
+        refinement = record.get(REFINEMENT, following)
+        if not isinstance(refinement, str):
+            raise self.reject(f"{field}.{REFINEMENT} is {refinement!r:.40}, not a text")
         if JUDGEMENTS not in record:
             return Feedback({aspect: self._judgement(record, field, refinement)})
         field = f"{field}.{JUDGEMENTS}"
