@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,9 @@ from dress.artifact import Artifact
 from dress.assistant import Assistant
 from dress.chat.images import png
 from dress.errors import InputError
-from dress.files import public_name
 from dress.jobs.exported import write_processor
 from dress.jobs.job import Job
 from dress.records import Prompt
-from dress.reporting.model_card import Card, card_of
 from dress.types import Turn
 from tests.data.nlf_files import nlf_row, write_nlf
 from tests.hub.imported import import_model
@@ -196,21 +193,6 @@ def test_a_model_of_own_parts(tmp_path: Path) -> None:
 def names_no_folder(folder: Path, trained: Artifact) -> None:
     for file in folder.rglob("*"):
         assert file.is_dir() or str(trained.path.parents[1]).encode() not in file.read_bytes(), file
-
-
-def test_the_card_of_own_parts_names_no_folder(trained: Artifact) -> None:
-    folder = trained.path.parents[1] / "language"
-    own = {"random_init": False, "name": str(folder)}
-    changed = replace(trained, config={"model": {"vision": own | {"name": None}, "language": own}})
-    card = Card(artifact=changed, target="best", condition="", base=None, form="merged")
-    assert "- language (language): see the page" in card_of(card)
-    assert str(folder) not in card_of(card)
-    assert [public_name(n) for n in ("a/b", "../b", "~/b", str(folder))] == [
-        "a/b",
-        "b",
-        "b",
-        "language",
-    ]
 
 
 def test_weights_in_4_bits_are_refused_before_they_are_loaded(
