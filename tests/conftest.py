@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # two processes run the tests, so each computes with one thread; set before torch is imported
@@ -16,6 +17,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # what a script starts in the background ignores Ctrl-C, and would hand that on to the jobs tested
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# a busy machine takes longer than any deadline per example, which is no fault of what is tested
+hypothesis.settings.register_profile("project", deadline=None)
+hypothesis.settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parents[1]
 
