@@ -22,11 +22,8 @@ class BatchedMuon(Muon):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the matrices that have a gradient."""
         for group in self.param_groups:
             shapes = defaultdict(list)
             for matrix in group["params"]:
@@ -34,7 +31,6 @@ class BatchedMuon(Muon):
                     shapes[matrix.shape, matrix.device].append(matrix)
             for same in shapes.values():
                 self._update(same, group)
-        return loss
 
     def _update(self, matrices: Sequence[Tensor], group: dict[str, Any]) -> None:
         momenta = []
