@@ -233,6 +233,7 @@ def test_a_killed_build_is_made_again(tmp_path: Path) -> None:
     assert sum(sizes.values()) == 1500
 
 
+@pytest.mark.slow
 def test_wandb_offline_keeps_a_run_per_artifact_and_no_secret(tmp_path: Path) -> None:
     secret = "0123456789abcdef" * 3
     small = [o.replace("=none", "=[none,sample_table]") for o in SMALL]

@@ -131,6 +131,7 @@ def test_interrupted_on_two_devices_it_goes_on_on_one(tmp_path: Path, alone: Art
     same_run(alone, in_this_process(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_ends_the_job_and_a_killed_job_its_ranks(tmp_path: Path) -> None:
     endless = [f"paths.artifacts={tmp_path}", "trainer.devices=2", *ENDLESS]
     process = start(*endless)

@@ -86,6 +86,7 @@ def run(tmp_path: Path, *overrides: str) -> Artifact:
         return Job(cfg=compose("run", typed), overrides=typed).run()
 
 
+@pytest.mark.slow
 def test_all_stages_and_the_joint_one_train(tmp_path: Path) -> None:
     write_lvlm_nlf(tmp_path / "data")
     last = {name: run(tmp_path, f"experiment={name}") for name in ("dress_stage3", "dress_joint")}

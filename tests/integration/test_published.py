@@ -56,6 +56,7 @@ def test_human_preferences_to_a_reward_model(tmp_path: Path) -> None:
     assert blind.metrics["val/loss"] > 0
 
 
+@pytest.mark.slow
 def test_prompts_and_a_reward_model_to_ppo(tmp_path: Path) -> None:
     """From one stage 1, as published: the reward model's tokenizer is the policy's."""
     root = tmp_path / "data"

@@ -78,6 +78,7 @@ def every(sandbox: Sandbox, runs: list[RunData]) -> list[RunData]:
     return [*runs, *open_runs([str(done.artifact.path), str(policy.artifact.path)])]
 
 
+@pytest.mark.slow
 def test_everything_that_a_run_logs_has_one_place_on_the_dashboard(every: list[RunData]) -> None:
     logged = {name for run in every for name in run.logged()}
     assert len(logged) > 100
@@ -85,6 +86,7 @@ def test_everything_that_a_run_logs_has_one_place_on_the_dashboard(every: list[R
     assert {n: len(home(n)) for n in logged if len(home(n)) != 1 + (n in rated)} == {}
 
 
+@pytest.mark.slow
 def test_everything_on_the_dashboard_is_logged(every: list[RunData]) -> None:
     def found(kind: str, metric: str) -> bool:
         if kind == "steps":
@@ -202,6 +204,7 @@ def test_the_same_faults_open_the_dialogues_of_stage_2_and_3(
     assert "world/interaction/use_of_feedback" in evaluation.metrics
 
 
+@pytest.mark.slow
 def test_a_second_round_samples_from_the_first(sandbox: Sandbox, stage3: Done) -> None:
     again = sandbox.run_forked("experiment=dress_stage2", "rounds=2", *LOCAL)
     init = again.artifact.lineage["parents"]["init"]["name"]

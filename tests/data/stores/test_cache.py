@@ -176,6 +176,7 @@ def read_all(url: str, folder: Path, seed: int, out: str) -> None:
     Path(out).write_text(json.dumps(ids(GroupStream(directory=url, seed=seed, cache=cache), 0, 40)))
 
 
+@pytest.mark.slow
 def test_processes_share_it(shards: Path, tmp_path: Path) -> None:
     cache = tmp_path / "copies"
     context = multiprocessing.get_context("fork")
