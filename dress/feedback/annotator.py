@@ -42,6 +42,16 @@ class BatchAnnotator(Annotator, Protocol):
     def metrics(self) -> dict[str, float]: ...
 
 
+def annotate_alone(annotator: BatchAnnotator, sample: Sample, dialogue: Dialogue) -> Feedback:
+    """Judge one dialogue by an annotator of many; a Reject is raised."""
+    [outcome] = annotator.annotate_many([replace(sample, dialogues=(dialogue,))])
+    if isinstance(outcome, Reject):
+        raise outcome
+    feedback = outcome.dialogues[0].turns[-1].feedback
+    assert feedback is not None
+    return feedback
+
+
 def annotate_groups(
     annotator: Annotator, groups: Iterable[Sample | Reject]
 ) -> Iterator[Sample | Reject]:

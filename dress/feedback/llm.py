@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dress.errors import InputError, Reject
+from dress.feedback.annotator import annotate_alone
 from dress.feedback.client import ChatClient, in_order
 from dress.feedback.endpoint import JsonEndpoint
 from dress.feedback.rubric import Show, messages, reply_schema
@@ -35,12 +36,7 @@ class LLMAnnotator(JsonEndpoint):
         self.client = ChatClient(self)
 
     def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
-        [outcome] = self.annotate_many([replace(sample, dialogues=(dialogue,))])
-        if isinstance(outcome, Reject):
-            raise outcome
-        feedback = outcome.dialogues[0].turns[-1].feedback
-        assert feedback is not None
-        return feedback
+        return annotate_alone(self, sample, dialogue)
 
     def annotate_many(self, samples: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]:
         """Judge all dialogues of each group, in order; a Reject takes the place of its group.

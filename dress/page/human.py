@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dress.errors import InputError, Reject
+from dress.feedback.annotator import annotate_alone
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.page.guard import token_for
 from dress.page.queue import Item, Queue
@@ -40,12 +41,7 @@ class HumanAnnotator:
         self.users = users(os.environ)
 
     def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
-        [outcome] = self.annotate_many([replace(sample, dialogues=(dialogue,))])
-        if isinstance(outcome, Reject):
-            raise outcome
-        feedback = outcome.dialogues[0].turns[-1].feedback
-        assert feedback is not None
-        return feedback
+        return annotate_alone(self, sample, dialogue)
 
     def annotate_many(self, samples: Iterable[Sample | Reject]) -> Iterator[Sample | Reject]:
         """Wait until all is judged; the samples then come in their order."""
