@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import runpy
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+from tests.compositions import keep_compositions
 
 # two processes run the tests, so each computes with one thread; set before torch is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,6 +26,12 @@ hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+keep_compositions()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # or each collection goes through all that was imported
 
 
 @pytest.fixture
