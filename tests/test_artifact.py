@@ -235,7 +235,7 @@ def test_other_code_is_reported(tmp_path, monkeypatch, caplog):
 
 
 BUILDER = """
-import sys, time
+import sys
 from pathlib import Path
 from dress.artifact import ArtifactStore
 store = ArtifactStore(Path(sys.argv[1]))
@@ -244,38 +244,39 @@ with store.build("exp-ab", kind="m", config={}, fingerprint="ab", parents={}, in
     if not building.reused:
         (building.path / "payload").write_text("half")
         print("building", flush=True)
-        time.sleep(float(sys.argv[2]))
+        sys.stdin.read()
         (building.path / "payload").write_text("complete")
 print("reused" if building.reused else "built", flush=True)
 """
 
 
-def start(root, seconds):
-    command = [sys.executable, "-c", BUILDER, str(root), str(seconds)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+def start(root, waits=False):
+    """Start a process that builds; one that waits goes on once its input is closed."""
+    command, pipe = [sys.executable, "-c", BUILDER, str(root)], subprocess.PIPE
+    given = pipe if waits else subprocess.DEVNULL
+    return subprocess.Popen(command, stdin=given, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
 
 
 def test_a_second_process_waits_and_reuses(tmp_path):
-    first = start(tmp_path, 3)
+    first = start(tmp_path, waits=True)
     assert first.stdout.readline() == "building\n"
-    others = [start(tmp_path, 0) for _ in range(2)]
+    others = [start(tmp_path) for _ in range(2)]
     for other in others:
-        output, messages = other.communicate(timeout=30)
-        assert output == "reused\n"
-        assert f"waiting for exp-ab, built by pid {first.pid}" in messages
-    assert first.communicate(timeout=30)[0] == "built\n"
+        assert f"waiting for exp-ab, built by pid {first.pid}" in other.stderr.readline()
+    assert first.communicate(timeout=120)[0] == "built\n"
+    for other in others:
+        assert other.communicate(timeout=120)[0] == "reused\n"
     assert listing(tmp_path) == ["exp-ab"]
 
 
 def test_kill_leaves_a_partial_that_the_next_process_takes_over(tmp_path):
-    victim = start(tmp_path, 60)
+    victim = start(tmp_path, waits=True)
     assert victim.stdout.readline() == "building\n"
-    waiting = start(tmp_path, 0)
+    waiting = start(tmp_path)
     assert "waiting" in waiting.stderr.readline()
     os.kill(victim.pid, signal.SIGKILL)
     victim.communicate()
-    assert waiting.communicate(timeout=30)[0] == "building\nbuilt\n"
+    assert waiting.communicate(timeout=120)[0] == "building\nbuilt\n"
     assert Artifact.open(tmp_path / "exp-ab").lineage["kind"] == "m"
     assert (tmp_path / "exp-ab" / "payload").read_text() == "complete"
 
