@@ -137,21 +137,21 @@ def check_lightning(cfg: DictConfig) -> None:
 
 
 def _check_targets(cfg: DictConfig, *, lightning: bool) -> None:
-    for node in _with_target(cfg):
+    for node in _with_target(OmegaConf.to_container(cfg, resolve=False)):
         of_lightning = node.partition(".")[0] in OF_LIGHTNING
         if of_lightning == lightning and is_read_by(cfg.job.name, node):
             name = OmegaConf.select(cfg, f"{node}._target_")
             _check_node(cfg, node, located(name, node))
 
 
-def _with_target(cfg: DictConfig, key: str = "") -> Iterator[str]:
+def _with_target(plain: Any, key: str = "") -> Iterator[str]:
     """Yield the nodes that name a `_target_`; one that refers to another is found there."""
-    for name in cfg:
+    for name, value in plain.items():
         node = f"{key}.{name!s}".lstrip(".")
-        if not OmegaConf.is_interpolation(cfg, str(name)) and OmegaConf.is_dict(cfg[name]):
-            if cfg[name].get("_target_"):
+        if isinstance(value, dict):
+            if value.get("_target_"):
                 yield node
-            yield from _with_target(cfg[name], node)
+            yield from _with_target(value, node)
 
 
 def _check_node(cfg: DictConfig, node: str, taker: Any) -> None:
