@@ -109,10 +109,10 @@ def track(folder: Path, *overrides: str, **variables: str) -> tuple[int, str]:
     environment = outside | {"WANDB_API_KEY": KEY, "HOME": str(folder)} | variables
     arguments = [str(folder), *overrides]
     process = Process(script, arguments, environment=environment, new_session=True)
-    code = process.wait(120)
+    code = process.wait(180)
     with suppress(ProcessLookupError):  # W&B's own process may live on for a while
         os.killpg(process.pid, signal.SIGKILL)
-    return code, process.communicate(10)[1]
+    return code, process.communicate(60)[1]
 
 
 @pytest.mark.parametrize(

@@ -201,9 +201,9 @@ def test_a_key_twice_is_named(tmp_path: Path) -> None:
 def test_a_key_twice_among_many_is_found_at_once(tmp_path: Path) -> None:
     many = ", ".join(f'"{number}": 0' for number in range(50_000))
     store(tmp_path, file("a.json", f'{{{many}, "49999": 1}}'.encode()))
-    began = time.monotonic()
+    began = time.process_time()
     assert rejected(tmp_path).detail == "the key '49999' stands twice"
-    assert time.monotonic() - began < 5  # each key against all took a minute
+    assert time.process_time() - began < 15  # each key against all took a minute
 
 
 @pytest.mark.parametrize("shown", ["\ud800", "\x1b[2J", "\n", "\u202e", "x" * 10**6])

@@ -138,9 +138,9 @@ def test_seeking_far_costs_what_seeking_near_costs(tmp_path: Path) -> None:
     mixed = mixture(tmp_path, [10**4] * 8, [1.5, 1, 1, 1, 1, 1, 1, 0.001], when_dry="repeat")
     times = []
     for start in (10**3, 10**15):
-        began = time.perf_counter()
+        began = time.process_time()
         drawn(mixed, start, start + 500)
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     assert times[1] < 10 * times[0] + 0.5
 
 

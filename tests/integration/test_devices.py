@@ -145,10 +145,10 @@ def test_a_rank_that_is_killed_ends_the_job_and_a_killed_job_its_ranks(tmp_path:
     wait_for_steps(tmp_path, 4, process)
     ranks = ranks_of(process)
     process.kill()
-    process.communicate(timeout=10)
+    process.communicate(timeout=LIMIT_S)
     began = time.monotonic()
     while any(Path(f"/proc/{rank}").exists() for rank in ranks):
-        assert time.monotonic() - began < 10, "a rank outlived its job"
+        assert time.monotonic() - began < 60, "a rank outlived its job"
         time.sleep(0.1)
 
 

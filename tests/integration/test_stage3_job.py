@@ -132,7 +132,7 @@ def test_the_dashboard_is_drawn(runs: list[RunData], tmp_path: Path) -> None:
         arguments = ["picture", *folders, "--out", str(tmp_path / out)]
         script = ROOT / "benchmarks" / "dashboard.py"
         process = Process(script, arguments, environment={"PYTHONPATH": str(ROOT)})
-        _, errors = process.communicate(60)
+        _, errors = process.communicate(180)
         return process.returncode, errors
 
     folders = [str(run.artifact.path) for run in runs]

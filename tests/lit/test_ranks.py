@@ -33,7 +33,7 @@ def ranks(tmp_path_factory):
     ]
     try:
         for process in processes:
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=180)
             assert process.returncode == 0, output
     finally:
         for process in processes:

@@ -59,7 +59,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def requested(address: str, method: str, path: str) -> tuple[int, str]:
     """Ask for a path as it stands: no client makes another of it."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=120)
     connection.request(method, path, body=b"{}" if method == "POST" else None)
     reply = connection.getresponse()
     try:
@@ -97,10 +97,10 @@ def test_an_upload_that_no_page_took_is_deleted(monkeypatch: pytest.MonkeyPatch)
     with serving(
         lambda: QueuePage(queue, users={}).blocks, host="127.0.0.1", port=0, per_minute=9
     ) as served:
-        uploads, deadline = Path(os.environ[UPLOADS]), time.monotonic() + 20
+        uploads, deadline = Path(os.environ[UPLOADS]), time.monotonic() + 120
         part = b'--b\r\ncontent-disposition: form-data; name="files"; filename="a.png"\r\n\r\nx'
         headers = {"content-type": "multipart/form-data; boundary=b"}
-        connection = http.client.HTTPConnection(urlsplit(served).netloc, timeout=20)
+        connection = http.client.HTTPConnection(urlsplit(served).netloc, timeout=120)
         connection.request("POST", "/gradio_api/upload", part + b"\r\n--b--\r\n", headers)
         assert connection.getresponse().status == 200
         connection.close()

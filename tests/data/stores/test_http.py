@@ -100,7 +100,7 @@ def test_a_server_that_stalls_is_asked_again(shards: Path, monkeypatch: pytest.M
         stream = GroupStream(directory=web.url, seed=0, shuffle=False)
         began = time.monotonic()
         assert ids(stream, 0, 1) == ["sample-0"]
-        assert 0.25 < time.monotonic() - began < 5
+        assert 0.25 < time.monotonic() - began < 25  # the server stalls for 30
     assert take_retries() == 1
 
 
