@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dress.errors import InputError
+from dress.evaluation.benchmark import Example
 from dress.evaluation.benchmarks.amber import AmberBenchmark
 from tests.data.coco_files import shared_data
 from tests.evaluation.public_files import points, scored
@@ -88,11 +89,14 @@ def official(kinds: Sequence[str], truths: Sequence[str], said: Sequence[str]) -
     return [accuracy, precision, recall, round(2 * p * r / (p + r + 0.0001) * 100, 1)]
 
 
+@pytest.fixture(scope="module")
+def released() -> list[Example]:
+    return list(AmberBenchmark(root=str(shared_data("amber").parent)).examples())
+
+
 @pytest.mark.parametrize("kind", ["all yes", "all no", "copy", "shuffled"])
-def test_the_released_files(tmp_path: Path, kind: str) -> None:
-    root = shared_data("amber").parent
-    benchmark = AmberBenchmark(root=str(root))
-    examples = list(benchmark.examples())
+def test_the_released_files(tmp_path: Path, released: list[Example], kind: str) -> None:
+    benchmark, examples = AmberBenchmark(root=str(shared_data("amber").parent)), released
     assert len(examples) == 14216
     truths = [example.answer for example in examples]
     answers = [truth.capitalize() for truth in truths]
