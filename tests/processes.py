@@ -1,9 +1,10 @@
 """Processes that run a script, forked from one that has imported the heavy libraries.
 
 Importing torch, Lightning, transformers and open_clip takes five seconds of a core, more than most
-of the jobs tested. A process started here has them from the beginning. Everything else is its own,
-as with `python SCRIPT ARGUMENTS`: id, environment, folder, output, signals and exit code. A test
-about the imports themselves, or about their order, needs a fresh interpreter instead.
+of the jobs tested, and our own packages and Hydra take one and a half. A process started here has
+them from the beginning. Everything else is its own, as with `python SCRIPT ARGUMENTS`: id,
+environment, folder, output, signals and exit code. A test about the imports themselves, or about
+their order, needs a fresh interpreter instead.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from resource import RLIMIT_FSIZE, setrlimit
 from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = ("lightning", "transformers", "peft", "open_clip", "webdataset")
+HEAVY = ("lightning", "transformers", "peft", "open_clip", "webdataset", "hydra")
+OURS = ("dress.assistant", "dress.jobs.fit", "lit_modules.alignment")  # they read no environment
 LONGEST_REQUEST = 2**20
-RANKS_LIMIT_S = 120
+RANKS_LIMIT_S = 300
 
 
 class Process:
@@ -138,6 +140,10 @@ def _serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     for name in HEAVY:
         import_module(name)
     del sys.modules["wandb"]  # which makes folders when it is imported, for one process each
+    sys.path.insert(0, str(ROOT))
+    for name in OURS:
+        import_module(name)
+    assert "wandb" not in sys.modules
     gc.freeze()  # or each process would go through all that was imported, and copy it
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, lambda *_: os.waitpid(-1, os.WNOHANG))

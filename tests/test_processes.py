@@ -34,7 +34,7 @@ def test_it_has_its_own_everything(script: Path) -> None:
     environment, folder = {"GIVEN": "yes"}, script.parent
     process = Process(script, ["exit", "7"], environment=environment, cwd=folder, new_session=True)
     assert process.pid != os.getpid()
-    assert process.communicate(60) == (
+    assert process.communicate(120) == (
         f"['lightning', 'torch'] ['exit', '7'] {folder}\nyes None True\nat exit\n",
         "errors\n",
     )
@@ -55,7 +55,7 @@ def test_how_it_ends(script: Path, arguments: list[str], code: int, last: str) -
     process = Process(
         script, arguments, environment=os.environ, cwd=script.parent, largest_file=4096
     )
-    output, errors = process.communicate(60)
+    output, errors = process.communicate(120)
     assert (process.returncode, errors.splitlines()[-1]) == (code, last)
     assert output.endswith("at exit\n") == (code != -signal.SIGKILL)
 
@@ -69,4 +69,4 @@ def test_it_is_killed_and_its_errors_may_go_with_its_output(tmp_path: Path) -> N
     with pytest.raises(TimeoutError):
         process.wait(0.01)
     process.kill()
-    assert process.communicate(60) == ("", "") and process.returncode == -signal.SIGKILL
+    assert process.communicate(120) == ("", "") and process.returncode == -signal.SIGKILL
