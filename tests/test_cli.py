@@ -28,6 +28,7 @@ from tests.processes import Process
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 ENVIRONMENT.pop("HYDRA_FULL_ERROR", None)
+LIMIT_S = 120
 SMALL = [
     "debug=smoke",
     "logger=local",
@@ -38,25 +39,17 @@ SMALL = [
 ]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "run.py", *arguments],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(*arguments: str) -> Process:
+    return Process(ROOT / "run.py", arguments, environment=ENVIRONMENT)
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
+def run(*arguments: str) -> tuple[int | None, str, str]:
     process = start(*arguments)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(LIMIT_S)
     return process.returncode, output, errors
 
 
-def wait_for(process: subprocess.Popen[str], beginning: str) -> None:
-    assert process.stdout is not None
+def wait_for(process: Process, beginning: str) -> None:
     for line in process.stdout:
         if line.startswith(beginning):
             return
@@ -213,7 +206,7 @@ def test_a_signal_outside_training_leaves_nothing(tmp_path: Path, number: signal
     process = start(*command, "data.sizes.captions=100000")
     wait_for(process, "building")
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(LIMIT_S)
     assert process.returncode == 130
     assert errors.splitlines() == [errors.strip()] and errors.startswith("interrupted")
     assert [p.name for p in tmp_path.iterdir()] == ["hydra"]
@@ -225,7 +218,7 @@ def test_a_killed_build_is_made_again(tmp_path: Path) -> None:
     wait_for(process, "building")
     time.sleep(0.2)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(LIMIT_S)
     assert len(leftovers(tmp_path)) == 2  # the folder and its lock
     code, output, _ = run(*command, "data.sizes.captions=1500")
     assert code == 0 and leftovers(tmp_path) == []
@@ -247,7 +240,7 @@ def test_wandb_offline_keeps_a_run_per_artifact_and_no_secret(tmp_path: Path) ->
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(LIMIT_S)
     process = Process(ROOT / "run.py", command, environment=environment)
     output, errors = process.communicate(300)
     assert (process.returncode, errors) == (0, "") and "resuming dress_stage0-" in output

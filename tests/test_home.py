@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from dress.artifact import Artifact, ArtifactStore
 from dress.errors import InputError
 from dress.files import from_home
 from dress.jobs.job import Job
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parents[1]
 TYPED = [
@@ -81,14 +80,10 @@ def test_an_artifact_is_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_no_folder_is_called_so(tmp_path: Path) -> None:
     command = ["-m", "experiment=dress_captions", "logger=local", 'paths.artifacts="~/runs"']
     sizes = ["data.sizes={captions: 40}", "data.validation_share=0.2", "seed=0,1"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "run.py", *command, *sizes],
-        cwd=tmp_path,
-        env=os.environ | {"HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    environment = os.environ | {"HOME": str(tmp_path / "home")}
+    process = Process(ROOT / "run.py", [*command, *sizes], environment=environment, cwd=tmp_path)
+    _, errors = process.communicate(120)
+    assert process.returncode == 0, errors
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     made = sorted(path.name.split("-")[0] for path in (tmp_path / "home" / "runs").iterdir())
     assert made == ["dress_captions", "dress_captions", "hydra"]

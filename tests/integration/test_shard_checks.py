@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from own_data import CONF, run_job
 from dress.artifact import Artifact
 from dress.data.shard_index import splits_of, verify
 from tests.data.released_rows import llava_row, preference_row, vlfeedback_row, write_rows
+from tests.processes import Process
 
 ROWS = {
     "llava_instruct": (llava_row, "llava_instruct_150k.json", "train2017", "instructions"),
@@ -27,11 +27,11 @@ def shards(tmp_path: Path, data: str, count: int = 12) -> Artifact:
     return run_job(tmp_path, experiment, f"data={data}", "data.max_rejects=0")
 
 
-def typed(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(CONF.parent / "run.py"), "job=shards", *words]
-    return subprocess.run(
-        [*command, f"paths.artifacts={tmp_path / 'artifacts'}"], capture_output=True, text=True
-    )
+def typed(tmp_path: Path, *words: str) -> tuple[int | None, str, str]:
+    command = ["job=shards", *words, f"paths.artifacts={tmp_path / 'artifacts'}"]
+    process = Process(CONF.parent / "run.py", command, environment=os.environ)
+    output, errors = process.communicate(120)
+    return process.returncode, output, errors
 
 
 @pytest.mark.parametrize("data", ROWS)
@@ -43,18 +43,18 @@ def test_a_released_format_becomes_shards_that_are_whole(tmp_path: Path, data: s
 
 def test_what_is_printed_and_how_it_ends(tmp_path: Path) -> None:
     artifact = shards(tmp_path, "vlfeedback")
-    done = typed(tmp_path, f"verify={artifact.path}")
-    assert done.returncode == 0, done.stderr
+    code, output, errors = typed(tmp_path, f"verify={artifact.path}")
+    assert code == 0, errors
     train, validation = (int(artifact.metrics[f"shards/{s}"]) for s in ("train", "validation"))
     expected = f"{artifact.path} is whole: {train} train and {validation} validation groups"
-    assert expected in done.stdout
+    assert expected in output
     shard = artifact.path / "train/shard-000000.tar"
     data = bytearray(shard.read_bytes())
     data[600] ^= 255
     shard.write_bytes(data)
-    failed = typed(tmp_path, f"verify={artifact.path}")
-    assert failed.returncode == 1
-    assert failed.stderr == f"error: {shard} was altered: build the shards again.\n"
+    code, _, errors = typed(tmp_path, f"verify={artifact.path}")
+    assert code == 1
+    assert errors == f"error: {shard} was altered: build the shards again.\n"
 
 
 def test_a_page_shows_groups_with_their_images(tmp_path: Path) -> None:
