@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import asked
 
-from dress.data.sources.world import WorldSource
+from dress.data.sources.world import WorldSource, look_up, pretraining_turns
 from dress.types import ASPECTS
 from dress.world.corpus import (
     TASK_WEIGHTS,
@@ -23,7 +23,7 @@ from dress.world.corpus import (
 )
 from dress.world.grammar import parse_stance
 from dress.world.questions import TASKS, VQA_TASKS, Question, reference
-from dress.world.scene import Scene, companion, draw_scenes
+from dress.world.scene import Scene, Thing, companion, draw_scenes
 from dress.world.scene_oracle import Oracle
 from dress.world.verdict import Verdict, judge
 
@@ -132,6 +132,27 @@ def test_a_source_is_a_function_of_its_seed() -> None:
         assert first == list(make_source().samples(part))  # type: ignore[arg-type]
         assert first != list(make_source(1).samples(part))  # type: ignore[arg-type]
         assert len({sample.id for sample in first}) == 20
+
+
+def test_a_look_up_names_what_stands_in_a_place() -> None:
+    thing = Thing(cell=2, colour="red", shape="circle", size="large")
+    asked = {
+        (turn.user, turn.model)
+        for seed in range(200)
+        for turn in [look_up(Scene((thing,)), random.Random(seed))]
+    }
+    assert len(asked) == 9  # every place
+    assert ("What is in the top right?", "Top right: large red circle.") in asked
+    assert ("What is in the centre?", "Centre: nothing.") in asked
+
+
+def test_stage_0_asks_a_picture_by_place_and_by_kind_and_for_a_relation() -> None:
+    for scene in draw_scenes(split="train", count=50, seed=0, cooccurrence=0.0):
+        rng = random.Random(scene.name)
+        turns = pretraining_turns(scene, rng)
+        related = sum(" or " in turn.user for turn in turns)
+        assert len(turns) == 4 + related
+        assert related == 0 if len(scene.things) == 1 else related <= 1
 
 
 def test_parts_come_from_their_splits_and_prompts_are_open() -> None:

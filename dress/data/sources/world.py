@@ -21,19 +21,19 @@ from dress.world.corpus import (
 from dress.world.grammar import caption, listing
 from dress.world.questions import Question, ask, reference
 from dress.world.render import render
-from dress.world.scene import Scene, Split, draw_scenes
+from dress.world.scene import CELLS, Scene, Split, draw_scenes
 from dress.world.scene_oracle import Oracle
 
 CAPTION_REQUEST = "Caption this image in full."
 LISTING_REQUEST = "Say where each object is."
-WORLD = "2"  # raise it where the same settings give other samples than before
+WORLD = "3"  # raise it where the same settings give other samples than before
 _SPLITS: dict[Part, Split] = {"captions": "train", "instructions": "train", "prompts": "annotate"}
 _PRETRAINING_TASKS = ("count", "attribute", "existence")
 _TEXT_SAMPLES = 3000
 
 
 def pretraining_turns(scene: Scene, rng: random.Random) -> list[Turn]:
-    """The scene by place and by kind, a relation where there is one, and another question.
+    """The scene by place and by kind, one place of it, a relation where there is one, a question.
 
     All are answered without flaws.
     """
@@ -41,8 +41,19 @@ def pretraining_turns(scene: Scene, rng: random.Random) -> list[Turn]:
     return [
         Turn(CAPTION_REQUEST, caption(scene.things)),
         Turn(LISTING_REQUEST, listing(scene.things)),
+        look_up(scene, rng),
         *(Turn(q.text, reference(q, scene, rng)) for q in asked if q is not None),
     ]
+
+
+def look_up(scene: Scene, rng: random.Random) -> Turn:
+    """Ask what is in a place, most often one that is not empty."""
+    occupied = {thing.cell: thing for thing in scene.things}
+    empty = [cell for cell in range(len(CELLS)) if cell not in occupied]
+    cell = rng.choice(empty if rng.random() < 0.25 else sorted(occupied))
+    empty_place = f"{CELLS[cell].capitalize()}: nothing."
+    seen = caption([occupied[cell]]) if cell in occupied else empty_place
+    return Turn(f"What is in the {CELLS[cell]}?", seen)
 
 
 class WorldSource(Source):
@@ -145,6 +156,8 @@ class WorldSource(Source):
             response = flawed_response(question, scene, self.flaws, rng)
             feedback = oracle.annotate(question, scene, response, rng=rng)
             yield from (caption(scene.things), listing(scene.things), question.text, response)
+            place = look_up(scene, rng)
+            yield from (place.user, place.model or "")
             for aspect, judgement in feedback.judgements.items():
                 yield f"{aspect} {judgement.rating}: {judgement.critique}"
                 yield judgement.refinement
