@@ -10,23 +10,21 @@ import gradio as gr
 
 from dress.errors import InputError
 from dress.page import cards
-from dress.page.chat_page import AT_ONCE, sentence
-from dress.page.form import Form
-from dress.page.queue import Item, Queue
+from dress.page.annotation_queue import AnnotationQueue
+from dress.page.events import Updates, Values, connect
+from dress.page.feedback_form import FeedbackForm
 from dress.page.server import UNUSED_S
 
-Updates = dict[Any, Any]
 
-
-class QueuePage:
+class AnnotationPage:
     """`users` are passwords by name; without any, a name is enough."""
 
-    def __init__(self, queue: Queue, *, users: Mapping[str, str]) -> None:
+    def __init__(self, queue: AnnotationQueue, *, users: Mapping[str, str]) -> None:
         self.queue, self.users = queue, users
         with gr.Blocks(
             title="DRESS annotation", analytics_enabled=False, delete_cache=UNUSED_S
         ) as self.blocks:
-            self.current = gr.State("")
+            self.current = gr.State("")  # the answer that is judged
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     self.who = gr.Textbox(label="Your name", max_length=60, elem_id="who")
@@ -34,41 +32,33 @@ class QueuePage:
                         label="Your password", type="password", visible=bool(users)
                     )
                     self.begin = gr.Button("Begin", variant="primary", size="sm")
-                    self.picture = gr.HTML("")
+                    self.picture = gr.HTML("", padding=False)
                 with gr.Column(scale=5, min_width=320):
-                    self.history = gr.HTML("")
-                    self.status = gr.HTML(cards.status("Give your name to begin."))
+                    self.history = gr.HTML("", padding=False)
+                    self.status = gr.HTML(cards.status("Give your name to begin."), padding=False)
                     with gr.Column(visible=False) as self.judging:
-                        self.form = Form.build()
+                        self.form = FeedbackForm()
                         self.submit = gr.Button("Submit and next", variant="primary", size="sm")
-            shown = [self.current, self.picture, self.history, self.status, self.judging]
-            settings: dict[str, Any] = {
-                "outputs": [*shown, *self.form.fields],
-                "show_progress": "hidden",
-                "concurrency_limit": AT_ONCE,
-                "api_visibility": "private",
+            controls = [self.current, *self.form.controls]
+            both: dict[str, Any] = {
+                "status": self.status,
+                "reads": [self.who, self.password, *controls],
+                "changes": [self.picture, self.history, self.judging, *controls],
             }
-            person = [self.who, self.password]
-            for trigger in (self.begin.click, self.who.submit, self.password.submit):
-                trigger(self._begin, person, **settings)
-            self.submit.click(self._submit, [*person, self.current, *self.form.fields], **settings)
+            begins = (self.begin.click, self.who.submit, self.password.submit)
+            connect(self.blocks, self._begin, *begins, **both)
+            connect(self.blocks, self._submit, self.submit.click, **both)
 
-    def _begin(self, who: str, password: str) -> Updates:
-        try:
-            return self._next(self._person(who, password), "")
-        except Exception as error:
-            return {self.status: cards.status(sentence(error))}
+    def _begin(self, values: Values) -> Updates:
+        return self._next(self._person(values), "")
 
-    def _submit(self, who: str, password: str, answer: str, *values: Any) -> Updates:
-        try:
-            person = self._person(who, password)
-            self.queue.judge(self.form.judged(values, answer=answer, who=person))
-            return self._next(person, "saved; ")
-        except Exception as error:
-            return {self.status: cards.status(sentence(error))}
+    def _submit(self, values: Values) -> Updates:
+        person = self._person(values)
+        self.queue.judge(self.form.judged(values, answer=values[self.current], who=person))
+        return self._next(person, "saved; ")
 
-    def _person(self, who: str, password: str) -> str:
-        name = who.strip()
+    def _person(self, values: Values) -> str:
+        name, password = (values[self.who] or "").strip(), values[self.password] or ""
         known = self.users.get(name, "")
         if self.users and not (known and hmac.compare_digest(known.encode(), password.encode())):
             raise InputError("this name and password are not known here.")
@@ -77,24 +67,16 @@ class QueuePage:
         return name
 
     def _next(self, who: str, said: str) -> Updates:
-        item = self.queue.next(who)
-        done, total = self.queue.progress()
-        left = f"{said}{done} of {total} answers are judged"
+        item, (done, total) = self.queue.next(who), self.queue.progress()
+        said += f"{done} of {total} answers are judged"
         if item is None:
-            left += ": nothing is left for you. Thank you."
-            return {
-                self.current: "",
-                self.judging: gr.update(visible=False),
-                self.history: "",
-                self.picture: "",
-                self.status: cards.status(left),
-            }
-        return {**self._shown(item), self.status: cards.status(left), **self.form.filled(None)}
-
-    def _shown(self, item: Item) -> Updates:
+            said += ": nothing is left for you. Thank you."
+        turns = [(turn.user, turn.model) for turn in item.dialogue.turns] if item else []
         return {
-            self.current: item.answer,
-            self.judging: gr.update(visible=True),
-            self.history: cards.history([(t.user, t.model) for t in item.dialogue.turns]),
-            self.picture: cards.picture(self.queue.folder.image(item.image)),
+            self.current: item.answer if item else "",
+            self.picture: cards.picture(self.queue.folder.image(item.image)) if item else "",
+            self.history: cards.history(turns),
+            self.judging: gr.update(visible=item is not None),
+            self.status: cards.status(said),
+            **self.form.filled(None),
         }
