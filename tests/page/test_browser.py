@@ -185,7 +185,14 @@ def test_no_path_that_was_not_uploaded_is_read(tab: Any, address: str) -> None:
     assert number >= 0
     for secret in ("/etc/passwd", str(Path(__file__))):
         file = {"path": secret, "meta": {"_type": "gradio.FileData"}}
-        data = {"data": [None, file], "fn_index": number, "session_hash": "x"}
+        values = tab.evaluate(
+            "([number, file]) => window.gradio_config.dependencies[number].inputs.map(id => "
+            "window.gradio_config.components.find(c => c.id === id).type === 'uploadbutton' "
+            "? file : null)",
+            [number, file],
+        )
+        assert file in values
+        data = {"data": values, "fn_index": number, "session_hash": "x"}
         said = tab.evaluate(
             "async data => { const post = await fetch('/gradio_api/queue/join', {method: 'POST',"
             " headers: {'content-type': 'application/json'}, body: JSON.stringify(data)});"
