@@ -32,10 +32,10 @@ class AnnotationPage:
                         label="Your password", type="password", visible=bool(users)
                     )
                     self.begin = gr.Button("Begin", variant="primary", size="sm")
-                    self.picture = gr.HTML("", padding=False)
+                    self.picture = gr.HTML("")
                 with gr.Column(scale=5, min_width=320):
-                    self.history = gr.HTML("", padding=False)
-                    self.status = gr.HTML(cards.status("Give your name to begin."), padding=False)
+                    self.history = gr.HTML("")
+                    self.status = gr.HTML(cards.status("Give your name to begin."))
                     with gr.Column(visible=False) as self.judging:
                         self.form = FeedbackForm()
                         self.submit = gr.Button("Submit and next", variant="primary", size="sm")

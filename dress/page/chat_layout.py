@@ -37,10 +37,10 @@ class ChatLayout:
                     self._build_talk()
                     self._build_feedback(proposing=proposing)
             with gr.Accordion("Train on what was said", open=False):
-                gr.HTML(cards.verbatim("\n".join(commands)), padding=False)
+                gr.HTML(cards.verbatim("\n".join(commands)))
 
     def _build_picture(self) -> None:
-        self.picture = gr.HTML(cards.picture(None), padding=False)
+        self.picture = gr.HTML(cards.picture(None))
         with gr.Row():
             self.upload = gr.UploadButton(
                 "Upload a picture", file_types=["image"], elem_id="upload", size="sm", min_width=90
@@ -48,7 +48,7 @@ class ChatLayout:
             self.draw = gr.Button("Draw a scene", size="sm", min_width=90)
         self.questions = gr.Dropdown([], label="Questions about the scene", visible=False)
         with gr.Accordion("The truth about the scene", open=False, visible=False) as self.truth_box:
-            self.truth = gr.HTML("", padding=False)
+            self.truth = gr.HTML("")
 
     def _build_settings(self, preset: str, *, several: bool) -> None:
         self.preset = gr.Radio(
@@ -65,15 +65,13 @@ class ChatLayout:
                 1, MOST_SAMPLES, value=1, step=1, label="Samples (of a temperature above 0)"
             )
         with gr.Accordion("What the model reads", open=False):
-            self.prompt = gr.HTML("", padding=False)
-        self.blind = gr.Checkbox(
-            label="Blind: random order, names after your choice", visible=several
-        )
+            self.prompt = gr.HTML("")
+        self.blind = gr.Checkbox(label="Blind: no names until you choose", visible=several)
         self.who = gr.Textbox(label="Your name, kept with what you say", max_length=60)
 
     def _build_talk(self) -> None:
-        self.history = gr.HTML(cards.history([]), padding=False)
-        self.columns = gr.HTML("", padding=False)
+        self.history = gr.HTML(cards.history([]))
+        self.columns = gr.HTML("")
         self.text = gr.Textbox(
             label="Your message (Enter sends)",
             placeholder="Ask about the picture.",
@@ -88,7 +86,7 @@ class ChatLayout:
             self.edit = gr.Button("Edit", size="sm", min_width=70)
             self.resend = gr.Button("Ask again", size="sm", min_width=80)
             self.fresh = gr.Button("New", size="sm", min_width=70)
-        self.status = gr.HTML(cards.status(""), padding=False)
+        self.status = gr.HTML(cards.status(""))
 
     def _build_feedback(self, *, proposing: bool) -> None:
         with gr.Accordion("Feedback", open=True, visible=False) as self.feedback:

@@ -96,7 +96,7 @@ def test_blind_no_name_is_shown_before_the_choice_which_is_kept_of_the_right_mod
                 for name, assistant in assistants.items()
             }
             assert alone[NAMES[0]] != alone[NAMES[1]]
-            tab.get_by_label("Blind: random order").check()
+            tab.get_by_label("Blind: no names").check()
             tab.get_by_text("What the model reads").click()
             while len(orders) < 2:  # a third would be a name in the wrong place
                 send(tab, "What is it?")
