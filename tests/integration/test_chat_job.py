@@ -178,9 +178,9 @@ def test_stage_3_learns_the_refined_answers_of_a_folder_and_nothing_else(
         folder.add(answered(session=session, text=turns[1]))
         first = Judged(session=session, answer="a1", ratings={"honesty": 1}, refinement=turns[2])
         folder.add(first, asked("t2", session=session, parent="a1", text=turns[2]))
-        folder.add(answered("a2", turn="t2", session=session, text=turns[3]))
+        folder.add(answered(f"b{n}", turn="t2", session=session, text=turns[3]))
         ratings = {"helpfulness": 4, "honesty": 4 if n else 3, "harmlessness": 4}
-        folder.add(judged("a2", session=session, **ratings))
+        folder.add(judged(f"b{n}", session=session, **ratings))
     for n, (what, stopped) in enumerate((("unjudged", False), ("unrated", False), ("cut", True))):
         folder.add(opened(folder, asked(session=what, text=f"Decoy {what}?"), picture=20 + n))
         folder.add(replace(answered(session=what, text=f"Decoy {what}."), stopped=stopped))
