@@ -20,30 +20,33 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
-NO_RATINGS = [None] * 3 + [""] * 5
-SETTINGS = ["best", 4, 4, 4, 0, 1, False, ""]  # as the page's controls stand at first
 LIMIT_S = 120
 _ANSWER = re.compile(r'class=\\"answer\\">.*<p>[^…<]')
 
 
 @dataclass
 class Tab:
-    """One browser's tab on a page: it calls the page's handlers by their names."""
+    """One browser's tab on a page: it calls the page's methods by their names."""
 
     address: str
-    place: Any = None
+    state: Any = None  # as the browser would store it
     name: str = field(default_factory=lambda: uuid4().hex)
 
     def __post_init__(self) -> None:
         with urllib.request.urlopen(f"{self.address}/config", timeout=LIMIT_S) as reply:
-            found = json.load(reply)["dependencies"]
-        self.numbers = {d["api_name"]: d["id"] for d in reversed(found)}
+            config = json.load(reply)
+        self.methods = {d["api_name"]: d for d in reversed(config["dependencies"])}
+        shown = [(c["id"], c["type"], c["props"]) for c in config["components"]]
+        self.values = {number: props.get("value") for number, _, props in shown}
+        self.names = {(kind, props.get("label")): number for number, kind, props in shown}
 
-    def events(self, handler: str, *values: Any) -> Iterator[dict[str, Any]]:
-        """Call a handler and yield what the page sends, the last with all that is shown."""
+    def events(self, method: str) -> Iterator[dict[str, Any]]:
+        """Call a method and yield what the page sends, the last with all that is shown."""
+        self.values[self.names["browserstate", None]] = self.state
+        called = self.methods[method]
         data = {
-            "data": [self.place, *values],
-            "fn_index": self.numbers[handler],
+            "data": [self.values[number] for number in called["inputs"]],
+            "fn_index": called["id"],
             "session_hash": self.name,
         }
         join = urllib.request.Request(
@@ -58,15 +61,18 @@ class Tab:
                 if line.startswith(b"data:"):
                     yield json.loads(line[5:])
 
-    def call(self, handler: str, *values: Any) -> str:
-        """Call a handler to its end, take its place over, and return all it showed last."""
+    def call(self, method: str) -> str:
+        """Call a method to its end, take its state over, and return all it showed last."""
         shown: list[Any] = []
-        for event in self.events(handler, *values):
+        for event in self.events(method):
             if event["msg"] in ("process_generating", "process_completed"):
                 shown = event["output"].get("data") or shown
-                if shown and isinstance(shown[0], dict) and "session" in shown[0]:
-                    self.place = shown[0]
+                self._store(shown)
         return json.dumps(shown)
+
+    def _store(self, shown: list[Any]) -> None:
+        if shown and isinstance(shown[0], dict) and "session" in shown[0]:
+            self.state = shown[0]
 
     def draw(self) -> None:
         self.call("_draw")
@@ -74,26 +80,27 @@ class Tab:
     def ask(self, text: str) -> tuple[float, float]:
         """Ask, and return the seconds until the first token and until the answer is whole."""
         began, first = time.monotonic(), None
-        for event in self.events("_send", text, None, *SETTINGS):
+        self.values[self.names["textbox", "Your message (Enter sends)"]] = text
+        for event in self.events("_send"):
             if event["msg"] not in ("process_generating", "process_completed"):
                 continue
-            said = json.dumps(event["output"].get("data"), ensure_ascii=False)
-            if first is None and _ANSWER.search(said):
+            shown = event["output"].get("data") or []
+            self._store(shown)
+            if first is None and _ANSWER.search(json.dumps(shown, ensure_ascii=False)):
                 first = time.monotonic() - began
-            for shown in event["output"].get("data") or []:
-                if isinstance(shown, dict) and "session" in shown:
-                    self.place = shown
         return first or 0.0, time.monotonic() - began
 
     def judge(self, **ratings: int) -> bool:
         """Rate the answer; tell whether the page confirmed it."""
-        values = [*ratings.values(), *NO_RATINGS[len(ratings) :]]
-        return ">saved<" in self.call("_judge", None, "", *values)
+        for aspect, rating in ratings.items():
+            self.values[self.names["radio", aspect.capitalize()]] = rating
+        return ">saved<" in self.call("_judge")
 
 
 def memory(pid: int) -> float:
-    """Return the resident memory of a process in MB."""
-    (line,) = (x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if "VmRSS" in x)
+    """Return the resident memory of a process that is no file's, in MB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
 
 

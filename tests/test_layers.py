@@ -31,14 +31,15 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/jobs/train.py": {"dress.jobs", "lit_modules"},  # Lightning
     "dress/modeling/gpu_attention.py": {"flash_attn"},  # optional, needs CUDA
     "dress/page/human.py": {"dress.page"},  # gradio
-    "dress/page/queue.py": {"krippendorff"},  # an extra
+    "dress/page/annotation_queue.py": {"krippendorff"},  # an extra
     "dress/reporting/dashboard.py": {"wandb_workspaces"},  # optional
     "lit_modules/callbacks/sample_table.py": {"wandb"},  # seconds
     "lit_modules/loggers/weights_and_biases.py": {"wandb"},
 }
 EXTRAS = {  # import what is seldom installed: lmms-eval and gradio
     "lmms_model.py",
-    *("chat_page.py", "controls.py", "form.py", "queue_page.py", "server.py"),
+    *("annotation_page.py", "chat_layout.py", "chat_page.py", "events.py", "feedback_form.py"),
+    "server.py",
 }
 PLUG_INS = ("sources", "benchmarks")  # their files are named after data sets, which have both
 

@@ -257,7 +257,7 @@ def test_what_contradicts_itself(
         ),
         (
             ["experiment=dress_feedback", "annotator=human", "feedback.turns=2"],
-            "annotator=human judges whole answers",
+            "annotator=human judges one answer to each question and hears no refinements",
         ),
         (
             ["experiment=dress_stage1", "datamodule.encoder.loss_turns=last"],

@@ -115,6 +115,9 @@ class Conversation:
     judged: dict[tuple[str, str], Judged] = field(default_factory=dict)  # by answer and person
     preferred: dict[tuple[frozenset[str], str], Preferred] = field(default_factory=dict)
 
+    def holds(self, event: Event) -> bool:
+        return any(event in held.values() for held in vars(self).values())
+
     def add(self, event: Event) -> None:
         """Take an event in; InputError where it speaks of what is not here."""
         if isinstance(event, Asked):

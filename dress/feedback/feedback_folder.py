@@ -29,6 +29,7 @@ from dress.feedback.conversations import Asked, Conversation, Event, event_of
 from dress.files import naming, replacing, write_text
 
 IMAGES, NLF, PREFERENCES = "images", "lvlm_nlf.jsonl", "llava_preference.json"
+NOTHING = Conversation()  # of a session that is not there
 MOST_BYTES = 20 * 2**20  # of a picture that is given
 
 
@@ -56,8 +57,13 @@ class FeedbackFolder:
             ) from error
 
     def add(self, *events: Event) -> None:
-        """Write events and what comes of them; OSError names the file where the disk is full."""
+        """Write events that are new and what comes of them.
+
+        OSError names the file where the disk is full.
+        """
         with self._locked():
+            known = self.conversations
+            events = tuple(e for e in events if not known.get(e.session, NOTHING).holds(e))
             try:
                 for event in events:
                     if isinstance(event, Asked) and not event.parent and not self._has(event.image):
@@ -86,7 +92,7 @@ class FeedbackFolder:
     def session(self, name: str) -> Conversation:
         """Return a copy of a session as it is now, with what other processes wrote."""
         with self._locked():
-            known = self.conversations.get(name, Conversation())
+            known = self.conversations.get(name, NOTHING)
             return Conversation(**{field: dict(held) for field, held in vars(known).items()})
 
     def forget(self, chosen: Callable[[str], bool]) -> int:

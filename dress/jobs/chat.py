@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +22,11 @@ from dress.page.human import HumanAnnotator, check_extra
 from dress.settings import Positive, Whole
 
 if TYPE_CHECKING:
-    from dress.page.speaker import Speaker
+    from dress.page.streamer import Streamer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chatting:
+class ChatSettings:
     """How the page is served, and where what is said is kept (conf/chat)."""
 
     host: str
@@ -38,16 +39,9 @@ class Chatting:
 
 
 def run(job: Job) -> None:
-    chat = Chatting(**job.node("chat"))
+    chat = ChatSettings(**job.node("chat"))
     if chat.forget is not None:
-        folder = FeedbackFolder(Path(chat.feedback))
-        gone = folder.forget(lambda session: str(chat.forget) in ("all", session))
-        if not gone and chat.forget != "all":
-            raise InputError(
-                f"{folder.root} has no session {chat.forget}: give the `session` of one of the "
-                "lines of its sessions.jsonl, or all."
-            )
-        print(f"{gone} sessions were deleted from {folder.root}", flush=True)
+        forget(FeedbackFolder(Path(chat.feedback)), str(chat.forget))
         return
     check_extra()
     token_for(chat.host, os.environ)
@@ -55,49 +49,57 @@ def run(job: Job) -> None:
         raise InputError("artifact is not set: give the model to talk to, artifact=<directory>.")
     job.refuse_model_overrides("only chat.* and annotator.* can")
     artifacts = [open_model(path) for path in (job.cfg.artifact, chat.beside) if path]
-    _serve(job, chat, FeedbackFolder(Path(chat.feedback)), artifacts)
+    serve(job, chat, artifacts)
 
 
-def _serve(job: Job, chat: Chatting, folder: FeedbackFolder, artifacts: list[Artifact]) -> None:
+def forget(folder: FeedbackFolder, session: str) -> None:
+    gone = folder.forget(lambda name: session in ("all", name))
+    if not gone and session != "all":
+        raise InputError(
+            f"{folder.root} has no session {session}: give the `session` of one of the lines of "
+            "its sessions.jsonl, or all."
+        )
+    print(f"{gone} sessions were deleted from {folder.root}", flush=True)
+
+
+def serve(job: Job, chat: ChatSettings, artifacts: Sequence[Artifact]) -> None:
     from dress.page.chat_page import ChatPage
-    from dress.page.desk import Desk
+    from dress.page.chat_service import ChatService
     from dress.page.server import serving
 
-    desk = Desk(
-        speakers=speakers(job, artifacts, max_new_tokens=chat.max_new_tokens),
-        folder=folder,
-        annotator=_annotator(job),
+    folder = FeedbackFolder(Path(chat.feedback))
+    streamers = load_streamers(job, artifacts, max_new_tokens=chat.max_new_tokens)
+    service = ChatService(streamers=streamers, folder=folder, annotator=_annotator(job))
+    page = serving(
+        lambda: ChatPage(service, commands=commands(folder.root, artifacts[0])).blocks,
+        host=chat.host,
+        port=chat.port,
+        per_minute=chat.requests_per_minute,
     )
-    said = commands(folder.root, artifacts[0])
-    with (
-        interruptible(f"the page is closed; all that was said is in {folder.root}"),
-        serving(
-            lambda: ChatPage(desk, commands=said).blocks,
-            host=chat.host,
-            port=chat.port,
-            per_minute=chat.requests_per_minute,
-        ) as address,
-    ):
+    closed = f"the page is closed; all that was said is in {folder.root}"
+    with interruptible(closed), page as address:
         print(f"chat: {address} (what is said goes to {folder.root}; Ctrl-C ends)", flush=True)
         while True:
             time.sleep(1)
 
 
-def speakers(job: Job, artifacts: list[Artifact], *, max_new_tokens: int) -> list[Speaker]:
+def load_streamers(
+    job: Job, artifacts: Sequence[Artifact], *, max_new_tokens: int
+) -> list[Streamer]:
     """Load the models onto the device of this job."""
     from dress.loading import load_artifact  # torch: seconds
     from dress.modeling.devices import configure, own_device
-    from dress.page.speaker import Speaker
+    from dress.page.streamer import Streamer
 
-    accelerator, found = job.cfg.trainer.accelerator, []
+    accelerator, streamers = job.cfg.trainer.accelerator, []
     configure(matmul_precision=job.cfg.matmul_precision, accelerator=accelerator)
     for artifact in artifacts:
         assistant = load_artifact(artifact)
         assistant.model.to(own_device(accelerator))
-        found.append(
-            Speaker(name=artifact.name, assistant=assistant, max_new_tokens=max_new_tokens)
+        streamers.append(
+            Streamer(name=artifact.name, assistant=assistant, max_new_tokens=max_new_tokens)
         )
-    return found
+    return streamers
 
 
 def _annotator(job: Job) -> Annotator | None:
@@ -105,8 +107,8 @@ def _annotator(job: Job) -> Annotator | None:
     node = job.cfg.annotator
     if issubclass(get_class(node._target_), HumanAnnotator):
         return None
-    sure = {"noise": 0.0} if "noise" in node else {}
-    annotator: Annotator = instantiate(node, _convert_="all", **sure)
+    exact = {"noise": 0.0} if "noise" in node else {}
+    annotator: Annotator = instantiate(node, _convert_="all", **exact)
     return annotator
 
 

@@ -118,8 +118,8 @@ def check_people(cfg: DictConfig) -> None:
     people = cfg.annotator.get("_target_") == "dress.page.human.HumanAnnotator"
     if people and cfg.feedback.responses == "sampled" and cfg.feedback.turns > 1:
         raise InputError(
-            "annotator=human judges whole answers, not one turn after another: give "
-            "feedback.turns=1."
+            "annotator=human judges one answer to each question and hears no refinements in turn: "
+            "give feedback=single, or annotator=oracle, rules or llm."
         )
 
 

@@ -17,13 +17,11 @@ def text(said: str) -> str:
     return html.escape(said).translate(_TEMPLATE)
 
 
-def picture(data: bytes) -> str:
+def picture(data: bytes | None) -> str:
+    if data is None:
+        return '<div class="picture empty">Upload a picture, paste one, or draw a scene.</div>'
     code = b64encode(thumbnail(data, SIDE)).decode()
     return f'<img class="picture" alt="the picture" src="data:image/jpeg;base64,{code}">'
-
-
-def no_picture() -> str:
-    return '<div class="picture empty">Upload a picture, paste one anywhere, or draw a scene.</div>'
 
 
 def history(turns: Iterable[tuple[str, str | None]]) -> str:

@@ -1,288 +1,244 @@
-"""The chat page itself: what stands where, and which method of the desk each control calls."""
+"""The chat page itself: which method each control calls, and what it then shows."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
-import gradio as gr
+from gradio import update
 
 from dress.data.sources.photographs import read_photograph
-from dress.errors import InputError, Reject
-from dress.feedback.conversations import Answered
-from dress.files import no_space
+from dress.errors import InputError
+from dress.feedback.conversations import Answered, Conversation
 from dress.page import cards
-from dress.page.controls import MOST_SAMPLES, OWN, Controls
-from dress.page.desk import Desk, Drawn, Place
-from dress.page.form import judged_of
+from dress.page.chat_layout import MOST_SAMPLES, OWN, ChatLayout
+from dress.page.chat_service import ChatService, DrawnScene, TabState, new_tab
+from dress.page.events import Updates, Values, connect
 from dress.page.server import uploaded
 
-Updates = dict[Any, Any]
-AT_ONCE = 16  # events of one kind that are worked on together
-
-logger = logging.getLogger(__name__)
+Handler = Callable[[TabState, Values], Updates | Iterator[Updates]]
 
 
-def sentence(error: Exception) -> str:
-    """Say what went wrong in one sentence; of a fault of ours the log has more."""
-    if isinstance(error, InputError | Reject):
-        text = str(error).partition(": ")[2] if isinstance(error, Reject) else str(error)
-        return text[:300]
-    if full := no_space(error):
-        return f"{full.filename or 'the folder'} cannot be written ({full.strerror}): make room."
-    logger.exception("the chat page")
-    return f"The model failed ({type(error).__name__}): the terminal of the page says more."
+class ChatPage(ChatLayout):
+    """Serve the controls from a service. `commands` say how to train on what was said."""
 
-
-class ChatPage(Controls):
-    """Serve the controls from a desk. `commands` say how to train on what was said."""
-
-    def __init__(self, desk: Desk, *, commands: Sequence[str]) -> None:
-        names = [speaker.name for speaker in desk.speakers]
-        learned = any(s.assistant.condition.learned for s in desk.speakers)
+    def __init__(self, service: ChatService, *, commands: Sequence[str]) -> None:
+        learned = any(s.assistant.condition.learned for s in service.streamers)
         super().__init__(
             preset="best" if learned else "none",
-            several=len(names) > 1,
-            proposing=desk.annotator is not None,
+            several=len(service.streamers) > 1,
+            proposing=service.annotator is not None,
             commands=commands,
         )
-        self.desk = desk
+        self.service = service
         with self.blocks:
             self._connect()
 
     def _connect(self) -> None:
-        shown = [
-            self.place, self.history, self.columns, self.picture, self.questions, self.text,
-            self.status, self.given, self.truth_box, self.truth, self.feedback, self.about,
-            self.better, self.preset, *self.form.fields,
+        reads = [
+            self.tab, self.text, self.preset, *self.levels, self.temperature, self.samples,
+            self.blind, self.who, self.about, self.better, *self.form.controls,
+        ]  # fmt: skip
+        changes = [
+            self.tab, self.history, self.columns, self.picture, self.questions, self.text,
+            self.prompt, self.truth_box, self.truth, self.feedback, self.about, self.better,
+            self.preset, *self.form.controls,
         ]  # fmt: skip
 
-        def on(trigger: Any, handler: Callable[..., Any], inputs: Sequence[Any]) -> None:
-            trigger(
-                self._told(handler),
-                [self.place, *inputs],
-                shown,
-                show_progress="hidden",
-                concurrency_limit=AT_ONCE,
-                api_visibility="private",
-            )
+        def on(handler: Handler, *triggers: Any, also: Sequence[Any] = ()) -> None:
+            @wraps(handler)
+            def method(values: Values) -> Updates | Iterator[Updates]:
+                return handler(TabState.read(values[self.tab]), values)
 
-        asking = [self.text, self.about, *self._settings]
-        on(self.blocks.load, self._load, [self.blind, self.who])
-        for trigger in (self.text.submit, self.send.click):
-            on(trigger, self._send, asking)
-        on(self.halt.click, self._stop, [])
-        on(self.edit.click, self._edit, [self.blind, self.who])
-        on(self.resend.click, self._resend, self._settings)
-        on(self.fresh.click, self._fresh, [])
-        on(self.draw.click, self._draw, [])
-        on(self.upload.upload, self._upload, [self.upload])
-        on(self.questions.input, self._choose, [self.questions])
-        on(self.about.input, self._about, [self.about, self.blind, self.who])
-        on(self.blind.input, self._load, [self.blind, self.who])
-        judging = [self.about, self.who, *self.form.fields]
-        said = [rating.input for rating in self.form.ratings]
-        written = [box.blur for box in (*self.form.critiques, self.form.refinement)]
-        for trigger in (self.save.click, *said, *written):
-            on(trigger, self._judge, judging)
-        on(self.hear.click, self._hear, [self.about, *self._settings, *self.form.fields])
-        on(self.better.input, self._prefer, [self.better, self.who])
-        on(self.propose.click, self._propose, [self.about])
-        for level in self.levels:
-            on(level.input, lambda place: {self.preset: OWN}, [])
+            read = [*reads, *also]
+            connect(self.blocks, method, *triggers, reads=read, changes=changes, status=self.status)
 
-    def _told(self, handler: Callable[..., Any]) -> Callable[..., Iterator[Updates]]:
-        """Let a handler take a Place first, and end in a sentence where it fails."""
-
-        @wraps(handler)
-        def handle(told: Any, *values: Any) -> Iterator[Updates]:
-            try:
-                found = handler(Place.of(told), *values)
-                yield from (found if isinstance(found, Iterator) else [found])
-            except Exception as error:
-                yield {self.status: cards.status(sentence(error))}
-
-        return handle
+        on(self._load, self.blocks.load, self.blind.input)
+        on(self._fresh, self.fresh.click)
+        on(self._draw, self.draw.click)
+        on(self._upload, self.upload.upload, also=[self.upload])
+        on(self._choose, self.questions.input, also=[self.questions])
+        on(self._own, *(level.input for level in self.levels))
+        on(self._send, self.text.submit, self.send.click)
+        on(self._stop, self.halt.click)
+        on(self._edit, self.edit.click)
+        on(self._ask_again, self.resend.click)
+        on(self._about, self.about.input)
+        on(self._prefer, self.better.input)
+        said = [rating.input for rating in self.form.ratings.values()]
+        written = [box.blur for box in (*self.form.critiques.values(), self.form.refinement)]
+        on(self._judge, self.save.click, *said, *written)
+        on(self._send_refinement, self.send_refinement.click)
+        on(self._propose, self.propose.click)
 
     # What is shown
 
-    def _view(self, place: Place, *, blind: bool, who: str, about: str = "") -> Updates:
-        """Show a place as it is in the folder."""
-        desk, conversation = self.desk, self.desk.conversation(place)
-        asked = conversation.turns.get(place.turn)
+    def _view(self, tab: TabState, values: Values, *, about: str = "") -> Updates:
+        """Show a tab as it is in the folder, with the form of the answer `about`."""
+        conversation, answers = self.service.conversation(tab), self.service.answers(tab)
+        asked = conversation.turns.get(tab.turn)
         path = conversation.path(asked.parent) if asked else []
         turns: list[tuple[str, str | None]] = [(a.text, said.text) for a, said in path]
         turns += [(asked.text, None)] if asked else []
-        answers = desk.answers(place)
-        letters = [*cards.LETTERS[: len(answers)]]
-        chosen = next((n for n, a in enumerate(answers) if a.answer == about), 0)
-        judged = conversation.judged.get((answers[chosen].answer, who.strip())) if answers else None
-        columns = [(_title(a, blind=blind), a.text) for a in answers]
-        image = path[0][0].image if path else asked.image if asked else place.image
-        several = len(answers) > 1
-        letter = letters[chosen] if answers else None
-        better = _better(conversation.preferred.values(), answers, who.strip())
+        image = path[0][0].image if path else asked.image if asked else tab.image
+        letters, who = cards.LETTERS[: len(answers)], self._who(values)
+        by_letter = dict(zip(letters, answers, strict=True))
+        letter = next((n for n, a in by_letter.items() if a.answer == about), letters[:1] or None)
+        judged = conversation.judged.get((by_letter[letter].answer, who)) if letter else None
+        better = _better(conversation, by_letter, who)
+        named = better is not None or not values[self.blind]
+        shown = {"choices": [*letters], "visible": len(answers) > 1}
         return {
-            self.place: place.plain(),
+            self.tab: tab.to_json(),
             self.history: cards.history(turns),
-            self.columns: cards.answers(columns, done=True) if answers else "",
-            self.picture: cards.picture(desk.folder.image(image)) if image else cards.no_picture(),
-            self.feedback: gr.update(visible=bool(answers)),
-            self.about: gr.update(choices=letters, value=letter, visible=several),
-            self.better: gr.update(choices=letters, value=better, visible=several),
+            self.columns: _columns(answers, named=named),
+            self.picture: cards.picture(self.service.folder.image(image) if image else None),
+            self.feedback: update(visible=bool(answers)),
+            self.about: update(**shown, value=letter),
+            self.better: update(**shown, value=better),
             self.status: cards.status(""),
-            **self._scene(place),
+            **self._scene(tab),
             **self.form.filled(judged),
         }
 
-    def _scene(self, place: Place) -> Updates:
-        drawn = Drawn.of(place.scene) if place.scene else None
+    def _scene(self, tab: TabState) -> Updates:
+        drawn = DrawnScene.of(tab.scene) if tab.scene else None
         questions = [*drawn.questions] if drawn else []
-        known = gr.update(choices=questions, value=None, visible=bool(drawn))
-        truth = cards.facts(drawn.truth) if drawn else ""
         return {
-            self.questions: known,
-            self.truth_box: gr.update(visible=bool(drawn)),
-            self.truth: truth,
+            self.questions: update(choices=questions, value=None, visible=bool(drawn)),
+            self.truth_box: update(visible=bool(drawn)),
+            self.truth: cards.facts(drawn.truth) if drawn else "",
         }
 
-    def _answer(self, place: Place, letter: str | None) -> Answered:
-        answers = self.desk.answers(place)
+    def _who(self, values: Values) -> str:
+        return (values[self.who] or "").strip()
+
+    def _answer(self, tab: TabState, letter: str | None) -> str:
+        """Return which answer a letter stands for; the first without one."""
+        answers = self.service.answers(tab)
         if not answers:
             raise InputError("there is no answer yet: ask first.")
         number = cards.LETTERS.find(letter) if letter else 0
-        return answers[number if 0 <= number < len(answers) else 0]
+        return answers[number if 0 <= number < len(answers) else 0].answer
 
     # What is done
 
-    def _load(self, place: Place, blind: bool, who: str) -> Updates:
+    def _load(self, tab: TabState, values: Values) -> Updates:
         """Go on where the browser was; a page on which nothing was done yet stays as it is."""
-        place = self.desk.opened(place)
-        if not place.image and not place.turn:
+        tab = self.service.opened(tab)
+        if not tab.image and not tab.turn:
             return {self.status: cards.status("")}
-        return self._view(place, blind=blind, who=who)
+        return self._view(tab, values)
 
-    def _fresh(self, place: Place) -> Updates:
-        new = Place.of(None)
-        return {**self._view(new, blind=False, who=""), self.text: "", self.given: ""}
+    def _fresh(self, tab: TabState, values: Values) -> Updates:
+        return {**self._view(new_tab(), values), self.text: "", self.prompt: ""}
 
-    def _draw(self, place: Place) -> Updates:
-        place = self.desk.draw()
-        return {
-            **self._view(place, blind=False, who=""),
-            self.text: next(iter(Drawn.of(place.scene).questions)),
-        }
+    def _draw(self, tab: TabState, values: Values) -> Updates:
+        tab = self.service.draw()
+        question = next(iter(DrawnScene.of(tab.scene).questions))
+        return {**self._view(tab, values), self.text: question}
 
-    def _upload(self, place: Place, path: str | None) -> Updates:
-        if not path:
-            raise InputError("no picture was given.")
-        file = uploaded(path)
+    def _upload(self, tab: TabState, values: Values) -> Updates:
+        file = uploaded(values[self.upload])
         try:
-            place = self.desk.shown(read_photograph(file, key=Path(path).name[:80]))
+            tab = self.service.upload(read_photograph(file, key=file.name[:80]))
         finally:
             file.unlink(missing_ok=True)
-        return self._view(place, blind=False, who="")
+        return self._view(tab, values)
 
-    def _choose(self, place: Place, question: str | None) -> Updates:
-        return {self.text: question} if question else {self.status: cards.status("")}
+    def _choose(self, tab: TabState, values: Values) -> Updates:
+        return {self.text: values[self.questions] or ""}
 
-    def _about(self, place: Place, letter: str | None, blind: bool, who: str) -> Updates:
-        answer = self._answer(place, letter).answer
-        return self._view(place, blind=blind, who=who, about=answer)
+    def _own(self, tab: TabState, values: Values) -> Updates:
+        return {self.preset: OWN}
 
-    def _send(
-        self, place: Place, text: str, letter: str | None, *settings: Any
-    ) -> Iterator[Updates]:
-        yield from self._ask(place, text, self._parent(place, letter), *settings)
+    def _send(self, tab: TabState, values: Values) -> Iterator[Updates]:
+        asked = self.service.conversation(tab).turns.get(tab.turn)
+        parent = asked.parent if asked else ""
+        if self.service.answers(tab):  # after a fault there is none: what it followed is followed
+            parent = self._answer(tab, values[self.about])
+        yield from self._ask(tab, values, values[self.text] or "", parent)
 
-    def _parent(self, place: Place, letter: str | None) -> str:
-        """Return the answer that is followed: where the turn has none, that which it followed."""
-        asked = self.desk.conversation(place).turns.get(place.turn)
-        if asked and not self.desk.answers(place):
-            return asked.parent
-        return self._answer(place, letter).answer if asked else ""
-
-    def _ask(self, place: Place, text: str, parent: str, *settings: Any) -> Iterator[Updates]:
-        preset, *levels, temperature, samples, blind, who = settings
-        target = "/".join(str(int(level)) for level in levels) if preset == OWN else preset
-        count = min(int(samples), MOST_SAMPLES // len(self.desk.speakers))
-        wished = {"target": target, "temperature": float(temperature), "samples": count}
-        wish = self.desk.wish(place, text.strip(), parent, wished)
-        named = ["" if blind else f"{s.name}\n" for s in self.desk.speakers]
-        given = [f"{n}{s.given(wish)}" for n, s in zip(named, self.desk.speakers, strict=True)]
-        turns = [(turn.user, turn.model) for turn in wish.turns]
-        start = {
-            self.history: cards.history(turns),
-            self.given: cards.verbatim("\n\n".join(dict.fromkeys(given))),
+    def _ask(self, tab: TabState, values: Values, text: str, parent: str) -> Iterator[Updates]:
+        streamers, blind, who = self.service.streamers, values[self.blind], self._who(values)
+        levels = "/".join(str(int(values[level])) for level in self.levels)
+        settings = {
+            "target": levels if values[self.preset] == OWN else str(values[self.preset]),
+            "temperature": float(values[self.temperature]),
+            "samples": min(int(values[self.samples]), MOST_SAMPLES // len(streamers)),
+        }
+        request = self.service.request(tab, text, parent, settings)
+        prompts = [("" if blind else f"{s.name}\n") + s.prompt_text(request) for s in streamers]
+        start: Updates = {
+            self.history: cards.history([(turn.user, turn.model) for turn in request.turns]),
+            self.prompt: cards.verbatim("\n\n".join(dict.fromkeys(prompts))),
             self.text: "",
-            self.feedback: gr.update(visible=False),
+            self.feedback: update(visible=False),
             self.status: cards.status("answering"),
         }
-        for now, columns in self.desk.ask(
-            place, text, parent=parent, settings=wished, who=who.strip(), blind=blind
-        ):
+        now = tab
+        for now, columns in self.service.ask(tab, request, who=who, blind=blind):
             if start:  # a page that is loaded again now, or a fault, has the turn already
-                start[self.place] = now.plain()
-            place = now
+                start[self.tab] = now.to_json()
             shown = [("" if blind else name, answer) for name, answer in columns]
             yield {**start, self.columns: cards.answers(shown, done=False)}
             start = {}
-        yield self._view(place, blind=blind, who=who)
+        yield self._view(now, values)
 
-    def _stop(self, place: Place) -> Updates:
-        self.desk.stop(place)
+    def _stop(self, tab: TabState, values: Values) -> Updates:
+        self.service.stop(tab)
         return {self.status: cards.status("stopped")}
 
-    def _edit(self, place: Place, blind: bool, who: str) -> Updates:
-        before, asked = self.desk.back(place)
-        shown = self._view(before, blind=blind, who=who, about=asked.parent)
-        return {**shown, self.text: asked.text}
+    def _edit(self, tab: TabState, values: Values) -> Updates:
+        before, asked = self.service.back(tab)
+        return {**self._view(before, values, about=asked.parent), self.text: asked.text}
 
-    def _resend(self, place: Place, *settings: Any) -> Iterator[Updates]:
-        before, asked = self.desk.back(place)
-        yield from self._ask(before, asked.text, asked.parent, *settings)
+    def _ask_again(self, tab: TabState, values: Values) -> Iterator[Updates]:
+        before, asked = self.service.back(tab)
+        yield from self._ask(before, values, asked.text, asked.parent)
 
-    def _judge(self, place: Place, letter: str | None, who: str, *values: Any) -> Updates:
-        answer = self._answer(place, letter).answer
-        judged = self.form.judged(values, answer=answer, who=who.strip())
-        before = self.desk.conversation(place).judged.get((answer, judged.who))
-        said = judged.ratings or judged.critiques or judged.refinement
-        if not said and before is None:
+    def _about(self, tab: TabState, values: Values) -> Updates:
+        return self._view(tab, values, about=self._answer(tab, values[self.about]))
+
+    def _prefer(self, tab: TabState, values: Values) -> Updates:
+        better = self._answer(tab, values[self.better])
+        self.service.prefer(tab, better, who=self._who(values))
+        named = _columns(self.service.answers(tab), named=True)
+        return {self.columns: named, self.status: cards.status("saved")}
+
+    def _judge(self, tab: TabState, values: Values) -> Updates:
+        answer, who = self._answer(tab, values[self.about]), self._who(values)
+        judged = self.form.judged(values, answer=answer, who=who)
+        is_empty = not (judged.ratings or judged.critiques or judged.refinement)
+        if is_empty and (answer, who) not in self.service.conversation(tab).judged:
             return {self.status: cards.status("nothing to save yet")}
-        self.desk.judge(place, judged)
+        self.service.judge(tab, judged)
         return {self.status: cards.status("saved")}
 
-    def _hear(self, place: Place, letter: str | None, *values: Any) -> Iterator[Updates]:
-        settings, fields = values[: len(self._settings)], values[len(self._settings) :]
-        answer = self._answer(place, letter).answer
-        judged = self.form.judged(fields, answer=answer, who=settings[-1].strip())
+    def _send_refinement(self, tab: TabState, values: Values) -> Iterator[Updates]:
+        answer = self._answer(tab, values[self.about])
+        judged = self.form.judged(values, answer=answer, who=self._who(values))
         if not judged.refinement:
             raise InputError("write a refinement first: what should be better.")
-        self.desk.judge(place, judged)
-        yield from self._ask(place, judged.refinement, answer, *settings)
+        self.service.judge(tab, judged)
+        yield from self._ask(tab, values, judged.refinement, answer)
 
-    def _prefer(self, place: Place, letter: str | None, who: str) -> Updates:
-        self.desk.prefer(place, self._answer(place, letter).answer, who=who.strip())
-        return {self.status: cards.status("saved")}
-
-    def _propose(self, place: Place, letter: str | None) -> Updates:
-        answer = self._answer(place, letter).answer
-        feedback = self.desk.propose(place, answer)
-        proposed = self.form.filled(judged_of(feedback, answer=answer))
-        return {**proposed, self.status: cards.status("proposed: correct it, then save")}
+    def _propose(self, tab: TabState, values: Values) -> Updates:
+        feedback = self.service.propose(tab, self._answer(tab, values[self.about]))
+        said = cards.status("proposed: correct it, then save")
+        return {**self.form.filled(feedback), self.status: said}
 
 
-def _title(answer: Answered, *, blind: bool) -> str:
-    stopped = " (stopped)" if answer.stopped else ""
-    return stopped.strip() if blind else f"{answer.model}, {answer.target}{stopped}"
+def _columns(answers: Sequence[Answered], *, named: bool) -> str:
+    columns = []
+    for a in answers:
+        stopped = " (stopped)" if a.stopped else ""
+        columns.append((f"{a.model}, {a.target}{stopped}" if named else stopped.strip(), a.text))
+    return cards.answers(columns, done=True) if columns else ""
 
 
-def _better(preferred: Any, answers: Sequence[Answered], who: str) -> str | None:
-    chosen = [p.better for p in preferred if p.who == who]
-    found = (
-        letter for letter, a in zip(cards.LETTERS, answers, strict=False) if a.answer in chosen
-    )
-    return next(found, None)
+def _better(conversation: Conversation, by_letter: dict[str, Answered], who: str) -> str | None:
+    """Return the letter of the answer that a person has preferred."""
+    chosen = [p.better for p in conversation.preferred.values() if p.who == who]
+    return next((letter for letter, a in by_letter.items() if a.answer in chosen), None)

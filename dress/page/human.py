@@ -12,8 +12,8 @@ from pathlib import Path
 from dress.errors import InputError, Reject
 from dress.feedback.annotator import annotate_alone
 from dress.feedback.feedback_folder import FeedbackFolder
+from dress.page.annotation_queue import AnnotationQueue, Item
 from dress.page.guard import token_for
-from dress.page.queue import Item, Queue
 from dress.records import Dialogue, Feedback, Sample
 from dress.settings import Positive, Whole, checked
 
@@ -37,7 +37,7 @@ class HumanAnnotator:
         check_extra()
         token_for(host, os.environ)
         self.host, self.port, self.requests_per_minute = host, port, requests_per_minute
-        self.queue = Queue(folder=FeedbackFolder(Path(folder)), overlap=overlap)
+        self.queue = AnnotationQueue(folder=FeedbackFolder(Path(folder)), overlap=overlap)
         self.users = users(os.environ)
 
     def annotate(self, sample: Sample, dialogue: Dialogue) -> Feedback:
@@ -52,11 +52,11 @@ class HumanAnnotator:
             yield sample if isinstance(sample, Reject) else self._annotated(sample, items)
 
     def _serve(self) -> None:
-        from dress.page.queue_page import QueuePage
+        from dress.page.annotation_page import AnnotationPage
         from dress.page.server import serving
 
         with serving(
-            lambda: QueuePage(self.queue, users=self.users).blocks,
+            lambda: AnnotationPage(self.queue, users=self.users).blocks,
             host=self.host,
             port=self.port,
             per_minute=self.requests_per_minute,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import tempfile
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import uvicorn
@@ -19,7 +21,8 @@ from dress.errors import InputError
 from dress.feedback.feedback_folder import MOST_BYTES
 from dress.page.guard import Guard, token_for
 
-UPLOADS = "GRADIO_TEMP_DIR"
+UPLOADS, MOST_FIGURES = "GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_MAX_EVENTS"
+MOST_TABS = 200  # whose controls are remembered; of an older one they are as at first
 UNUSED_S = (60, 300)  # how often uploads that no page took are deleted, and from what age
 CSS = Path(__file__).with_name("page.css")
 THEME = gr.themes.Default(
@@ -52,10 +55,12 @@ def serving(
     """
     token = token_for(host, os.environ)
     with tempfile.TemporaryDirectory(prefix="dress-chat-", ignore_cleanup_errors=True) as uploads:
-        os.environ[UPLOADS] = uploads
+        os.environ |= {UPLOADS: uploads, MOST_FIGURES: "100"}
+        page = build()
+        page.state_session_capacity = MOST_TABS
         app = gr.mount_gradio_app(
             FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
-            build(),
+            page,
             path="/",
             footer_links=[],
             run_history=False,
@@ -69,12 +74,15 @@ def serving(
             css=CSS.read_text(encoding="utf-8"),
             head=PASTE,
         )
+        page.has_launched = True  # or Gradio copies any file that a request names to where it serves
         guard = Guard(app, host=host, token=token, per_minute=per_minute)
         config = uvicorn.Config(
             guard, log_level="critical", access_log=False, timeout_graceful_shutdown=1, ws="none"
         )
         server = uvicorn.Server(config)
         taken = _bound(host, port)
+        gc.collect()
+        gc.freeze()  # what events leave is then found without a look at all that was loaded
         thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
         thread.start()
         try:
@@ -89,9 +97,10 @@ def serving(
             thread.join(3)
 
 
-def uploaded(path: str) -> Path:
-    """Return where a picture lies that was uploaded; InputError for any other path."""
-    found = Path(path).resolve()
+def uploaded(file: Any) -> Path:
+    """Return where a picture lies that was uploaded; InputError for anything else."""
+    path = file.get("path") if isinstance(file, dict) else None
+    found = Path(path if isinstance(path, str) else "").resolve()
     if not found.is_relative_to(Path(os.environ[UPLOADS]).resolve()):
         raise InputError("the picture was not uploaded here: choose it again.")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,10 +19,12 @@ from dress.data.shard_index import read_all
 from dress.feedback.conversations import Judged
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.jobs.annotate import _nodes
-from dress.jobs.chat import commands, speakers
+from dress.jobs.chat import commands, load_streamers
 from dress.jobs.job import Job
 from dress.loading import load
+from dress.objectives.conditional_lm import ConditionalLM
 from dress.page.guard import TOKEN
+from dress.types import LossOutput, TokenBatch
 from tests.data.coco_files import photograph
 from tests.feedback.talk import answered, asked, judged, opened
 from tests.processes import ROOT, Process
@@ -157,5 +160,67 @@ def test_what_people_said_trains_stages_2_and_3(
     cfg = OmegaConf.create(
         {"matmul_precision": "highest", "packages": [], "trainer": {"accelerator": "meta"}}
     )
-    (speaker,) = speakers(Job(cfg=cfg, overrides=[]), [artifact], max_new_tokens=1)
-    assert {p.device.type for p in speaker.assistant.model.parameters()} == {"meta"}
+    (streamer,) = load_streamers(Job(cfg=cfg, overrides=[]), [artifact], max_new_tokens=1)
+    assert {p.device.type for p in streamer.assistant.model.parameters()} == {"meta"}
+
+
+@pytest.mark.slow
+def test_stage_3_learns_the_refined_answers_of_a_folder_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve refined answers, of which one is still at fault; and three that are no rows."""
+    folder, script = FeedbackFolder(tmp_path / "said"), {}
+    for n in range(12):
+        session, better = f"s{n}", f"Now there are {n} cats."
+        turns = (f"What lies at {n}?", f"A dog {n}.", f"Look at corner {n}.", better)
+        script[session] = turns
+        folder.add(opened(folder, asked("t1", session=session, text=turns[0]), picture=n))
+        folder.add(answered(session=session, text=turns[1]))
+        first = Judged(session=session, answer="a1", ratings={"honesty": 1}, refinement=turns[2])
+        folder.add(first, asked("t2", session=session, parent="a1", text=turns[2]))
+        folder.add(answered(f"b{n}", turn="t2", session=session, text=turns[3]))
+        ratings = {"helpfulness": 4, "honesty": 4 if n else 3, "harmlessness": 4}
+        folder.add(judged(f"b{n}", session=session, **ratings))
+    for n, (what, stopped) in enumerate((("unjudged", False), ("unrated", False), ("cut", True))):
+        folder.add(opened(folder, asked(session=what, text=f"Decoy {what}?"), picture=20 + n))
+        folder.add(replace(answered(session=what, text=f"Decoy {what}."), stopped=stopped))
+    folder.add(Judged(session="unrated", answer="a1", critiques={"overall": "Decoy."}))
+    folder.add(judged(session="cut", honesty=4))
+
+    data = (f"data.root={folder.root}", "data=lvlm_nlf")
+    parent = run_job(tmp_path, "experiment=dress_stage2", *data)
+    learned: set[tuple[str, str]] = set()
+    loss, decode = ConditionalLM.__call__, load(parent.path).processor.tokenizer.decode
+
+    def spy(self: ConditionalLM, model: torch.nn.Module, batch: TokenBatch, /) -> LossOutput:
+        ids = batch.input_ids.flatten()
+        for number, end in enumerate(batch.sequence_end.tolist() if model.training else ()):
+            row = torch.arange(len(ids)) // batch.input_ids.shape[1]
+            before = batch.subtree_end + batch.input_ids.shape[1] * row.view_as(batch.input_ids)
+            node = torch.arange(len(ids))
+            is_path = (row == row[end]) & (node <= end) & (before.flatten() > end)
+            response = batch.target_ids[batch.target_seq == number]
+            learned.add((decode(ids[is_path].tolist()), decode(response.tolist())))
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(ConditionalLM, "__call__", spy)
+    command = commands(folder.root, parent)[1]
+    assert command == (
+        f"python run.py experiment=dress_stage3 data=lvlm_nlf data.root={folder.root} "
+        f"init_from={parent.path}"
+    )
+    run_job(tmp_path, *command.split()[2:], "trainer.max_steps=30")
+    (built,) = (tmp_path / "artifacts").glob("dress_refinements-*")
+    rows = {part: [*read_all(built / part)] for part in ("train", "validation")}
+    said = [
+        tuple(text for turn in dialogue.turns for text in (turn.user, turn.model))
+        for part in rows.values() for sample in part for dialogue in sample.dialogues
+    ]  # fmt: skip
+    assert sorted(said) == sorted(script.values())
+    trained = {s.dialogues[0].turns[-1].model for s in rows["train"]}
+    assert {text.removesuffix("</s>").strip() for _, text in learned} == {
+        better for _, _, _, better in script.values() if better in trained
+    } - {"Now there are 0 cats."}
+    for context, response in learned:
+        (turns,) = (turns for turns in script.values() if turns[3] in response)
+        assert all(text in context for text in turns)

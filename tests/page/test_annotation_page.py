@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dress.feedback.feedback_folder import FeedbackFolder
-from dress.page.queue import Queue
+from dress.page.annotation_queue import AnnotationQueue
 from dress.records import Dialogue, Sample, Turn
 from tests.data.coco_files import photograph
 
@@ -17,16 +17,16 @@ pytestmark = pytest.mark.browser
 
 
 def test_two_people_annotate_ten_answers(chromium: Any, tmp_path: Path) -> None:
-    from dress.page.queue_page import QueuePage
+    from dress.page.annotation_page import AnnotationPage
     from dress.page.server import serving
 
-    queue = Queue(folder=FeedbackFolder(tmp_path), overlap=2)
+    queue = AnnotationQueue(folder=FeedbackFolder(tmp_path), overlap=2)
     for number in range(5):
         dialogues = tuple(Dialogue((Turn("What?", f"{n} dogs."),)) for n in range(2))
         queue.add(Sample(f"s{number}", (photograph(number),), dialogues))
 
     def build() -> Any:
-        return QueuePage(queue, users={"ann": "secret", "bob": "hidden"}).blocks
+        return AnnotationPage(queue, users={"ann": "secret", "bob": "hidden"}).blocks
 
     with serving(build, host="127.0.0.1", port=0, per_minute=1000) as address:
         for who, word in (("ann", "secret"), ("bob", "hidden")):

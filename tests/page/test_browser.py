@@ -16,10 +16,10 @@ import pytest
 from dress.feedback.conversations import Answered
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.feedback.oracle import OracleAnnotator
-from dress.page.desk import Desk
-from dress.page.speaker import Speaker
-from tests.data.coco_files import photograph
+from dress.page.chat_service import ChatService
+from dress.page.streamer import Streamer
 from tests.integration.small import answered_samples, make_assistant
+from tests.page.browsing import answered, events, opened, picture, prefer, rate, saved, send
 
 pytest.importorskip("gradio", reason="the extra `chat` is not installed")
 pytestmark = pytest.mark.browser
@@ -27,24 +27,24 @@ EVIL = "<img src=x onerror='window.evil=1'><script>window.evil=1</script>${windo
 
 
 @pytest.fixture(scope="module")
-def speakers() -> list[Speaker]:
+def streamers() -> list[Streamer]:
     assistant = make_assistant(answered_samples())
-    return [Speaker(name=n, assistant=assistant, max_new_tokens=40) for n in ("one", "two")]
+    return [Streamer(name=n, assistant=assistant, max_new_tokens=40) for n in ("one", "two")]
 
 
 @pytest.fixture(scope="module")
-def desk(speakers: list[Speaker], tmp_path_factory: pytest.TempPathFactory) -> Desk:
+def service(streamers: list[Streamer], tmp_path_factory: pytest.TempPathFactory) -> ChatService:
     folder = FeedbackFolder(tmp_path_factory.mktemp("feedback"))
-    return Desk(speakers=speakers, folder=folder, annotator=OracleAnnotator())
+    return ChatService(streamers=streamers, folder=folder, annotator=OracleAnnotator())
 
 
 @pytest.fixture(scope="module")
-def address(desk: Desk) -> Iterator[str]:
+def address(service: ChatService) -> Iterator[str]:
     from dress.page.chat_page import ChatPage
     from dress.page.server import serving
 
     def build() -> Any:
-        return ChatPage(desk, commands=["python run.py"]).blocks
+        return ChatPage(service, commands=["python run.py"]).blocks
 
     with serving(build, host="127.0.0.1", port=0, per_minute=1000) as served:
         yield served
@@ -52,108 +52,67 @@ def address(desk: Desk) -> Iterator[str]:
 
 @pytest.fixture
 def tab(chromium: Any, address: str) -> Iterator[Any]:
-    """A page of its own, with what it asked of whom and what its console said."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    page.asked, page.faults = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector("#message textarea")
-    yield page
-    assert page.faults == []
-    assert all(url.startswith((address, "data:", "blob:")) for url in page.asked)
-    context.close()
+    with opened(chromium, address) as page:
+        yield page
 
 
-def picture(tab: Any, tmp_path: Path) -> None:
-    path = tmp_path / "picture.jpg"
-    path.write_bytes(photograph(1))
-    tab.locator("input[type=file]").set_input_files(path)
-    tab.wait_for_selector("img.picture")
-
-
-def answered(tab: Any, *, times: int) -> None:
-    """Wait until so many messages of the user are shown and answered."""
-    tab.wait_for_function(
-        "n => document.querySelectorAll('.history .user').length === n"
-        " && document.querySelector('.answers[aria-busy=\"false\"]')",
-        arg=times,
-    )
-    tab.wait_for_selector("text=Overall critique")
-
-
-def rate(tab: Any, aspect: str, rating: int) -> None:
-    tab.locator("fieldset", has_text=aspect).get_by_label(str(rating), exact=True).check()
-
-
-def events(desk: Desk, kind: str) -> list[dict[str, Any]]:
-    lines = (desk.folder.root / "sessions.jsonl").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
-
-
-def saved(tab: Any) -> None:
-    tab.wait_for_selector(".status:has-text('saved')")
-
-
-def test_ask_rate_criticise_refine_compare_and_reload(tab: Any, desk: Desk, tmp_path: Path) -> None:
+def test_ask_rate_criticise_refine_compare_and_reload(
+    tab: Any, service: ChatService, tmp_path: Path
+) -> None:
     picture(tab, tmp_path)
-    tab.locator("#message textarea").fill(f"What? {EVIL}")
-    tab.locator("#message textarea").press("Enter")
+    send(tab, f"What? {EVIL}")
     answered(tab, times=1)
     assert tab.locator(".answer").count() == 2
     rate(tab, "Honesty", 2)
     saved(tab)
     tab.get_by_label("Honesty: what is wrong, or right").fill("There is no dog.")
     tab.get_by_label("Refinement: how to improve it").fill(f"Look again. {EVIL}")
-    tab.locator("fieldset", has_text="The better answer is").get_by_label("B").check()
+    prefer(tab, "B")
     tab.get_by_role("button", name="Send refinement as next turn").click()
     answered(tab, times=2)
     assert tab.locator(".history .model").count() == 1
-    (judged, *_) = reversed(events(desk, "judged"))
+    (judged, *_) = reversed(events(service, "judged"))
     assert judged["ratings"] == {"honesty": 2}
     assert judged["critiques"] == {"honesty": "There is no dog."}
-    assert events(desk, "asked")[-1]["text"] == judged["refinement"] == f"Look again. {EVIL}"
-    (preferred,) = events(desk, "preferred")
+    assert events(service, "asked")[-1]["text"] == judged["refinement"] == f"Look again. {EVIL}"
+    (preferred,) = events(service, "preferred")
     assert preferred["worse"] == judged["answer"]
     before = tab.locator(".history").inner_text(), tab.locator(".answers").inner_text()
     tab.reload()
     answered(tab, times=2)
     assert (tab.locator(".history").inner_text(), tab.locator(".answers").inner_text()) == before
     assert tab.evaluate("window.evil") is None
-    row = json.loads((desk.folder.root / "lvlm_nlf.jsonl").read_text().splitlines()[0])
+    row = json.loads((service.folder.root / "lvlm_nlf.jsonl").read_text().splitlines()[0])
     assert row["interaction"][0]["judgements"]["honesty"]["critique"] == "There is no dog."
 
 
-def test_stop_edit_and_ask_again(tab: Any, desk: Desk, tmp_path: Path) -> None:
-    for speaker in desk.speakers:
-        speaker.max_new_tokens = 300
+def test_stop_edit_and_ask_again(tab: Any, service: ChatService, tmp_path: Path) -> None:
+    for streamer in service.streamers:
+        streamer.max_new_tokens = 300
     picture(tab, tmp_path)
     tab.locator("#message textarea").fill("Tell me all.")
     tab.get_by_role("button", name="Send").first.click()
     tab.wait_for_selector(".answers[aria-busy='true'] p:not(:text-is('…'))")
     tab.get_by_role("button", name="Stop").click()
     answered(tab, times=1)
-    for speaker in desk.speakers:
-        speaker.max_new_tokens = 12
-    assert events(desk, "answered")[-1]["stopped"]
+    for streamer in service.streamers:
+        streamer.max_new_tokens = 12
+    assert events(service, "answered")[-1]["stopped"]
     tab.get_by_role("button", name="Edit").click()
     tab.wait_for_function("document.querySelector('#message textarea').value === 'Tell me all.'")
-    tab.locator("#message textarea").fill("Tell me less.")
-    tab.locator("#message textarea").press("Enter")
+    send(tab, "Tell me less.")
     answered(tab, times=1)
     tab.get_by_role("button", name="Ask again").click()
     tab.wait_for_function("document.querySelector('.answers[aria-busy=\"true\"]')")
     answered(tab, times=1)
-    assert [e["text"] for e in events(desk, "asked")[-3:]] == [
+    assert [e["text"] for e in events(service, "asked")[-3:]] == [
         "Tell me all.",
         "Tell me less.",
         "Tell me less.",
     ]
 
 
-def test_the_keyboard_alone_suffices(tab: Any, desk: Desk) -> None:
+def test_the_keyboard_alone_suffices(tab: Any, service: ChatService) -> None:
     def go(label: str) -> None:
         """Press Tab until what has the focus says so of itself."""
         said = (
@@ -173,7 +132,7 @@ def test_the_keyboard_alone_suffices(tab: Any, desk: Desk) -> None:
     tab.wait_for_function("document.querySelector('#message textarea').value !== ''")
     tab.keyboard.press("Enter")
     answered(tab, times=1)
-    before = len(events(desk, "judged"))
+    before = len(events(service, "judged"))
     go("1")
     tab.keyboard.press("Space")
     saved(tab)
@@ -182,23 +141,22 @@ def test_the_keyboard_alone_suffices(tab: Any, desk: Desk) -> None:
     go("Save feedback")
     tab.keyboard.press("Enter")
     tab.wait_for_timeout(500)
-    assert len(events(desk, "judged")) > before
-    assert events(desk, "judged")[-1]["critiques"] == {"overall": "Too short."}
+    assert len(events(service, "judged")) > before
+    assert events(service, "judged")[-1]["critiques"] == {"overall": "Too short."}
     go("Propose feedback")
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".status:has-text('proposed')")
 
 
 def test_hostile_pictures_and_faults_end_in_a_sentence(
-    tab: Any, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tab: Any, service: ChatService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "page.png"
     path.write_text(EVIL)
     tab.locator("input[type=file]").set_input_files(path)
     tab.wait_for_selector(".status:has-text('not a JPEG, PNG or WebP image')")
     assert not any(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*.png"))
-    tab.locator("#message textarea").fill("What?")
-    tab.locator("#message textarea").press("Enter")
+    send(tab, "What?")
     tab.wait_for_selector(".status:has-text('give a picture first')")
     picture(tab, tmp_path)
 
@@ -206,9 +164,8 @@ def test_hostile_pictures_and_faults_end_in_a_sentence(
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(desk.speakers[0].assistant.model, "generate", fail)
-        tab.locator("#message textarea").fill("What?")
-        tab.locator("#message textarea").press("Enter")
+        patched.setattr(service.streamers[0].assistant.model, "generate", fail)
+        send(tab, "What?")
         tab.wait_for_selector(".status:has-text('The model failed (MemoryError)')")
 
 
@@ -228,7 +185,14 @@ def test_no_path_that_was_not_uploaded_is_read(tab: Any, address: str) -> None:
     assert number >= 0
     for secret in ("/etc/passwd", str(Path(__file__))):
         file = {"path": secret, "meta": {"_type": "gradio.FileData"}}
-        data = {"data": [None, file], "fn_index": number, "session_hash": "x"}
+        values = tab.evaluate(
+            "([number, file]) => window.gradio_config.dependencies[number].inputs.map(id => "
+            "window.gradio_config.components.find(c => c.id === id).type === 'uploadbutton' "
+            "? file : null)",
+            [number, file],
+        )
+        assert file in values
+        data = {"data": values, "fn_index": number, "session_hash": "x"}
         said = tab.evaluate(
             "async data => { const post = await fetch('/gradio_api/queue/join', {method: 'POST',"
             " headers: {'content-type': 'application/json'}, body: JSON.stringify(data)});"
@@ -241,6 +205,6 @@ def test_no_path_that_was_not_uploaded_is_read(tab: Any, address: str) -> None:
     assert tab.evaluate("fetch('/gradio_api/file=/etc/passwd').then(r => r.status)") == 404
 
 
-def test_answers_of_the_page_are_of_its_models(desk: Desk) -> None:
-    answers = [a for c in desk.folder.conversations.values() for a in c.answers.values()]
+def test_answers_of_the_page_are_of_its_models(service: ChatService) -> None:
+    answers = [a for c in service.folder.conversations.values() for a in c.answers.values()]
     assert answers and all(isinstance(a, Answered) and a.model in ("one", "two") for a in answers)

@@ -10,8 +10,8 @@ import pytest
 from dress.errors import InputError, Reject
 from dress.feedback.conversations import Judged
 from dress.feedback.feedback_folder import FeedbackFolder
+from dress.page.annotation_queue import HELD_S, AnnotationQueue
 from dress.page.human import HumanAnnotator, users
-from dress.page.queue import HELD_S, Queue
 from dress.records import ASPECTS, Dialogue, Sample, Turn
 from tests.data.coco_files import photograph
 
@@ -21,14 +21,14 @@ def sample(number: int, *answers: str) -> Sample:
     return Sample(f"s{number}", (photograph(number),), dialogues)
 
 
-def filled(folder: Path, *, overlap: int = 2) -> Queue:
-    queue = Queue(folder=FeedbackFolder(folder), overlap=overlap)
+def filled(folder: Path, *, overlap: int = 2) -> AnnotationQueue:
+    queue = AnnotationQueue(folder=FeedbackFolder(folder), overlap=overlap)
     for number in range(2):
         queue.add(sample(number, "A dog.", "A cat."))
     return queue
 
 
-def judge(queue: Queue, who: str, *ratings: int, refinement: str = "") -> str:
+def judge(queue: AnnotationQueue, who: str, *ratings: int, refinement: str = "") -> str:
     """Judge what is next, all aspects alike where one rating is given."""
     item = queue.next(who)
     assert item is not None
@@ -88,7 +88,7 @@ def test_an_answer_too_long_for_the_page_is_a_reject_that_is_named(
 
 
 def test_the_mean_is_rounded_and_told_in_the_words_of_who_is_nearest(tmp_path: Path) -> None:
-    queue = Queue(folder=FeedbackFolder(tmp_path), overlap=3)
+    queue = AnnotationQueue(folder=FeedbackFolder(tmp_path), overlap=3)
     (item,) = queue.add(sample(0, "A dog."))
     for who, rating in (("ann", 1), ("bob", 3), ("eve", 4)):
         judge(queue, who, rating, refinement=f"{who}'s advice")

@@ -21,8 +21,8 @@ import pytest
 
 from dress.errors import InputError
 from dress.feedback.feedback_folder import FeedbackFolder
-from dress.page.desk import Desk
-from dress.page.speaker import Speaker
+from dress.page.chat_service import ChatService
+from dress.page.streamer import Streamer
 from tests.data.nlf_files import nlf_row, write_nlf
 from tests.integration.own_data import run_job
 from tests.integration.small import answered_samples, make_assistant
@@ -45,13 +45,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from dress.page.server import serving
 
     assistant = make_assistant(answered_samples())
-    desk = Desk(
-        speakers=[Speaker(name="one", assistant=assistant, max_new_tokens=3)],
+    service = ChatService(
+        streamers=[Streamer(name="one", assistant=assistant, max_new_tokens=3)],
         folder=FeedbackFolder(tmp_path_factory.mktemp("feedback")),
     )
 
     def build() -> object:
-        return ChatPage(desk, commands=[]).blocks
+        return ChatPage(service, commands=[]).blocks
 
     with serving(build, host="127.0.0.1", port=0, per_minute=100_000) as served:  # type: ignore[arg-type]
         yield served
@@ -88,14 +88,14 @@ def test_no_route_of_gradio_leads_to_a_file(address: str) -> None:
 
 
 def test_an_upload_that_no_page_took_is_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dress.page.queue_page import QueuePage
+    from dress.page.annotation_page import AnnotationPage
     from dress.page.server import UPLOADS, serving
 
     before = os.environ.get(UPLOADS, "")
-    monkeypatch.setattr("dress.page.queue_page.UNUSED_S", (1, 1))
+    monkeypatch.setattr("dress.page.annotation_page.UNUSED_S", (1, 1))
     queue: Any = None  # nobody begins
     with serving(
-        lambda: QueuePage(queue, users={}).blocks, host="127.0.0.1", port=0, per_minute=9
+        lambda: AnnotationPage(queue, users={}).blocks, host="127.0.0.1", port=0, per_minute=9
     ) as served:
         uploads, deadline = Path(os.environ[UPLOADS]), time.monotonic() + 120
         part = b'--b\r\ncontent-disposition: form-data; name="files"; filename="a.png"\r\n\r\nx'
@@ -150,7 +150,7 @@ def test_ten_kills_lose_nothing_that_the_page_confirmed(
                 tab.draw()
                 tab.ask("What?")
                 if tab.judge(helpfulness=1, honesty=2, harmlessness=3):
-                    confirmed.append((tab.place["session"], tab.place["turn"]))
+                    confirmed.append((tab.state["session"], tab.state["turn"]))
             except (OSError, http.client.HTTPException, ValueError):
                 return  # it was killed
 

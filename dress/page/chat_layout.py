@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import gradio as gr
 
 from dress.feedback.conversations import LONGEST_TEXT
 from dress.page import cards
-from dress.page.form import Form
+from dress.page.feedback_form import FeedbackForm
 from dress.page.server import UNUSED_S
 from dress.records import ASPECTS
 
@@ -18,7 +17,7 @@ MOST_TEMPERATURE = 2.0
 MOST_SAMPLES = 4  # of all models together
 
 
-class Controls:
+class ChatLayout:
     """Build them: `preset` is chosen first, `several` says that there are two models."""
 
     def __init__(
@@ -27,7 +26,7 @@ class Controls:
         with gr.Blocks(
             title="DRESS chat", analytics_enabled=False, delete_cache=UNUSED_S
         ) as self.blocks:
-            self.place = gr.BrowserState(storage_key="dress-chat", secret="dress-chat-state")
+            self.tab = gr.BrowserState(storage_key="dress-chat", secret="dress-chat-state")
             with gr.Row():
                 with gr.Column(scale=2, min_width=300, elem_classes="side"):
                     with gr.Column():
@@ -41,7 +40,7 @@ class Controls:
                 gr.HTML(cards.verbatim("\n".join(commands)))
 
     def _build_picture(self) -> None:
-        self.picture = gr.HTML(cards.no_picture())
+        self.picture = gr.HTML(cards.picture(None))
         with gr.Row():
             self.upload = gr.UploadButton(
                 "Upload a picture", file_types=["image"], elem_id="upload", size="sm", min_width=90
@@ -66,8 +65,8 @@ class Controls:
                 1, MOST_SAMPLES, value=1, step=1, label="Samples (of a temperature above 0)"
             )
         with gr.Accordion("What the model reads", open=False):
-            self.given = gr.HTML("")
-        self.blind = gr.Checkbox(label="Blind: in random order, no names", visible=several)
+            self.prompt = gr.HTML("")
+        self.blind = gr.Checkbox(label="Blind: no names until you choose", visible=several)
         self.who = gr.Textbox(label="Your name, kept with what you say", max_length=60)
 
     def _build_talk(self) -> None:
@@ -83,7 +82,7 @@ class Controls:
         )
         with gr.Row():
             self.send = gr.Button("Send", variant="primary", size="sm", min_width=70)
-            self.halt = gr.Button("Stop", variant="stop", size="sm", min_width=70)
+            self.halt = gr.Button("Stop", size="sm", min_width=70)
             self.edit = gr.Button("Edit", size="sm", min_width=70)
             self.resend = gr.Button("Ask again", size="sm", min_width=80)
             self.fresh = gr.Button("New", size="sm", min_width=70)
@@ -94,14 +93,12 @@ class Controls:
             with gr.Row():
                 self.about = gr.Radio([], label="About which answer", visible=False)
                 self.better = gr.Radio([], label="The better answer is", visible=False)
-            self.form = Form.build()
+            self.form = FeedbackForm()
             with gr.Row():
                 self.save = gr.Button("Save feedback", variant="primary", size="sm", min_width=90)
-                self.hear = gr.Button("Send refinement as next turn", size="sm", min_width=120)
+                self.send_refinement = gr.Button(
+                    "Send refinement as next turn", size="sm", min_width=120
+                )
                 self.propose = gr.Button(
                     "Propose feedback", visible=proposing, size="sm", min_width=90
                 )
-
-    @property
-    def _settings(self) -> list[Any]:
-        return [self.preset, *self.levels, self.temperature, self.samples, self.blind, self.who]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dress.errors import InputError, Reject
-from dress.feedback.conversations import Answered, Asked, Conversation, Event, Judged
+from dress.feedback.conversations import Answered, Asked, Event, Judged
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.records import ASPECTS, Dialogue, Feedback, Judgement, Sample
 
@@ -28,7 +28,7 @@ class Item:
     image: str
 
 
-class Queue:
+class AnnotationQueue:
     """Hand answers out, each to `overlap` people; what they say is kept in a folder of sessions."""
 
     def __init__(self, *, folder: FeedbackFolder, overlap: int) -> None:
@@ -44,9 +44,8 @@ class Queue:
         image, session = self.folder.add_image(sample.images[0]), f"annotate-{_id(sample.id)}"
         items = []
         for dialogue in sample.dialogues:
-            known = self.folder.session(session)
             events, answer = _events(session, image, sample.id, dialogue)
-            self.folder.add(*(event for event in events if not _is_known(event, known)))
+            self.folder.add(*events)
             items.append(Item(session, answer, dialogue, image))
         self.items |= {item.answer: item for item in items}
         return items
@@ -143,9 +142,3 @@ def _events(session: str, image: str, name: str, dialogue: Dialogue) -> tuple[li
         ]
         answer = f"a{key}"
     return events, answer
-
-
-def _is_known(event: Event, conversation: Conversation) -> bool:
-    if isinstance(event, Asked):
-        return event.turn in conversation.turns
-    return isinstance(event, Answered) and event.answer in conversation.answers
