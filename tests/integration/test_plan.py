@@ -281,12 +281,9 @@ def test_the_presets_are_planned_without_a_network(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("setting", "least"), [("full 128 1 shallow", 0.9), ("lora 512 1 shallow", 0.75)]
-)
-def test_training_takes_little_more_than_was_planned(setting: str, least: float) -> None:
-    """The allocator keeps freed memory, more of it where activations are most (docs/scale.md)."""
+@pytest.mark.parametrize("setting", ["full 128 1 shallow", "lora 512 1 shallow"])
+def test_training_takes_what_was_planned(setting: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks/training_memory.py"), *setting.split()]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     (ratio,) = re.findall(r"ratio ([\d.]+)", done.stdout)
-    assert least < float(ratio) < 1.1, done.stdout
+    assert 0.9 < float(ratio) < 1.1, done.stdout
