@@ -8,7 +8,7 @@
 The language model has the shape of SmolLM2 135M and random weights; the optimizer is AdamW. With
 and without checkpointing it has 8 layers and 4,096 words, so that activations are most of it. Peaks
 are of anonymous memory (RssAnon, sampled each millisecond), without what the libraries take before.
-What rests, a pass over rows and the step after it are in them; freed blocks of the C library are not.
+What rests, a pass over rows and the step after it are in them, blocks that were freed are not.
 """
 
 from __future__ import annotations
