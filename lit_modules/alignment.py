@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from dress.distributed import gather
 from dress.errors import InputError
 from dress.modeling.devices import PRECISIONS
+from dress.modeling.lvlm import LVLM
 from dress.objectives.objective import Objective
 from dress.settings import Amount, checked
 from dress.types import LossOutput, TokenBatch
@@ -45,6 +46,7 @@ class AlignmentModule(L.LightningModule):
 
     A batch is a tuple of micro-batches, so how a step is cut up to fit memory changes no number.
     `gradient_clip` bounds the norm of the divided gradient; None leaves it as it is.
+    `activation_checkpointing` trades time for memory, and changes no number either.
     """
 
     @checked
@@ -56,6 +58,7 @@ class AlignmentModule(L.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         gradient_clip: Amount | None = 1.0,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -65,6 +68,7 @@ class AlignmentModule(L.LightningModule):
         self.build_optimizer = optimizer
         self.build_scheduler = scheduler
         self.gradient_clip = gradient_clip
+        self.activation_checkpointing = activation_checkpointing
         self.empty_steps = 0
         self.learning_rate = 0.0
         # steps have a random stream of their own, which validation and loaders do not disturb
@@ -91,10 +95,17 @@ class AlignmentModule(L.LightningModule):
                 f"trainer.precision is {self.trainer.precision}: use {' or '.join(PRECISIONS)} and "
                 "choose the type of the weights in the model's YAML"
             )
+        self.checkpoint_activations()
         if self._random_state is None:
             torch.manual_seed(torch.initial_seed() + self.global_rank)
             self._random_state = random_state.capture()
         self.train()
+
+    def checkpoint_activations(self) -> None:
+        """Where it is asked for, let every model in here do so."""
+        models = [part for part in self.modules() if isinstance(part, LVLM)]
+        for model in models if self.activation_checkpointing else ():
+            model.checkpoint_activations()
 
     def training_step(self, batch: Sequence[TokenBatch], batch_idx: int) -> None:
         assert self._random_state is not None

@@ -59,6 +59,7 @@ class PolicyModule(AlignmentModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         gradient_clip: float | None = 1.0,
+        activation_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(
@@ -67,6 +68,7 @@ class PolicyModule(AlignmentModule):
             optimizer=optimizer,
             scheduler=scheduler,
             gradient_clip=gradient_clip,
+            activation_checkpointing=activation_checkpointing,
         )
         self.policy, self.policy_objective, self.maker = policy, objective, maker
         self.judge, self.critic, self.seed = judge, critic, seed
@@ -236,6 +238,7 @@ def policy_module(
     optimizer: Callable[[list[dict[str, Any]]], Optimizer],
     scheduler: Callable[[Optimizer], LRScheduler],
     gradient_clip: Amount | None,
+    activation_checkpointing: bool,
     seed: int,
 ) -> PolicyModule:
     """Join the policy, which is also the reference as it is now, with what judges it."""
@@ -263,6 +266,7 @@ def policy_module(
         optimizer=optimizer,
         scheduler=scheduler,
         gradient_clip=gradient_clip,
+        activation_checkpointing=activation_checkpointing,
         seed=seed,
     )
 

@@ -65,6 +65,7 @@ def composed(*overrides: str) -> DictConfig:
         "template=vicuna",
         "trainer.precision=bf16-mixed",
         "datamodule.rows_per_batch=1",
+        "module.activation_checkpointing=true",
     ],
 )
 def test_what_parents_share(override: str) -> None:
@@ -139,6 +140,7 @@ NOTHING = (
     "logger=local",
     "callbacks=none",
     "callbacks.train_state.every_n_steps=7",
+    "module.activation_checkpointing=true",
     "matmul_precision=highest",  # what `auto` stands for on a CPU
     "paths.artifacts=elsewhere",
 )

@@ -162,4 +162,5 @@ def test_a_value_that_its_reader_refuses(
 def test_a_key_that_only_another_job_reads(refused: Callable[..., str], key: str) -> None:
     name = key.partition("=")[0]
     sentence = refused("job=evaluate", "objective=dpo", "artifact=x", key)
-    assert sentence == f"error: {name} is not read by job=evaluate: give job=train."
+    jobs = "give job=train or job=plan."
+    assert sentence == f"error: {name} is not read by job=evaluate: {jobs}"

@@ -58,6 +58,7 @@ TAKEN_BY = {  # who takes the values of a node that names no `_target_`
     "shards": ("dress.jobs.shards.Working",),
     "report": ("dress.jobs.report.Shown",),
     "export": ("dress.jobs.export.Exporting",),
+    "plan": ("dress.jobs.plan.Planning",),
     "chat": ("dress.jobs.chat.ChatSettings",),
     "datamodule": (
         "dress.data.stream.GroupStream",

@@ -34,13 +34,15 @@ READERS = {  # nodes and keys that some jobs alone read
     "chat": ("chat", "annotate"),
     "responses": ("evaluate",),
     **dict.fromkeys(("part", "verify", "stats"), ("shards",)),
-    **dict.fromkeys(("stage", "reward_from", "rounds", "compare"), ("train",)),
-    **dict.fromkeys(("optimizer", "objective", "datamodule", "interaction"), ("train",)),
+    **dict.fromkeys(("reward_from", "rounds", "compare", "interaction"), ("train",)),
+    **dict.fromkeys(("stage", "optimizer", "objective", "datamodule"), ("train", "plan")),
+    "plan": ("plan",),
 }
 SHARED = {  # the same of nodes that the commands of a chain have in common: others ignore them
     **dict.fromkeys(("data", "source"), ("annotate", "shards", "train")),
     "annotator": ("annotate", "shards", "train", "chat"),
-    **dict.fromkeys(("trainer", "module", "scheduler", "callbacks", "logger"), ("train",)),
+    **dict.fromkeys(("trainer", "module"), ("train", "plan")),
+    **dict.fromkeys(("scheduler", "callbacks", "logger"), ("train",)),
     **dict.fromkeys(("benchmark", "generation", "judge"), ("evaluate", "train")),
     "feedback": ("annotate", "train"),
     "sampler": ("annotate", "evaluate"),
@@ -77,7 +79,7 @@ def check_together(cfg: DictConfig) -> None:
         raise InputError(
             "generation.guidance needs greedy decoding: give generation.temperature=0."
         )
-    if cfg.job.name == "train":
+    if cfg.job.name in ("train", "plan"):
         spec: Any = OmegaConf.to_container(cfg.model, resolve=True)
         check_trainable(spec, cfg.stage)
         check_quantization(spec, cfg.stage)

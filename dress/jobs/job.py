@@ -47,6 +47,7 @@ FORWARDED_GROUPS = {
 }
 FORWARDED_KEYS = {
     "datamodule.rows_per_batch",
+    "module.activation_checkpointing",
     "trainer",
     "trainer.accelerator",
     "trainer.devices",

@@ -22,7 +22,7 @@ from dress.reporting.selection import Selection
 from dress.reporting.tables import table
 from dress.wandb_mode import wandb_mode
 
-MEMORY_KNOBS = ("rows_per_batch", "num_workers")  # they change no number
+MEMORY_KNOBS = ("rows_per_batch", "num_workers", "activation_checkpointing")  # change no number
 PLACES = ("shards", "cache")  # data counts by its own fingerprint, wherever it lies
 MIXTURE_KNOBS = ("mixture", "weight", "when_dry")
 CONDITION_NODES = ("form", "dropout", "aspect_dropout", "turns")
@@ -166,10 +166,11 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     else:
         datamodule = {k: v for k, v in datamodule.items() if k not in MIXTURE_KNOBS}
     model = resolved_model(job)
-    names = ("seed", "stage", "optimizer", "scheduler", "module", "matmul_precision")
+    names = ("seed", "stage", "optimizer", "scheduler", "matmul_precision")
     callbacks = deciding_callbacks(job)
     watching = HARDWARE_AND_WATCHING - (VALIDATION if callbacks else set())
     return {name: job.node(name) for name in names} | {
+        "module": {k: v for k, v in job.node("module").items() if k not in MEMORY_KNOBS},
         "template": resolved_template(job),
         # the same numbers, computed at another time
         "objective": {k: v for k, v in job.node("objective").items() if k != "reference"}

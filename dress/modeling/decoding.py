@@ -119,7 +119,7 @@ def decode(
     pad_token_id: int,
 ) -> Int[Tensor, "row_times_copies new"]:
     """Continue left-padded prompts `copies` times each; a row is padded after its end token."""
-    forward = _Forward(language)
+    forward = CachedForward(language)
     mask = attention_mask.long()
     if not forward.by_rows:
         embeds, mask = (t.repeat_interleave(copies, dim=0) for t in (embeds, mask))
@@ -151,7 +151,7 @@ def products_for_decoding(device: torch.device) -> AbstractContextManager[None]:
     return full_precision() if device.type == "cpu" else nullcontext()
 
 
-class _Forward:
+class CachedForward:
     """Run the LM on what the cache does not hold yet; return the logits of the last token.
 
     `by_rows`: rows of the cache can be repeated and selected, which those of a state cannot.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from transformers.integrations.flex_attention import flex_attention_forward
 
 from dress.modeling.block_attention import refuse_others
-from dress.modeling.language import LanguageModel, attending_as
+from dress.modeling.language import Attention, LanguageModel, attending_as
 
 TREES, CHAINS = "dress_flex_trees", "dress_flash_chains"
 BLOCK = 128  # tokens, as FlexAttention's kernels have it
@@ -28,26 +28,30 @@ HALF = (torch.float16, torch.bfloat16)
 _bounds: list[Int[Tensor, " bound"]] = []  # of the forward passes that are running
 
 
-@contextlib.contextmanager
-def attending_by_kernel(
+def kernel_attention(
     language: LanguageModel,
     subtree_end: Int[Tensor, "row seq"],
     chain_bounds: Int[Tensor, " bound"],
     *,
     dtype: torch.dtype,
-) -> Iterator[Tensor | BlockMask]:
-    """Let the LM attend by the kernel that fits, and yield the mask to call it with.
+) -> Attention:
+    """Return how the LM attends by the kernel that fits.
 
     `chain_bounds` as in TokenBatch, `dtype` that of the embeddings.
     """
     if not takes_chains(chain_bounds, dtype=dtype):
-        with attending_as(language, TREES):
-            yield tree_block_mask(subtree_end)
-        return
-    _bounds.append(chain_bounds.int())
+        mask = tree_block_mask(subtree_end)
+        return Attention(mask, partial(attending_as, language, TREES))
+    unread = torch.zeros(1, 1, 1, 1, dtype=dtype, device=subtree_end.device)
+    return Attention(unread, partial(attending_on_chains, language, chain_bounds.int()))
+
+
+@contextlib.contextmanager
+def attending_on_chains(language: LanguageModel, bounds: Int[Tensor, " bound"]) -> Iterator[None]:
+    _bounds.append(bounds)
     try:
         with attending_as(language, CHAINS):
-            yield torch.zeros(1, 1, 1, 1, dtype=dtype, device=subtree_end.device)
+            yield
     finally:
         _bounds.pop()
 

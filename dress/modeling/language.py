@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +30,17 @@ from dress.modeling.low_rank import fuse_adapter
 LanguageModel = PreTrainedModel | PeftModel
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = ("auto", "eager", "sdpa")
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How a forward pass attends: the mask that the LM is called with, and what it runs within.
+
+    A layer that runs again in the backward pass enters the context once more.
+    """
+
+    mask: Tensor | BlockMask
+    context: Callable[[], AbstractContextManager[None]]
 
 
 def causal_lm(

@@ -1,15 +1,17 @@
-"""The LM's layers: which kinds let prefixes be shared, and the last one run at chosen tokens."""
+"""The LM's layers: which kinds share prefixes, the last run at chosen tokens, the others twice."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dress.modeling.language import LanguageModel, decoder_of, text_config
 
@@ -45,6 +47,32 @@ def only_at(language: LanguageModel, nodes: Int[Tensor, " node"]) -> Iterator[No
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def keeping_inputs(
+    language: LanguageModel, *, again: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Iterator[None]:
+    """Let each layer keep its input alone and run once more, within `again`, in the backward pass.
+
+    Activation checkpointing (Chen et al. 2016, arXiv 1604.06174). The last layer keeps everything:
+    it would be the first to run again, when nothing of the others is there yet. transformers has
+    the same for its models, but not for a layer whose attention depends on where it runs, nor for a
+    frozen one, through which the projector's gradient goes.
+    """
+    layers = list(layers_of(language) or ())[:-1]
+    for layer in layers:
+        layer.forward = partial(
+            checkpoint,
+            layer.forward,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), again()),
+        )
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def tokenwise_parts(language: LanguageModel) -> list[nn.Module]:

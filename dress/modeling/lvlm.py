@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from dress.errors import InputError
 from dress.modeling.decoding import (
     DrawnLogProbs,
     Heard,
@@ -21,8 +22,9 @@ from dress.modeling.decoding import (
     sampler,
 )
 from dress.modeling.head import Read, fits, read_in_pieces
-from dress.modeling.language import LanguageModel, token_embedding
-from dress.modeling.tree_attention import Ways, run_language
+from dress.modeling.language import LanguageModel, text_config, token_embedding
+from dress.modeling.layers import layers_of
+from dress.modeling.tree_attention import AttentionOf, Ways, run_language
 from dress.modeling.vision import VisionTower
 from dress.types import EncodedImagesBatch, TokenBatch
 
@@ -51,7 +53,8 @@ class LVLM(nn.Module):
     are no longer those of their public checkpoint, `merged_adapters` the LoRA already inside the
     LM; see checkpoint.py.
     `scalar_head` makes it a reward or value model: one number from the state of a token.
-    `gpu_kernels` allows gpu_attention.py on a GPU, where trees else meet a dense mask.
+    `gpu_kernels` allows gpu_attention.py on a GPU, where trees else meet a dense mask; `attend` is
+    another attention, that of footprint.py.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class LVLM(nn.Module):
         self.eos_token_id = eos_token_id
         self.gpu_kernels = gpu_kernels
         self.ways = Ways()
+        self.checkpointing = False
+        self.attend: AttentionOf | None = None
         self.differs: set[str] = set()
         self.merged_adapters: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
 
@@ -95,6 +100,20 @@ class LVLM(nn.Module):
             if not _trains(part):
                 part.eval()
         return self
+
+    def checkpoint_activations(self) -> None:
+        """Compute the layers of LM and tower again in backward passes, which then need less memory.
+
+        InputError where the layers of the LM cannot be told from its other parts.
+        """
+        if layers_of(self.language) is None:
+            raise InputError(
+                "module.activation_checkpointing: the layers of this "
+                f"{text_config(self.language).model_type} are not found, so that none can run "
+                "again: give module.activation_checkpointing=false."
+            )
+        self.checkpointing = True
+        self.vision.visual.set_grad_checkpointing(True)
 
     def forward(
         self,
@@ -159,6 +178,8 @@ class LVLM(nn.Module):
             chain_bounds=batch.chain_bounds if self.gpu_kernels else None,
             ways=self.ways,
             head=head,
+            checkpointing=self.checkpointing,
+            attend=self.attend,
         )
 
     def embed(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 
 from dress.modeling.alone import (
     Alone,
@@ -22,10 +22,12 @@ from dress.modeling.alone import (
     undisturbed,
 )
 from dress.modeling.block_attention import attending_in_blocks, plan
-from dress.modeling.gpu_attention import attending_by_kernel
+from dress.modeling.gpu_attention import kernel_attention
 from dress.modeling.head import gathered_head, logits_of
-from dress.modeling.language import LanguageModel, text_config, token_embedding
-from dress.modeling.layers import only_at, unshared_kind
+from dress.modeling.language import Attention, LanguageModel, text_config, token_embedding
+from dress.modeling.layers import keeping_inputs, only_at, unshared_kind
+
+AttentionOf = Callable[..., Attention]  # the arguments are those of `attention_on_trees`
 
 # of configurations, nested ones too: what attention does beside a softmax of masked scores
 DROPS = re.compile(r"att(entio)?n.*drop|^dropout_att")
@@ -56,28 +58,34 @@ def run_language(
     ways: Ways,
     chain_bounds: Int[Tensor, " bound"] | None = None,
     head: bool = True,
+    checkpointing: bool = False,
+    attend: AttentionOf | None = None,
 ) -> tuple[Float[Tensor, "node vocab"], Float[Tensor, "node dim"]]:
     """Return the logits and the last states at `nodes` (flat row * seq indices) of one pass.
 
     The rest as in TokenBatch. Without `head` there are no logits; without `chain_bounds` no kernel
-    of gpu_attention.py is used.
+    of gpu_attention.py is used. With `checkpointing` layers keep their input alone. `attend` takes
+    the place of `attention_on_trees`.
     """
+    inputs: dict[str, Any] = {}
+    attending: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    if ways.trees:
+        attention = (attend or attention_on_trees)(
+            subtree_end,
+            nodes,
+            language=language,
+            dtype=embeds.dtype,
+            chain_bounds=chain_bounds,
+            trimmed=ways.trimmed,
+        )
+        inputs = {"position_ids": position_ids, "attention_mask": attention.mask}
+        attending = attention.context
+    else:  # padding is behind all that is read, where no token sees it
+        check_one_sequence_each(subtree_end)
     with contextlib.ExitStack() as stack:
-        inputs: dict[str, Any] = {}
-        if ways.trees:
-            inputs["position_ids"] = position_ids
-            inputs["attention_mask"] = stack.enter_context(
-                attending_on_trees(
-                    subtree_end,
-                    nodes,
-                    language=language,
-                    dtype=embeds.dtype,
-                    chain_bounds=chain_bounds,
-                    trimmed=ways.trimmed,
-                )
-            )
-        else:  # padding is behind all that is read, where no token sees it
-            check_one_sequence_each(subtree_end)
+        stack.enter_context(attending())
+        if checkpointing and torch.is_grad_enabled():
+            stack.enter_context(keeping_inputs(language, again=attending))
         if ways.trimmed:
             stack.enter_context(only_at(language, nodes))
         states = stack.enter_context(gathered_head(language, nodes, runs=head))
@@ -100,8 +108,7 @@ def check_one_sequence_each(subtree_end: Int[Tensor, "row seq"]) -> None:
     assert torch.equal(expected, subtree_end), "this language model takes one sequence per row"
 
 
-@contextlib.contextmanager
-def attending_on_trees(
+def attention_on_trees(
     subtree_end: Int[Tensor, "row seq"],
     nodes: Int[Tensor, " node"],
     *,
@@ -109,8 +116,8 @@ def attending_on_trees(
     dtype: torch.dtype,
     chain_bounds: Int[Tensor, " bound"] | None = None,
     trimmed: bool = True,
-) -> Iterator[Tensor | BlockMask]:
-    """Yield the attention mask for one forward pass that is read at `nodes` (flat indices).
+) -> Attention:
+    """Return how one forward pass attends that is read at `nodes` (flat indices).
 
     Unless `trimmed`, the last layer attends elsewhere too.
 
@@ -119,13 +126,12 @@ def attending_on_trees(
     """
     if attends_in_blocks(language, subtree_end.device):
         found = plan(subtree_end, nodes, language=language, dtype=dtype, trimmed=trimmed)
-        with attending_in_blocks(language, found):
-            yield torch.zeros(1, 1, 1, 1, dtype=dtype)  # of four axes, so that no other is made
-    elif chain_bounds is not None and attends_by_kernel(language, subtree_end.device, dtype):
-        with attending_by_kernel(language, subtree_end, chain_bounds, dtype=dtype) as mask:
-            yield mask
-    else:
-        yield tree_attention(subtree_end, language=language, dtype=dtype)
+        unread = torch.zeros(1, 1, 1, 1, dtype=dtype)  # of four axes, so that no other is made
+        return Attention(unread, partial(attending_in_blocks, language, found))
+    if chain_bounds is not None and attends_by_kernel(language, subtree_end.device, dtype):
+        return kernel_attention(language, subtree_end, chain_bounds, dtype=dtype)
+    mask = tree_attention(subtree_end, language=language, dtype=dtype)
+    return Attention(mask, contextlib.nullcontext)
 
 
 def attends_in_blocks(language: LanguageModel, device: torch.device) -> bool:

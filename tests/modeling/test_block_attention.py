@@ -11,7 +11,7 @@ from modeling_helpers import LLAMA, LORA, gradients, tiny_lvlm, tree_batch, tree
 
 from dress.data.trees import build_tree
 from dress.modeling.block_attention import BlockAttention, plan, tree_blocks
-from dress.modeling.tree_attention import attending_on_trees, attends_in_blocks, tree_mask
+from dress.modeling.tree_attention import attends_in_blocks, attention_on_trees, tree_mask
 
 
 def ends_of(*lengths: tuple[int, ...], padding: int = 3) -> torch.Tensor:
@@ -104,10 +104,13 @@ def test_grouped_queries_and_several_rows(lora: dict | None) -> None:
     embeds = language.get_input_embeddings()(ids)
     ends = torch.full((2, 11), 11)
     nodes = torch.arange(22)
-    with attending_on_trees(ends, nodes, language=language, dtype=embeds.dtype) as mask:
-        positions = torch.arange(11).expand(2, 11)
+    attention = attention_on_trees(ends, nodes, language=language, dtype=embeds.dtype)
+    with attention.context():
         found = language(
-            inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False
+            inputs_embeds=embeds,
+            attention_mask=attention.mask,
+            position_ids=torch.arange(11).expand(2, 11),
+            use_cache=False,
         ).logits
     expected = language(input_ids=ids, use_cache=False).logits
     # Llama's RMS norm computes in float32 even in a float64 model
