@@ -22,8 +22,8 @@ from dress.modeling.decoding import (
 )
 from dress.modeling.head import Read, fits, read_in_pieces
 from dress.modeling.language import LanguageModel, token_embedding
+from dress.modeling.tower import Tower
 from dress.modeling.tree_attention import Ways, run_language
-from dress.modeling.vision import VisionTower
 from dress.types import EncodedImagesBatch, TokenBatch
 
 P = ParamSpec("P")
@@ -57,7 +57,7 @@ class LVLM(nn.Module):
     def __init__(
         self,
         *,
-        vision: VisionTower,
+        vision: Tower,
         projector: nn.Module,
         language: LanguageModel,
         image_token_id: int,
