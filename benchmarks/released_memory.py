@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from dress.modeling.build import build_model
-from dress.modeling.hub.llava import described
 from dress.modeling.hub.llava_writer import write_model
+from dress.modeling.hub.released import described
 from dress.modeling.tokenizer import load_tokenizer
 
 PARTS = {"vision", "projector", "language"}

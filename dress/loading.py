@@ -24,8 +24,9 @@ from dress.modeling.build import build_model, public_base, settings_of
 from dress.modeling.checkpoint import load_weights, save_weights, stored_parts
 from dress.modeling.language import full_precision
 from dress.modeling.lvlm import LVLM
-from dress.modeling.tokenizer import load_tokenizer
-from dress.modeling.vision import VisionTower, open_clip_tower, recorded_tower
+from dress.modeling.tokenizer import image_token_of, load_tokenizer
+from dress.modeling.tower import Tower
+from dress.modeling.vision import open_clip_tower, recorded_tower
 
 WEIGHTS, TOKENIZER, PREPROCESS = "weights", "tokenizer", "preprocess.json"
 TOLERANCE = 1e-3  # of features, by their length; another activation makes three times as much
@@ -108,11 +109,12 @@ def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
             f"{artifact.path} holds {artifact.lineage['kind']}, not a model: give the folder of a "
             "training run."
         )
-    return load_tokenizer(str(artifact.path / TOKENIZER))
+    image_token = image_token_of(artifact.config["model"])
+    return load_tokenizer(str(artifact.path / TOKENIZER), image_token=image_token)
 
 
 @torch.no_grad()
-def probe(vision: VisionTower) -> dict[str, list[float]]:
+def probe(vision: Tower) -> dict[str, list[float]]:
     """What a tower makes of a fixed picture, its visible identity.
 
     `probe` are the normalised pixels, coarsely; `features` 64 numbers of its output.
@@ -132,7 +134,7 @@ def probe(vision: VisionTower) -> dict[str, list[float]]:
     }
 
 
-def check_tower(path: Path, vision: VisionTower) -> None:
+def check_tower(path: Path, vision: Tower) -> None:
     """Refuse a tower that would see otherwise than in its training."""
     saved, here = read_json(path), probe(vision)
     pixels, features = saved.get("probe", []), saved.get("features")

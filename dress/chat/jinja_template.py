@@ -26,9 +26,13 @@ PROGRAM = """\
 {%- for message in messages -%}
   {%- if message.role == 'user' -%}
     {{- __USER__ -}}
-    {%- if message.content is not string -%}
+    {%- if message.content is string -%}
+      {{- __NO_IMAGE__ -}}
+    {%- else -%}
       {%- for part in message.content if part.type in ('image', 'image_url') -%}
         {{- __IMAGE__ -}}
+      {%- else -%}
+        {{- __NO_IMAGE__ -}}
       {%- endfor -%}
     {%- endif -%}
     {{- __QUESTION__ + said(message) -}}
@@ -62,6 +66,7 @@ def jinja_of(
         "OPENING": begin + template.system,
         "USER": template.user,
         "IMAGE": template.image,
+        "NO_IMAGE": template.no_image,
         "QUESTION": template.question,
         "CONDITION": shown,
         "MODEL": template.model,

@@ -39,7 +39,7 @@ def pieces_of(
     cut = _cut(turn, opening=opening, shown=shown, image=image)
     if not between.startswith(end) or cut is None:
         raise InputError(f"the chat template writes its turns in several ways: {INSTEAD}.")
-    turn_begin, question = turn[:cut], turn[cut:]
+    turn_begin, no_image, question = cut
     system = opening.removesuffix(turn_begin)
     begins = bos_token is not None and system.startswith(bos_token)
     return {
@@ -47,6 +47,7 @@ def pieces_of(
         "system": system.removeprefix(str(bos_token)) if begins else system,
         "user": turn_begin,
         "image": shown.removesuffix(question),
+        **({"no_image": no_image} if no_image else {}),
         **({"question": question} if question else {}),
         "model": marker,
         "response_prefix": to_answer.removeprefix(marker) if to_answer.startswith(marker) else "",
@@ -54,12 +55,18 @@ def pieces_of(
     }
 
 
-def _cut(turn: str, *, opening: str, shown: str, image: str) -> int | None:
-    """Find what of a turn's beginning stands before its images; the rest stands behind them."""
-    for cut in range(len(turn), 0, -1):
-        behind = shown.endswith(turn[cut:]) and image in shown.removesuffix(turn[cut:])
-        if opening.endswith(turn[:cut]) and behind:
-            return cut
+def _cut(turn: str, *, opening: str, shown: str, image: str) -> tuple[str, str, str] | None:
+    """Cut the beginning of a turn without images by one with an image.
+
+    It has a part before the images, one that stands there for want of an image, which is as short
+    as can be, and one behind them.
+    """
+    for missing in range(len(turn)):
+        for cut in range(len(turn) - missing, 0, -1):
+            behind = turn[cut + missing :]
+            fits = shown.endswith(behind) and image in shown.removesuffix(behind)
+            if fits and opening.endswith(turn[:cut]):
+                return turn[:cut], turn[cut : cut + missing], behind
     return None
 
 

@@ -39,7 +39,8 @@ class ChatTemplate:
     """Literal pieces of a chat format.
 
     `begin` stands before everything and outside of the string: "auto" is what the tokenizer itself
-    puts before a text. `question` stands before what the user says, behind the images.
+    puts before a text. `question` stands before what the user says, behind the images, and
+    `no_image` in the place of the images of a turn that has none.
     `response_prefix` is the space between the model's marker and its answer: it belongs to the
     supervised span, because tokenizers merge it with the first word.
     """
@@ -48,6 +49,7 @@ class ChatTemplate:
     system: str = ""
     user: str = "USER: "
     image: str = "<image>\n"
+    no_image: str = ""
     question: str = ""
     condition: str = " FEEDBACK: "
     model: str = " ASSISTANT:"
@@ -111,9 +113,9 @@ class ChatTemplate:
         last = len(turns) - 1
         pieces: list[tuple[str, Role, bool]] = [(self.system, "system", False)]
         for index, turn in enumerate(turns):
-            pieces.append((self.user, "user", False))
-            if index == 0:
-                pieces += [(self.image, "image", False)] * num_images
+            images = num_images if index == 0 else 0
+            pieces.append((self.user + ("" if images else self.no_image), "user", False))
+            pieces += [(self.image, "image", False)] * images
             pieces.append((self.question + self.escape(turn.user), "user", False))
             if index == last and condition:
                 pieces.append((self.condition + self.escape(condition), "condition", False))

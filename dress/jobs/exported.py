@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from dress.loading import WEIGHTS, load_artifact
 from dress.modeling.checkpoint import saved_adapters
 from dress.modeling.hub.adapter_writer import write_adapter
 from dress.modeling.hub.llava_writer import processor_of, write_model
+from dress.modeling.hub.released import family_of, shown_picture
 from dress.types import Turn
 
 Form = Literal["merged", "adapter"]
@@ -38,7 +40,7 @@ def write(
     if form == "adapter":
         if base is None:
             raise InputError(
-                "export.form=adapter needs a released LLaVA model under it, and this one began "
+                "export.form=adapter needs a released model under it, and this one began "
                 "from parts: give export.form=merged."
             )
         only = changed - ({"language"} if "language" not in model.differs else set())
@@ -47,11 +49,14 @@ def write(
         size = f"{shard_gigabytes * 1000:.0f}MB"
         write_model(model, folder, base=base, changed=changed, shard_size=size)
     condition = assistant.condition.target(target)
-    write_processor(assistant, folder, condition)
-    return {"condition": condition, "base": base}
+    write_processor(assistant, folder, condition, base=base)
+    kind = "llava" if base is None else family_of(base).kind
+    return {"condition": condition, "base": base, "kind": kind}
 
 
-def write_processor(assistant: Assistant, folder: Path, condition: str) -> None:
+def write_processor(
+    assistant: Assistant, folder: Path, condition: str, *, base: str | None
+) -> None:
     """Write tokenizer, image processor and chat templates, which give the tokens of here.
 
     The begin token stands in the templates, since some servers add none to chats. It is left to the
@@ -60,9 +65,9 @@ def write_processor(assistant: Assistant, folder: Path, condition: str) -> None:
     tokenizer = assistant.processor.tokenizer
     begin = "".join(tokenizer.convert_ids_to_tokens(assistant.processor.begin))
     for opening in (begin, ""):
-        templates = chat_templates(assistant, condition, begin=opening)
+        templates = chat_templates(assistant, condition, begin=opening, base=base)
         vision = assistant.model.vision
-        processor_of(vision, tokenizer, templates).save_pretrained(folder)
+        processor_of(vision, tokenizer, templates, base=base).save_pretrained(folder)
         if prompts_agree(assistant, folder, condition):
             return
     raise InputError(
@@ -71,9 +76,14 @@ def write_processor(assistant: Assistant, folder: Path, condition: str) -> None:
     )
 
 
-def chat_templates(assistant: Assistant, condition: str, *, begin: str) -> dict[str, str]:
+def chat_templates(
+    assistant: Assistant, condition: str, *, begin: str, base: str | None
+) -> dict[str, str]:
     """Return the template that holds the condition, and the bare one beside it."""
     template, first_only = assistant.processor.template, assistant.condition.turns == "first"
+    if base is not None:  # the processor itself writes what stands around image tokens
+        plain = template.image.replace(shown_picture(base), template.image_token)
+        template = replace(template, image=plain)
     return {
         DEFAULT: jinja_of(template, begin=begin, condition=condition, first_only=first_only),
         BARE: jinja_of(template, begin=begin),

@@ -32,7 +32,7 @@ from dress.loading import artifact_tokenizer, assemble, load_artifact, restore, 
 from dress.modeling.build import build_model
 from dress.modeling.devices import configure, own_device
 from dress.modeling.reference import ReferenceLogProbs
-from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
+from dress.modeling.tokenizer import image_token_of, load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.modeling.tree_attention import attends_in_blocks
 from dress.objectives.objective import Prepared
@@ -111,7 +111,7 @@ def starting_point(job: Job, config: Mapping[str, Any], *, init: Artifact | None
     """Build the model with its parent's weights, tokenizer and template, or from scratch."""
     spec = config["model"]
     if init is None:
-        tokenizer = root_tokenizer(job, spec["tokenizer"])
+        tokenizer = root_tokenizer(job, spec)
         model = build_model(spec, tokenizer=tokenizer)
         return assemble(config, model=model, tokenizer=tokenizer)
     tokenizer = artifact_tokenizer(init)
@@ -122,10 +122,11 @@ def starting_point(job: Job, config: Mapping[str, Any], *, init: Artifact | None
 
 def root_tokenizer(job: Job, spec: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     """Take the LM's own tokenizer, or train one on the texts of the source."""
-    if spec["name"]:
-        return load_tokenizer(spec["name"])
+    name = spec["tokenizer"]["name"]
+    if name:
+        return load_tokenizer(name, image_token=image_token_of(spec))
     source = instantiate(job.cfg.source, _convert_="all")
-    return train_tokenizer(source.texts(), vocab_size=spec["vocab_size"])
+    return train_tokenizer(source.texts(), vocab_size=spec["tokenizer"]["vocab_size"])
 
 
 def offers_of(

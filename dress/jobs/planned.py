@@ -32,7 +32,7 @@ from dress.modeling.footprint import (
     training_pass,
     weight_bytes,
 )
-from dress.modeling.hub.llava import described
+from dress.modeling.hub.released import described
 from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference, ReferenceLogProbs
 from dress.modeling.trainable import set_trainable
@@ -68,7 +68,8 @@ def shaped(model: Mapping[str, Any], shapes: Sequence[Mapping[str, Any]]) -> dic
     """
     spec: dict[str, Any] = copy.deepcopy(dict(model))
     if "name" in spec:
-        for part, found in _released_shapes(spec["name"], shapes).items():
+        one_tile = spec.pop("one_tile", False)
+        for part, found in _released_shapes(spec["name"], shapes, one_tile=one_tile).items():
             given = {key: value for key, value in spec[part].items() if value is not None}
             spec[part] = spec[part] | found | given
         spec["projector"] = {k: v for k, v in spec["projector"].items() if v is not None}
@@ -82,7 +83,9 @@ def shaped(model: Mapping[str, Any], shapes: Sequence[Mapping[str, Any]]) -> dic
     return spec
 
 
-def _released_shapes(name: str | None, shapes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _released_shapes(
+    name: str | None, shapes: Sequence[Mapping[str, Any]], *, one_tile: bool
+) -> dict[str, Any]:
     if name is None:
         raise InputError("model.name is null: give model.name=<folder, or name on the hub>.")
     known = [shape for shape in shapes if shape["name"] == name]
@@ -92,9 +95,7 @@ def _released_shapes(name: str | None, shapes: Sequence[Mapping[str, Any]]) -> d
         folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(f"the shapes of {name} are not known here: fetch it once.") from error
-    found = described(folder)
-    found["vision"].pop("image_processor")
-    return found
+    return described(folder, one_tile=one_tile)
 
 
 def _language_shape(language: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,11 +35,12 @@ def resolved_model(job: Job) -> dict[str, Any]:
 def _completed(model: dict[str, Any]) -> dict[str, Any]:
     if model["name"] is None:
         raise InputError("model.name is null: give model.name=<folder, or name on the hub>.")
-    from dress.modeling.hub.llava import described  # imports torch
+    from dress.modeling.hub.released import described  # imports torch
 
     if Path(model["name"]).is_dir():  # so that it is found from every folder
         model |= {"name": str(Path(model["name"]).resolve())}
-    for part, found in described(model["name"]).items():
+    one_tile = model.pop("one_tile", False)  # the settings of the image processor say it as well
+    for part, found in described(model["name"], one_tile=one_tile).items():
         missing = {key: value for key, value in found.items() if model[part].get(key) is None}
         model[part] = model[part] | missing
     return model
@@ -72,7 +73,7 @@ def _released_pieces(name: str | None) -> dict[str, Any]:
             "template=released reads the chat template of model.name: give model=llava_hf "
             "model.name=<folder>, or another template."
         )
-    from dress.modeling.hub.llava import released_prompt  # imports torch
+    from dress.modeling.hub.released import released_prompt  # imports torch
 
     return released_prompt(name)
 

@@ -5,6 +5,7 @@ Names are looked up here, never imported: the specification of an artifact is da
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from inspect import signature
@@ -23,8 +24,9 @@ from dress.modeling.hub.weight_names import read_part
 from dress.modeling.language import LanguageModel, add_lora, causal_lm, token_embedding
 from dress.modeling.lvlm import LVLM
 from dress.modeling.self_check import ways_of
-from dress.modeling.tokenizer import IMAGE_TOKEN
-from dress.modeling.vision import VisionTower, open_clip_tower
+from dress.modeling.tokenizer import IMAGE_TOKEN, image_token_of
+from dress.modeling.tower import Tower
+from dress.modeling.vision import open_clip_tower
 
 Fill = Callable[[nn.Module], Any]  # gives a module the weights of a released model
 
@@ -40,10 +42,12 @@ def mlp_projector(
     depth: int = 2,
     activation: Literal["gelu", "linear"] = "gelu",
     bias: bool = True,
+    norm: bool = False,
 ) -> nn.Module:
     """Build `depth` linear layers with GELU between them, as in LLaVA-1.5 (arXiv 2310.03744).
 
-    With the activation `linear` nothing is between them.
+    With the activation `linear` nothing is between them. With `norm` a layer norm stands before
+    them, as in InternVL (arXiv 2312.14238).
     """
     assert depth >= 1
     widths = [in_dim, *[hidden_dim or out_dim] * (depth - 1), out_dim]
@@ -51,7 +55,11 @@ def mlp_projector(
     for width, next_width in pairwise(widths):
         between = nn.GELU() if activation == "gelu" else nn.Identity()
         layers += [nn.Linear(width, next_width, bias=bias), between]
-    return nn.Sequential(*layers[:-1])
+    projector = nn.Sequential(*layers[:-1])
+    if norm:
+        first = {"norm": nn.LayerNorm(in_dim)}
+        return nn.Sequential(OrderedDict(first | dict(projector.named_children())))
+    return projector
 
 
 PROJECTORS: Mapping[str, Callable[..., nn.Module]] = {
@@ -77,6 +85,7 @@ def build_model(
         language=_language(language, vocab_size=len(tokenizer), fill=released.get("language")),
         projector=_projector(spec, fill=released.get("projector", _as_built)),
         tokenizer=tokenizer,
+        image_token=image_token_of(spec),
         scalar_head=spec.get("scalar_head") is True,
         gpu_kernels=language.get("attention", "auto") == "auto",
     )
@@ -162,10 +171,11 @@ def _projector(spec: Mapping[str, Any], *, fill: Fill) -> Callable[[int, int], n
 
 def build_lvlm(
     *,
-    vision: VisionTower,
+    vision: Tower,
     language: LanguageModel,
     projector: Callable[[int, int], nn.Module],
     tokenizer: PreTrainedTokenizerBase,
+    image_token: str = IMAGE_TOKEN,
     scalar_head: bool = False,
     gpu_kernels: bool = True,
 ) -> LVLM:
@@ -174,8 +184,8 @@ def build_lvlm(
     InputError where it cannot at all, or where the tokenizer does not fit.
     """
     vocabulary = tokenizer.get_vocab()
-    if IMAGE_TOKEN not in vocabulary:
-        raise InputError(f"tokenizer: it lacks the token {IMAGE_TOKEN}; add it when loading.")
+    if image_token not in vocabulary:
+        raise InputError(f"tokenizer: it lacks the token {image_token}; add it when loading.")
     embedding = token_embedding(language)
     if len(tokenizer) > embedding.num_embeddings:
         raise InputError(
@@ -187,7 +197,7 @@ def build_lvlm(
         vision=vision,
         projector=projector(vision.dim, embedding.embedding_dim),
         language=language,
-        image_token_id=vocabulary[IMAGE_TOKEN],
+        image_token_id=vocabulary[image_token],
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         scalar_head=new_scalar_head(output_head(language).in_features) if scalar_head else None,

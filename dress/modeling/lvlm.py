@@ -24,8 +24,8 @@ from dress.modeling.decoding import (
 from dress.modeling.head import Read, fits, read_in_pieces
 from dress.modeling.language import LanguageModel, text_config, token_embedding
 from dress.modeling.layers import layers_of
+from dress.modeling.tower import Tower
 from dress.modeling.tree_attention import AttentionOf, Ways, run_language
-from dress.modeling.vision import VisionTower
 from dress.types import EncodedImagesBatch, TokenBatch
 
 P = ParamSpec("P")
@@ -60,7 +60,7 @@ class LVLM(nn.Module):
     def __init__(
         self,
         *,
-        vision: VisionTower,
+        vision: Tower,
         projector: nn.Module,
         language: LanguageModel,
         image_token_id: int,
@@ -113,7 +113,7 @@ class LVLM(nn.Module):
                 "again: give module.activation_checkpointing=false."
             )
         self.checkpointing = True
-        self.vision.visual.set_grad_checkpointing(True)
+        self.vision.checkpoint_activations()
 
     def forward(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -47,8 +48,13 @@ def train_tokenizer(
     )
 
 
+def image_token_of(spec: Mapping[str, Any]) -> str:
+    """Return the image placeholder of a model: `<image>` unless its released files have another."""
+    return spec.get("tokenizer", {}).get("image_token", IMAGE_TOKEN)
+
+
 def load_tokenizer(
-    name_or_dir: str, *, special_tokens: Sequence[str] = ()
+    name_or_dir: str, *, image_token: str = IMAGE_TOKEN, special_tokens: Sequence[str] = ()
 ) -> PreTrainedTokenizerFast:
     """Load a fast tokenizer and make the image placeholder, pad and end tokens exist in it."""
     try:
@@ -68,7 +74,7 @@ def load_tokenizer(
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     missing = [
         token
-        for token in dict.fromkeys([IMAGE_TOKEN, *special_tokens])
+        for token in dict.fromkeys([image_token, *special_tokens])
         if token not in tokenizer.all_special_tokens
     ]
     tokenizer.add_special_tokens(

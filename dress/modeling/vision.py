@@ -6,37 +6,33 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
 import open_clip
 import torch
 from jaxtyping import Float, UInt8
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
-from PIL import Image
 from torch import Tensor, nn
 from transformers import BaseImageProcessor
 
-from dress.chat.images import Interpolation, Resize, as_rgb, to_square
+from dress.chat.images import Interpolation, Resize
 from dress.errors import InputError
-from dress.modeling.hub.towers import image_processor_of, pixels_of, tower_of
+from dress.modeling.hub.towers import image_processor_of, tower_of
+from dress.modeling.hub.transformers_tower import LEADING, transformers_tower
+from dress.modeling.tower import Tower
 
 LIST_NAMES = "python -c 'import open_clip; print(open_clip.list_models())'"
 RESIZE: Mapping[str, Resize] = {"shortest": "crop", "squash": "squash"}  # by open_clip's names
 
 
-class VisionTower(nn.Module):
+class VisionTower(Tower):
     """Give the patch tokens (no class token) of one layer of an open_clip tower.
 
     Layer -1 is the tower's output, after its final norm unless `final_norm` is false; earlier
     layers are raw hidden states (-2 is LLaVA's). `visual` loses what that layer does not need.
-    `resize` and `interpolation` are the rule by which a picture becomes the tower's square (see
-    `to_square`; padding has the colour of `mean`). `draft` asks for JPEGs decoded at a fraction of
-    their size of which no side is smaller than the square. An `image_processor` of transformers
-    replaces that rule, for models that were trained with it.
-    Pixels arrive as bytes, a quarter of what floats take on their way, and are normalised here.
+    The other arguments are those of `Tower`.
     """
 
     def __init__(
@@ -53,39 +49,22 @@ class VisionTower(nn.Module):
         final_norm: bool = True,
         image_processor: BaseImageProcessor | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            image_size=image_size,
+            mean=mean,
+            std=std,
+            resize=resize,
+            interpolation=interpolation,
+            draft=draft,
+            image_processor=image_processor,
+        )
         own_pool = getattr(visual, "attn_pool", None) is not None
         self.normalize = layer == -1 and final_norm and not own_pool
-        self.image_processor = image_processor
         self.visual = _prune(visual, layer=layer, keep_norm=self.normalize)
-        self.image_size, self.draft = image_size, draft
-        self.resize = _choice("resize", resize, get_args(Resize))
-        self.interpolation = _choice("interpolation", interpolation, get_args(Interpolation))
-        self.mean, self.std = tuple(mean), tuple(std)
         self.num_tokens, self.dim = self._measure()
 
-    def preprocess(self, image: Image.Image) -> UInt8[Tensor, "height width 3"]:
-        """Make a picture the tower's square by its own rule; bytes, not yet normalised."""
-        if self.image_processor is not None:
-            return pixels_of(self.image_processor, as_rgb(image))
-        red, green, blue = (int(mean * 255) for mean in self.mean)
-        square = to_square(
-            image,
-            self.image_size,
-            resize=self.resize,
-            interpolation=self.interpolation,
-            fill=(red, green, blue),
-        )
-        return torch.from_numpy(np.array(square))
-
-    def normalized(
-        self, pixels: UInt8[Tensor, "image height width 3"]
-    ) -> Float[Tensor, "image 3 height width"]:
-        """Scale to 0 ... 1, subtract the mean and divide by the deviation, in float32 at least."""
-        dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
-        channels = zip(pixels.unbind(-1), self.mean, self.std, strict=True)
-        planes = [(channel.to(dtype) / 255 - mean) / std for channel, mean, std in channels]
-        return torch.stack(planes, dim=1)
+    def checkpoint_activations(self) -> None:
+        self.visual.set_grad_checkpointing(True)
 
     def forward(
         self, pixels: UInt8[Tensor, "image height width 3"]
@@ -124,18 +103,20 @@ def open_clip_tower(
     draft: bool = False,
     final_norm: bool = True,
     image_processor: Mapping[str, Any] | None = None,
-) -> VisionTower:
+) -> Tower:
     """Build a tower from open_clip's registry, or from an own `config` (a vision_cfg) at random.
 
-    A `config` with a model_type is one of transformers (hub/towers.py), with the settings of its
-    `image_processor`. `resize`, `interpolation` and `quick_gelu` (the activation) are by default
-    those with which the weights were trained. With `random_init` nothing is downloaded;
-    `pretrained` then gives these and the pixel statistics alone.
+    A `config` with a model_type is one of transformers (hub/towers.py, hub/transformers_tower.py),
+    with the settings of its `image_processor`. `resize`, `interpolation` and `quick_gelu` (the
+    activation) are by default those with which the weights were trained. With `random_init` nothing
+    is downloaded; `pretrained` then gives these and the pixel statistics alone.
     """
     if (name is None) == (config is None):
         raise InputError(
             "model.vision: give `name` (an open_clip model) or `config` (its shape), not both."
         )
+    if config is not None and config.get("model_type") in LEADING:
+        return transformers_tower(config, image_processor=image_processor or {})
     if name is not None:
         _check_name(name, pretrained=pretrained, random_init=random_init)
     tag = _tag(name, pretrained)
@@ -270,12 +251,6 @@ def _check_name(name: str, *, pretrained: str | None, random_init: bool) -> None
         raise InputError(
             f"model.vision.pretrained: {name} has no weights {pretrained!r}; it has {tags}."
         )
-
-
-def _choice(key: str, value: Any, choices: Sequence[str]) -> Any:
-    if value not in choices:
-        raise InputError(f"model.vision.{key} is {value!r}: choose {', '.join(choices)}.")
-    return value
 
 
 def _prune(

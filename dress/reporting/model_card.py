@@ -22,13 +22,17 @@ UNKNOWN = "see the page of the released weights; this project does not know it"
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a model card is made of; `base` is the released model, or None for own parts."""
+    """What a model card is made of; `base` is the released model, or None for own parts.
+
+    `kind` is the type of transformers in whose layout it is written.
+    """
 
     artifact: Artifact
     target: str
     condition: str
     base: str | None
     form: str
+    kind: str = "llava"
 
 
 def card_of(card: Card) -> str:
@@ -44,6 +48,7 @@ def card_of(card: Card) -> str:
     shown = {
         "front": Markup(f"---\n{yaml.safe_dump(front)}---\n"),
         "title": card.artifact.name,
+        "kind": card.kind,
         "name": card.artifact.name,
         "code_version": card.artifact.lineage.get("code_version", "of an unknown version"),
         "created": card.artifact.lineage.get("created", "an unknown day"),

@@ -12,6 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
+    AutoModelForImageTextToText,
     AutoProcessor,
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -171,12 +172,12 @@ def save_released(kind: Kind, folder: Path, *, shard: str = "1GB") -> Path:
 class Theirs:
     """A saved model as transformers loads it."""
 
-    model: LlavaForConditionalGeneration
-    processor: LlavaProcessor
+    model: Any
+    processor: Any
 
     @classmethod
     def load(cls, folder: Path) -> Theirs:
-        model = LlavaForConditionalGeneration.from_pretrained(folder, attn_implementation="eager")
+        model = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager")
         return cls(model.eval(), AutoProcessor.from_pretrained(folder))
 
     def inputs(self, question: str, images: list[Image.Image]) -> Any:

@@ -124,7 +124,7 @@ def test_the_export_answers_a_plain_question_under_the_condition(
 def test_a_begin_token_is_left_to_a_tokenizer_that_cuts_otherwise_behind_it(tmp_path: Path) -> None:
     """Llama's gives `USER` behind a `<s>` in the text, and ` USER` behind one that it adds."""
     assistant = import_model(save_released(KINDS[3], tmp_path / "released"))
-    write_processor(assistant, tmp_path, "good")
+    write_processor(assistant, tmp_path, "good", base=None)
     processor = AutoProcessor.from_pretrained(tmp_path)
     message = {"role": "user", "content": "What?"}
     told = processor.apply_chat_template([message], add_generation_prompt=True)

@@ -10,25 +10,22 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from dress.assistant import Assistant, PromptBatch
-from dress.chat.images import png
+from dress.assistant import Assistant
 from dress.chat.jinja_template import jinja_of
 from dress.chat.released_template import check_pieces, pieces_of
 from dress.chat.template import ChatTemplate
 from dress.errors import InputError
 from dress.modeling.hub.folder import ReleasedWeights
-from dress.modeling.hub.llava import described, released_prompt
+from dress.modeling.hub.released import described, released_prompt
 from dress.modeling.hub.weight_names import read_part
 from dress.modeling.specification import not_from_random
 from dress.modeling.vision import open_clip_tower
 from dress.types import Turn
-from tests.hub.imported import import_model, specification
+from tests.hub.imported import check_same, import_model, prompt, specification
 from tests.hub.released_models import KINDS, VICUNA, Kind, Theirs, photographs, save_released
 
-QUESTION = "What is in the picture?"
 Both = tuple[Assistant, Theirs]
 
 
@@ -44,35 +41,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_released(KINDS[0], tmp_path_factory.mktemp("plain"), shard="200KB")
 
 
-def prompt(ours: Assistant, images: list[Image.Image]) -> tuple[list[int], PromptBatch]:
-    names, pixels = ours.processor.load_images([png(image) for image in images])
-    encoded = ours.processor.encode([Turn(QUESTION)], images=names, prompt_only=True)
-    return encoded.input_ids.tolist(), ours.collate([encoded], pixels)
-
-
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_pixels_tokens_logits_and_answers_are_theirs(both: Both, count: int) -> None:
-    ours, theirs = both
-    said: set[int] = set()
-    for picture in photographs():
-        images = [picture, photographs()[1].rotate(180)][:count]
-        given = theirs.inputs(QUESTION, images)
-        ids, batch = prompt(ours, images)
-        assert ids == given["input_ids"][0].tolist()
-        model = ours.model
-        if count:
-            torch.testing.assert_close(
-                model.vision.normalized(batch.pixels), given["pixel_values"], atol=1e-6, rtol=0
-            )
-        with torch.no_grad():
-            embeds = model.embed(batch.input_ids, batch.image_slot, batch.pixels)
-            mine = model.language(inputs_embeds=embeds).logits
-            torch.testing.assert_close(mine, theirs.model(**given).logits, atol=1e-5, rtol=0)
-        answer = theirs.answer(given)
-        made = model.generate(**vars(batch), max_new_tokens=12)[0].tolist()
-        assert made[: len(answer)] == answer
-        said |= {*answer}
-    assert len(said) > 3
+    check_same(*both, count=count)
 
 
 def test_the_picture_matters_and_the_layer_is_the_one_that_is_read(plain: Path) -> None:
@@ -211,9 +182,13 @@ def code(folder: Path) -> None:
         (edit("processor_config.json", image_processor={"auto_map": {}}), "asks for code of its"),
         (lambda folder: (folder / "config.json").write_text("{"), "is damaged"),
         (lambda folder: (folder / "config.json").unlink(), "cannot be read"),
-        (edit("config.json", model_type="llama"), "only llava is read"),
+        (
+            edit("config.json", model_type="llama"),
+            "only llava, smolvlm, idefics3, internvl are read",
+        ),
         (edit("config.json", model_type="qwen2_5_vl"), "positions have three axes"),
         (edit("config.json", model_type="paligemma"), "see those behind them"),
+        (edit("config.json", model_type="llava_onevision"), "a picture as several, whose number"),
         (edit("config.json", vision_feature_layer=[-2, -5]), "one layer"),
         (edit("config.json", vision_feature_layer=9), "one layer"),
         (edit("config.json", vision_feature_select_strategy="full"), "only default is read"),

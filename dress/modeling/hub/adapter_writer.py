@@ -13,11 +13,18 @@ from torch import Tensor
 
 from dress.errors import InputError
 from dress.files import public_name, replacing
+from dress.modeling.hub.folder import (
+    CONFIG,
+    LANGUAGE,
+    own_name,
+    read_json_of,
+    released_folder,
+)
 from dress.modeling.hub.llava_writer import part_weights
 from dress.modeling.lvlm import LVLM
 
 ROOT = "base_model.model."
-PROJECTOR = "multi_modal_projector"
+PROJECTORS = {"idefics3": "connector", "smolvlm": "connector"}  # by the type of a model
 A, B = ".lora_A.weight", ".lora_B.weight"
 Adapter = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # settings, tensors by peft's names
 
@@ -36,18 +43,19 @@ def write_adapter(
         )
     if not adapters:
         raise InputError("export.form=adapter: the model has no LoRA: give export.form=merged.")
+    kind = read_json_of(released_folder(base) / CONFIG)["model_type"]
     prefix = model.language.base_model_prefix
     joined, rank = joined_adapters(adapters)
-    renamed = {_released(name, prefix): tensor for name, tensor in joined.items()}
+    renamed = {_released(name, prefix, kind): tensor for name, tensor in joined.items()}
     saved = part_weights(model, "projector") if "projector" in changed else {}
-    tensors = renamed | {f"{ROOT}model.{name}": tensor for name, tensor in saved.items()}
+    tensors = renamed | {_module(own_name(name, kind)): tensor for name, tensor in saved.items()}
     targets = sorted(name.removeprefix(ROOT).removesuffix(A) for name in renamed if A in name)
     LoraConfig(
         base_model_name_or_path=public_name(base),
         r=rank,
         lora_alpha=rank,
         target_modules=targets,
-        modules_to_save=[PROJECTOR] if saved else None,
+        modules_to_save=[PROJECTORS.get(kind, "multi_modal_projector")] if saved else None,
         task_type="CAUSAL_LM",
         inference_mode=True,
     ).save_pretrained(str(folder))
@@ -79,6 +87,12 @@ def joined_adapters(adapters: Sequence[Adapter]) -> tuple[dict[str, Tensor], int
     return joined, rank
 
 
-def _released(name: str, prefix: str) -> str:
-    own = name.removeprefix(ROOT).removeprefix(f"{prefix}.")
-    return f"{ROOT}model.language_model.{own}"
+def _released(name: str, prefix: str, kind: str) -> str:
+    layer = name.removeprefix(ROOT).removeprefix(f"{prefix}.")
+    canonical = _module(own_name(f"{LANGUAGE}{layer}", kind))
+    return canonical.replace(LANGUAGE, "language_model.")
+
+
+def _module(name: str) -> str:
+    """Name a weight as the loaded model does, which has all but the head under `model`."""
+    return f"{ROOT}{name}" if name.startswith("model.") else f"{ROOT}model.{name}"

@@ -70,7 +70,7 @@ def read_json_of(path: Path) -> dict[str, Any]:
 class ReleasedWeights:
     """The tensors of a folder by canonical name, whichever of the known layouts it has.
 
-    Canonical names are those under which transformers 5 saves a LLaVA model.
+    Canonical names are those under which transformers 5 saves a LLaVA model, for all families.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,12 +96,28 @@ class ReleasedWeights:
         return tensor
 
 
-RENAMED = (  # layouts of older and of other writers
+LANGUAGE, HEAD = "language_model.model.", "language_model.lm_head."
+IDEFICS3_NAMES = {  # canonical beginnings, and what they are called there
+    "vision_tower.": "model.vision_model.",
+    "multi_modal_projector.linear_1.": "model.connector.modality_projection.proj.",
+    LANGUAGE: "model.text_model.",
+    HEAD: "lm_head.",
+}
+OWN_NAMES = {"idefics3": IDEFICS3_NAMES, "smolvlm": IDEFICS3_NAMES}  # by the type of a model
+RENAMED = (  # layouts of older and of other writers, and of other families
     (re.compile(r"^model\.(vision_tower|multi_modal_projector)\."), r"\1."),
-    (re.compile(r"^model\.language_model\."), "language_model.model."),
-    (re.compile(r"^lm_head\."), "language_model.lm_head."),
+    (re.compile(r"^model\.language_model\."), LANGUAGE),
+    *((re.compile(rf"^{re.escape(own)}"), name) for name, own in IDEFICS3_NAMES.items()),
     (re.compile(r"^vision_tower\.vision_model\."), "vision_tower."),
 )
+
+
+def own_name(name: str, kind: str) -> str:
+    """Write a canonical name as models of this type have it."""
+    for beginning, own in OWN_NAMES.get(kind, {}).items():
+        if name.startswith(beginning):
+            return own + name.removeprefix(beginning)
+    return name
 
 
 def canonical(name: str) -> str:

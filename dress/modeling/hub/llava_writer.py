@@ -1,9 +1,13 @@
-"""Write a model as one of transformers' type llava: configuration, weights in shards, processor."""
+"""Write a model as transformers has it: configuration, weights in shards, processor.
+
+It keeps the type of the released model that it began from; one of own parts becomes a llava.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +31,19 @@ from dress.files import naming, write_text
 from dress.modeling.checkpoint import part_tensors
 from dress.modeling.four_bit import check_mergeable
 from dress.modeling.head import output_head
-from dress.modeling.hub.folder import CONFIG, ReleasedWeights, read_json_of, released_folder
+from dress.modeling.hub.folder import (
+    CONFIG,
+    ReleasedWeights,
+    own_name,
+    read_json_of,
+    released_folder,
+)
+from dress.modeling.hub.released import released_processor
 from dress.modeling.hub.towers import CLIP, SIGLIP
 from dress.modeling.hub.weight_names import TOWER, released_names, written_part
 from dress.modeling.language import decoder_of, text_config, token_embedding
 from dress.modeling.lvlm import LVLM
+from dress.modeling.tower import Tower
 from dress.modeling.vision import VisionTower
 
 PARTS = ("vision", "projector", "language")
@@ -59,7 +71,8 @@ def write_model(
         pad_token_id=model.pad_token_id,
         bos_token_id=text_config(model.language).bos_token_id,
     ).save_pretrained(folder)
-    tensors = dict(_weights(model, config, base=base, changed=changed))
+    kind, weights = config["model_type"], _weights(model, config, base=base, changed=changed)
+    tensors = {own_name(name, kind): tensor for name, tensor in weights}
     with naming(folder):
         save_torch_state_dict(tensors, folder, max_shard_size=shard_size, metadata={"format": "pt"})
 
@@ -144,8 +157,9 @@ def own_config(model: LVLM) -> dict[str, Any]:
     return json.loads(config.to_json_string(use_diff=False)) | {"dtype": dtype}
 
 
-def tower_config(vision: VisionTower) -> dict[str, Any]:
+def tower_config(vision: Tower) -> dict[str, Any]:
     """Read the shape of a tower from itself, as transformers names it."""
+    assert isinstance(vision, VisionTower), "the tower of a released model of another type"
     if vision.normalize:
         raise InputError(
             "a LLaVA model reads a tower before its final norm, and this one is read behind it: "
@@ -225,9 +239,22 @@ def check_head(model: LVLM) -> None:
 
 
 def processor_of(
-    vision: VisionTower, tokenizer: PreTrainedTokenizerFast, templates: Mapping[str, str]
-) -> LlavaProcessor:
-    """Join what prepares pictures and texts; `templates` are chat templates, one called default."""
+    vision: Tower,
+    tokenizer: PreTrainedTokenizerFast,
+    templates: Mapping[str, str],
+    *,
+    base: str | None,
+) -> Any:
+    """Join what prepares pictures and texts; `templates` are chat templates, one called default.
+
+    Where the tower is transformers' own, it is the released processor, with pictures as here.
+    """
+    if not isinstance(vision, VisionTower):
+        assert base is not None, "such a tower comes from a released model alone"
+        processor = copy(released_processor(base))
+        processor.tokenizer, processor.chat_template = tokenizer, dict(templates)
+        processor.image_processor = vision.image_processor
+        return processor
     is_clip = not isinstance(vision.visual, TimmModel)
     return LlavaProcessor(
         vision.image_processor or _image_processor(vision),

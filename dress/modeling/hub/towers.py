@@ -16,10 +16,16 @@ from transformers import (
     BaseImageProcessor,
     CLIPImageProcessor,
     CLIPImageProcessorPil,
+    GotOcr2ImageProcessor,
+    GotOcr2ImageProcessorPil,
+    Idefics3ImageProcessor,
+    Idefics3ImageProcessorPil,
     LlavaImageProcessor,
     LlavaImageProcessorPil,
     SiglipImageProcessor,
     SiglipImageProcessorPil,
+    SmolVLMImageProcessor,
+    SmolVLMImageProcessorPil,
 )
 
 from dress.errors import InputError
@@ -40,6 +46,9 @@ IMAGE_PROCESSORS: Mapping[str, type[BaseImageProcessor]] = {
         *(CLIPImageProcessor, CLIPImageProcessorPil),
         *(SiglipImageProcessor, SiglipImageProcessorPil),
         *(LlavaImageProcessor, LlavaImageProcessorPil),
+        *(Idefics3ImageProcessor, Idefics3ImageProcessorPil),
+        *(SmolVLMImageProcessor, SmolVLMImageProcessorPil),
+        *(GotOcr2ImageProcessor, GotOcr2ImageProcessorPil),  # InternVL's
     )
 }
 
@@ -90,13 +99,13 @@ def _ratio(config: Mapping[str, Any]) -> float:
 
 
 def image_processor_of(config: Mapping[str, Any]) -> BaseImageProcessor:
-    """Build one of the image processors that make squares; the rest are refused."""
+    """Build one of the image processors that make one square; the rest are refused."""
     settings = dict(config)
     kind = str(settings.pop("image_processor_type", "")).removesuffix("Fast")
     if kind not in IMAGE_PROCESSORS:
         raise InputError(
-            f"the image processor {kind!r} is not one of {', '.join(IMAGE_PROCESSORS)}: give a "
-            "model of LLaVA's type."
+            f"the image processor {kind!r} is not one of {', '.join(IMAGE_PROCESSORS)}: give "
+            "another model."
         )
     return IMAGE_PROCESSORS[kind](**settings)
 
@@ -104,4 +113,5 @@ def image_processor_of(config: Mapping[str, Any]) -> BaseImageProcessor:
 def pixels_of(processor: BaseImageProcessor, image: Image.Image) -> Tensor:
     """Prepare a picture without scaling and normalising it: bytes [height width 3]."""
     made = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
-    return made["pixel_values"][0].to(torch.uint8).permute(1, 2, 0).contiguous()
+    squares = made["pixel_values"].flatten(0, -4)  # some nest the pictures of a text
+    return squares[0].to(torch.uint8).permute(1, 2, 0).contiguous()

@@ -44,7 +44,8 @@ SIGLIP = {
     "visual.trunk.blocks.{}.mlp.fc1.{w}": "encoder.layers.{}.mlp.fc1.{w}",
     "visual.trunk.blocks.{}.mlp.fc2.{w}": "encoder.layers.{}.mlp.fc2.{w}",
 }
-MLP = {"0.{w}": "linear_1.{w}", "2.{w}": "linear_2.{w}"}
+# with the norm that stands before InternVL's; Idefics3's has one layer
+MLP = {"0.{w}": "linear_1.{w}", "2.{w}": "linear_2.{w}", "norm.{w}": "layer_norm.{w}"}
 
 
 def _compiled(table: Mapping[str, str], prefix: str) -> list[tuple[re.Pattern[str], str]]:
@@ -56,8 +57,9 @@ def _compiled(table: Mapping[str, str], prefix: str) -> list[tuple[re.Pattern[st
     return rules
 
 
+AS_IT_IS = [(re.compile(r"tower\.(?P<n>.+)"), f"{TOWER}.{{}}")]  # networks of transformers
 RULES = {
-    "vision": _compiled(CLIP, TOWER) + _compiled(SIGLIP, TOWER),
+    "vision": _compiled(CLIP, TOWER) + _compiled(SIGLIP, TOWER) + AS_IT_IS,
     "projector": _compiled(MLP, PROJECTOR),
 }
 
