@@ -267,15 +267,6 @@ def test_what_contradicts_itself(
             ["experiment=silkie_dpo", "objective.reference=cached", "trainer.devices=2"],
             "objective.reference=cached is for one device and one data set",
         ),
-        (
-            ["experiment=dress_stage2", "trainer.strategy=fsdp"],
-            "trainer.strategy=fsdp shares the weights among ranks: give trainer.devices=2 or more.",
-        ),
-        (
-            ["experiment=grpo", "trainer.strategy=fsdp", "trainer.devices=2"],
-            "trainer.strategy=fsdp cannot sample while it trains: give trainer.strategy=ddp.",
-        ),
-        (["experiment=dress_stage2", "trainer.strategy=fdsp"], "trainer.strategy is 'fdsp'"),
     ],
 )
 def test_what_contradicts_itself_in_other_jobs(
