@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def place() -> tuple[int, int]:
@@ -31,3 +33,27 @@ def gather(value: Any) -> list[Any]:
     gathered = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def from_first(value: Any) -> Any:
+    """Return the object that rank 0 has."""
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor, or what the shares of all ranks make, on the CPU of rank 0."""
+    tensor = tensor.detach()
+    if not isinstance(tensor, DTensor):
+        return tensor.cpu()
+    joined = tensor.full_tensor()
+    return joined.cpu() if place()[0] == 0 else joined.new_empty(0)
+
+
+def share(tensor: Tensor, like: Tensor) -> Tensor:
+    """Cut a tensor that every rank has as `like` is cut; one of another shape stays whole."""
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor
+    cut = distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+    return cut.clone()  # or the whole would stay in memory

@@ -18,6 +18,7 @@ from dress.assistant import Assistant
 from dress.chat.condition import Condition, has_learned
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
+from dress.distributed import place
 from dress.errors import InputError
 from dress.files import naming, read_json, write_json
 from dress.modeling.build import build_model, public_base, settings_of
@@ -96,11 +97,14 @@ def assemble(
 
 
 def save(assistant: Assistant, directory: Path, *, spec: Mapping[str, Any]) -> None:
-    """Write what `load` needs besides the artifact's config.yaml."""
+    """Write what `load` needs besides the artifact's config.yaml; rank 0 does (`save_weights`)."""
     save_weights(assistant.model, directory / WEIGHTS, base=public_base(spec))
+    seen = probe(assistant.model.vision)
+    if place()[0] > 0:
+        return
     with naming(directory / TOKENIZER):
         assistant.processor.tokenizer.save_pretrained(directory / TOKENIZER)
-    write_json(directory / PREPROCESS, probe(assistant.model.vision))
+    write_json(directory / PREPROCESS, seen)
 
 
 def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:

@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -128,14 +130,18 @@ class AlignmentModule(L.LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         optimizer.zero_grad()
         rows = []
-        for index, micro_batch in enumerate(batch):
+        for index, (micro_batch, weight) in enumerate(self._alike(batch)):
             with self._sync(enabled=index == len(batch) - 1):
                 output = self.loss(micro_batch)
-                self.manual_backward(output.loss_sum)
-            rows.append(figures(output))
+                self.manual_backward(output.loss_sum * weight)
+            if weight:
+                rows.append(figures(output))
         groups = optimizer.param_groups
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
-        totals, norm = read_step(rows, torch.nn.utils.get_total_norm(gradients))
+        own_norm = torch.nn.utils.get_total_norm(gradients)
+        if isinstance(own_norm, DTensor):
+            own_norm = own_norm.full_tensor()
+        totals, norm = read_step(rows, own_norm)
         if not all(map(math.isfinite, (totals["loss"], totals["count"], norm))):
             optimizer.zero_grad()
             raise NonFiniteStep(self._describe(batch, rows, totals["loss"], norm))
@@ -152,7 +158,7 @@ class AlignmentModule(L.LightningModule):
         norm: float,
     ) -> float:
         """Divide and clip the gradient and step; return its norm before clipping."""
-        # DDP has averaged the gradients over ranks
+        # DDP and FSDP have averaged the gradients over ranks
         scale = self.trainer.world_size / totals["count"]
         norm *= scale
         clip = self.gradient_clip
@@ -179,6 +185,14 @@ class AlignmentModule(L.LightningModule):
             return contextlib.nullcontext()
         return strategy.block_backward_sync()
 
+    def _alike(self, batch: Sequence[Any]) -> list[tuple[Any, int]]:
+        """Weigh each micro-batch 1; a rank that has too few runs its last one again, weighed 0.
+
+        Ranks that have shares of the weights gather them together.
+        """
+        most = max(gather(len(batch))) if isinstance(self.model, FSDPModule) else len(batch)
+        return [(part, 1) for part in batch] + [(batch[-1], 0)] * (most - len(batch))
+
     def _describe(
         self, batch: Sequence[Any], rows: Sequence[Totals], loss: float, norm: float
     ) -> str:
@@ -194,8 +208,10 @@ class AlignmentModule(L.LightningModule):
         self._validation.clear()
 
     def validation_step(self, batch: Sequence[TokenBatch], batch_idx: int) -> None:
-        for micro_batch in batch:
-            self._validation.append(figures(self.loss(micro_batch)))
+        for micro_batch, weight in self._alike(batch):
+            output = self.loss(micro_batch)
+            if weight:
+                self._validation.append(figures(output))
 
     def on_validation_epoch_end(self) -> None:
         totals = read_many(self._validation)

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
+from dress.distributed import share
 from dress.settings import Amount, Share, checked
 
 
@@ -40,7 +42,7 @@ class BatchedMuon(Muon):
             average.lerp_(matrix.grad, 1 - group["momentum"])
             momenta.append(matrix.grad.lerp(average, group["momentum"]))
         directions = orthogonalized(
-            torch.stack(momenta),
+            torch.stack([m.full_tensor() if isinstance(m, DTensor) else m for m in momenta]),
             coefficients=group["ns_coefficients"],
             steps=group["ns_steps"],
             eps=group["eps"],
@@ -49,7 +51,7 @@ class BatchedMuon(Muon):
         rate = group["lr"] * max(1.0, rows / columns) ** 0.5
         for matrix, direction in zip(matrices, directions, strict=True):
             matrix.mul_(1 - group["lr"] * group["weight_decay"])
-            matrix.add_(direction.to(matrix.dtype), alpha=-rate)
+            matrix.add_(share(direction.to(matrix.dtype), matrix), alpha=-rate)
 
 
 def orthogonalized(

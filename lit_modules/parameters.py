@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from dress.distributed import share
 from dress.errors import InputError
 
 
@@ -94,3 +95,9 @@ def check_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
                 f"{name} has shape {tuple(state[name].shape)} in the checkpoint and "
                 f"{tuple(value.shape)} in the model: resume with the config that wrote it"
             )
+
+
+def load_trainable(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Fill what trains from whole tensors, or each rank's share of it."""
+    for name, tensor in trainable_state(module, module.state_dict()).items():
+        tensor.copy_(share(state[name], tensor))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from inspect import getsourcefile, getsourcelines
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +21,10 @@ from dress.modeling.specification import (
     not_from_random,
 )
 from dress.records import Requires
+from dress.settings import check_value
 
+FSDP = "fsdp"  # of trainer.strategy: FSDP2, where Lightning's own has the first version
+Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"]
 DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of their records
     "dialogues": "instructions",
     "feedback": "feedback",
@@ -86,6 +89,7 @@ def check_together(cfg: DictConfig) -> None:
         check_tokenizer(spec)
         check_optimizer(cfg, spec)
         check_reference(cfg)
+        check_sharding(cfg)
         check_gap(cfg)
         check_records(cfg)
         check_trainer(cfg)
@@ -185,6 +189,31 @@ def check_reference(cfg: DictConfig) -> None:
             "objective.reference=cached is for one device and one data set: give "
             "objective.reference=step."
         )
+
+
+def check_sharding(cfg: DictConfig) -> None:
+    strategy = cfg.trainer.get("strategy")
+    if isinstance(strategy, str):
+        check_value("trainer.strategy", strategy, Strategy)
+    if strategy != FSDP:
+        return
+    refused = (
+        (
+            cfg.trainer.devices == 1,
+            "shares the weights among ranks: give trainer.devices=2 or more",
+        ),
+        (
+            cfg.model.language.get("quantization"),
+            "cannot share weights in 4 bits: give model.language.quantization=null",
+        ),
+        (
+            records_needed(cfg) == "prompts",
+            "cannot sample while it trains: give trainer.strategy=ddp",
+        ),
+    )
+    for found, why in refused:
+        if found:
+            raise InputError(f"trainer.strategy=fsdp {why}.")
 
 
 def check_gap(cfg: DictConfig) -> None:

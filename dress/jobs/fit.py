@@ -22,21 +22,25 @@ from dress.assistant import Assistant
 from dress.chat.condition import chosen_target
 from dress.chat.encoders import Encoder
 from dress.data.collate import TreeCollator
+from dress.distributed import place
 from dress.feedback.annotator import Annotator, BatchAnnotator
 from dress.feedback.given import GivenAnnotator
 from dress.feedback.reward_scorer import RewardScorer
+from dress.jobs.contradictions import FSDP
 from dress.jobs.data_sets import Parents, cache, open_data_set
 from dress.jobs.job import Job
 from dress.jobs.resolved import resolved_model, resolved_template
 from dress.loading import artifact_tokenizer, assemble, load_artifact, restore, save
-from dress.modeling.build import build_model
+from dress.modeling.build import build_hollow, build_model
 from dress.modeling.devices import configure, own_device
 from dress.modeling.reference import ReferenceLogProbs
+from dress.modeling.sharding import shard
 from dress.modeling.tokenizer import image_token_of, load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.modeling.tree_attention import attends_in_blocks
 from dress.objectives.objective import Prepared
 from lit_modules.callbacks.train_state import final_figures
+from lit_modules.sharded import ShardedStrategy
 
 Figures = dict[str, float]
 
@@ -53,8 +57,12 @@ def fit(
     L.seed_everything(cfg.seed, verbose=False)
 
     # The model with its tokenizer and template: as its parent left it, or from scratch.
-    assistant = starting_point(job, config, init=parents.init)
+    sharded = cfg.trainer.get("strategy") == FSDP
+    hollow = sharded and place()[0] > 0  # rank 0 brings the weights
+    assistant = starting_point(job, config, init=parents.init, hollow=hollow)
     print(set_trainable(assistant.model, config["model"]["trainable"]), flush=True)
+    if sharded:
+        shard(assistant.model, own_device(cfg.trainer.accelerator))
 
     # The data: records become sequences, sequences token trees, trees the steps of the optimizer.
     scorer = reward_scorer(job, parents.reward) if parents.reward else None
@@ -89,7 +97,7 @@ def fit(
             figures = state.figures | final_figures(trainer, module, datamodule)
 
     # The artifact: weights, tokenizer and what a reader of them has to know.
-    if trainer.is_global_zero:
+    if trainer.is_global_zero or sharded:
         save(assistant, building.path, spec=config["model"])
     if (rejects := datamodule.rejects).count:
         print(f"{rejects.count} groups rejected, first {rejects.first}", flush=True)
@@ -107,16 +115,18 @@ def carry_out(job: Job, order: Mapping[str, Any]) -> tuple[Figures, bool]:
     return fit(job, Building(path=Path(order["building"])), order["config"], parents)
 
 
-def starting_point(job: Job, config: Mapping[str, Any], *, init: Artifact | None) -> Assistant:
+def starting_point(
+    job: Job, config: Mapping[str, Any], *, init: Artifact | None, hollow: bool
+) -> Assistant:
     """Build the model with its parent's weights, tokenizer and template, or from scratch."""
     spec = config["model"]
-    if init is None:
-        tokenizer = root_tokenizer(job, spec)
+    tokenizer = artifact_tokenizer(init) if init else root_tokenizer(job, spec)
+    if hollow:
+        model = build_hollow(spec, tokenizer=tokenizer)
+    else:
         model = build_model(spec, tokenizer=tokenizer)
-        return assemble(config, model=model, tokenizer=tokenizer)
-    tokenizer = artifact_tokenizer(init)
-    model = build_model(spec, tokenizer=tokenizer)
-    restore(model, init, spec=spec)
+        if init is not None:
+            restore(model, init, spec=spec)
     return assemble(config, model=model, tokenizer=tokenizer)
 
 
@@ -258,13 +268,17 @@ def build_trainer(
 ) -> L.Trainer:
     """Build the trainer; the processes of several devices run already (processes.py, torchrun)."""
     several = job.cfg.trainer.devices > 1
-    given = {
+    given: dict[str, Any] = {
         "callbacks": callbacks,
         "logger": loggers,
         "plugins": [TorchElasticEnvironment()] if several else None,
         "default_root_dir": str(building.path),
     }
-    trainer: L.Trainer = build(job.cfg.trainer, given)
+    node = job.node("trainer")
+    if node.get("strategy") == FSDP:  # which Lightning takes for the first version
+        given["strategy"] = ShardedStrategy()
+        del node["strategy"]
+    trainer: L.Trainer = build(node, given)
     return trainer
 
 

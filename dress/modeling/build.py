@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTok
 from transformers.initialization import no_init_weights
 
 from dress.errors import InputError
-from dress.modeling.checkpoint import named_tensors
+from dress.modeling.checkpoint import STORED_PARTS, named_tensors
 from dress.modeling.head import output_head
 from dress.modeling.hub.folder import ReleasedWeights, released_folder
 from dress.modeling.hub.weight_names import read_part
@@ -26,6 +26,7 @@ from dress.modeling.lvlm import LVLM
 from dress.modeling.self_check import ways_of
 from dress.modeling.tokenizer import IMAGE_TOKEN, image_token_of
 from dress.modeling.tower import Tower
+from dress.modeling.tree_attention import Ways
 from dress.modeling.vision import open_clip_tower
 
 Fill = Callable[[nn.Module], Any]  # gives a module the weights of a released model
@@ -69,11 +70,16 @@ PROJECTORS: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def build_model(
-    spec: Mapping[str, Any], *, tokenizer: PreTrainedTokenizerFast, stored: Collection[str] = ()
+    spec: Mapping[str, Any],
+    *,
+    tokenizer: PreTrainedTokenizerFast,
+    stored: Collection[str] = (),
+    ways: Ways | None = None,
 ) -> LVLM:
     """Build tower, projector and LM; parts in `stored` get their weights later, from a file.
 
-    `scalar_head: true` in the specification makes it a reward or value model.
+    `scalar_head: true` in the specification makes it a reward or value model. `ways` are found out
+    unless given.
     """
     vision = settings_of(spec, "vision", open_clip_tower, "name", "pretrained", "random_init")
     language = settings_of(spec, "language", causal_lm, "name", "random_init")
@@ -88,7 +94,18 @@ def build_model(
         image_token=image_token_of(spec),
         scalar_head=spec.get("scalar_head") is True,
         gpu_kernels=language.get("attention", "auto") == "auto",
+        ways=ways,
     )
+
+
+def build_hollow(spec: Mapping[str, Any], *, tokenizer: PreTrainedTokenizerFast) -> LVLM:
+    """Build a model whose weights have no values and, until they are touched, take no memory."""
+    with no_init_weights():
+        model = build_model(spec, tokenizer=tokenizer, stored=STORED_PARTS, ways=Ways())
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.tie_weights()
+    return model
 
 
 def public_base(spec: Mapping[str, Any]) -> dict[str, str | None]:
@@ -178,6 +195,7 @@ def build_lvlm(
     image_token: str = IMAGE_TOKEN,
     scalar_head: bool = False,
     gpu_kernels: bool = True,
+    ways: Ways | None = None,
 ) -> LVLM:
     """Join the parts and find out how the language model can be run.
 
@@ -192,7 +210,7 @@ def build_lvlm(
             f"model.language.vocab_size: the tokenizer has {len(tokenizer)} tokens, the language "
             f"model {embedding.num_embeddings}; give vocab_size={len(tokenizer)}."
         )
-    ways = ways_of(language, generates=not scalar_head)
+    ways = ways or ways_of(language, generates=not scalar_head)
     model = LVLM(
         vision=vision,
         projector=projector(vision.dim, embedding.embedding_dim),

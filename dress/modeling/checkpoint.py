@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from dress.distributed import place, whole
 from dress.errors import InputError
 from dress.files import replacing, write_text
 from dress.modeling.four_bit import check_mergeable, is_quantized
@@ -35,7 +36,8 @@ def save_weights(model: LVLM, directory: str | Path, *, base: Mapping[str, Any])
     """Write the parts that differ from their public checkpoint, then the manifest.
 
     `base` maps vision, projector and language to whatever identifies the public checkpoint that the
-    part began from; None (or no entry) marks random weights, which are always stored.
+    part began from; None (or no entry) marks random weights, which are always stored. All
+    ranks call it where the model is sharded, and rank 0 writes.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +62,8 @@ def save_weights(model: LVLM, directory: str | Path, *, base: Mapping[str, Any])
         "adapters": entries,
         "trained": sorted(model.differs),
     }
-    write_text(folder / MANIFEST, json.dumps(manifest, indent=2))
+    if place()[0] == 0:
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=2))
 
 
 def load_weights(
@@ -162,8 +165,10 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> str:
-    with replacing(path) as temporary:
-        save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, temporary)
+    held = {key: whole(tensor).contiguous() for key, tensor in tensors.items()}
+    if place()[0] == 0:
+        with replacing(path) as temporary:
+            save_file(held, temporary)
     return _shapes_hash(tensors)
 
 

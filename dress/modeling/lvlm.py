@@ -55,6 +55,7 @@ class LVLM(nn.Module):
     `scalar_head` makes it a reward or value model: one number from the state of a token.
     `gpu_kernels` allows gpu_attention.py on a GPU, where trees else meet a dense mask; `attend` is
     another attention, that of footprint.py.
+    `sharded`: the weights rest in shares on all ranks (sharding.py).
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class LVLM(nn.Module):
         self.pad_token_id = pad_token_id
         self.eos_token_id = eos_token_id
         self.gpu_kernels = gpu_kernels
+        self.sharded = False
         self.ways = Ways()
         self.checkpointing = False
         self.attend: AttentionOf | None = None
@@ -192,17 +194,26 @@ class LVLM(nn.Module):
     ) -> Float[Tensor, "row seq dim"]:
         """Look up the tokens and put image features where `image_slot` is not -1."""
         embeds = token_embedding(self.language)(input_ids)
+        pixels = self._seen(pixels)
         if pixels.shape[0] == 0:
-            if not (torch.is_grad_enabled() and (_trains(self.vision) or _trains(self.projector))):
-                return embeds
-            # DDP waits for every trainable weight: a blank image gives these a zero gradient.
-            size = self.vision.image_size
-            pixels = pixels.new_zeros(1, size, size, 3)
+            return embeds
         features = self.image_features(pixels, patches=patches).flatten(0, 1).to(embeds.dtype)
         slots = image_slot.flatten()
         nodes = (slots >= 0).nonzero().squeeze(1)
         spliced = embeds.flatten(0, 1).index_copy(0, nodes, features[slots[nodes]])
         return spliced.view_as(embeds)
+
+    def _seen(
+        self, pixels: UInt8[Tensor, "image height width 3"]
+    ) -> UInt8[Tensor, "one_or_more height width 3"]:
+        """Put a blank image where there is none and tower and projector have to run all the same.
+
+        DDP waits for a gradient of every trainable weight, and ranks gather shares together.
+        """
+        trains = _trains(self.vision) or _trains(self.projector)
+        if pixels.shape[0] or not (self.sharded or (torch.is_grad_enabled() and trains)):
+            return pixels
+        return pixels.new_zeros(1, self.vision.image_size, self.vision.image_size, 3)
 
     def image_features(
         self,
@@ -221,11 +232,12 @@ class LVLM(nn.Module):
 
     def with_patches(self, batch: TokenBatch) -> TokenBatch:
         """Add what a frozen tower makes of the images, for several passes over them."""
-        if _trains(self.vision) or batch.pixels.shape[0] == 0:
+        pixels = self._seen(batch.pixels)
+        if _trains(self.vision) or pixels.shape[0] == 0:
             return batch
         with torch.no_grad():
-            patches = self(partial(self.vision, batch.pixels))
-        return EncodedImagesBatch(**vars(batch), patches=patches)
+            patches = self(partial(self.vision, pixels))
+        return EncodedImagesBatch(**vars(batch) | {"pixels": pixels}, patches=patches)
 
     @inside_forward
     @torch.no_grad()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from dress.errors import InputError
 from dress.files import replacing
@@ -39,11 +42,27 @@ class Reference:
         self._start = {name: weight.to(device) for name, weight in self._start.items()}
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
+        sharded = isinstance(model, FSDPModule)
         try:
-            return torch.func.functional_call(model, self._start, (batch, *reads))
+            if not sharded:
+                return torch.func.functional_call(model, self._start, (batch, *reads))
+            self._exchange(model)
+            return model(batch, *reads)
         finally:
+            if sharded:
+                self._exchange(model)
             for module, mode in modes:
                 module.training = mode
+
+    def _exchange(self, model: nn.Module) -> None:
+        """Swap this rank's shares of the weights with those of the start."""
+        cast(FSDPModule, model).reshard()  # what is gathered would not follow
+        for name, parameter in model.named_parameters():
+            if name in self._start:
+                now, start = (cast(DTensor, t).to_local() for t in (parameter, self._start[name]))
+                kept = now.clone()
+                now.copy_(start)
+                start.copy_(kept)
 
 
 class ReferenceLogProbs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -49,7 +50,9 @@ class FeedbackForm:
 
     def filled(self, said: Judged | Feedback | None) -> Updates:
         """Return what the controls show of a judgement; none is an empty form."""
-        ratings, critiques, refinement = {}, {}, ""
+        ratings: Mapping[str, int] = {}
+        critiques: Mapping[str, str] = {}
+        refinement = ""
         if isinstance(said, Feedback):
             ratings = {aspect: j.rating for aspect, j in said.judgements.items()}
             critiques = {aspect: j.critique for aspect, j in said.judgements.items()}

@@ -74,7 +74,8 @@ def serving(
             css=CSS.read_text(encoding="utf-8"),
             head=PASTE,
         )
-        page.has_launched = True  # or Gradio copies any file that a request names to where it serves
+        # or Gradio copies any file that a request names to where it serves
+        page.has_launched = True
         guard = Guard(app, host=host, token=token, per_minute=per_minute)
         config = uvicorn.Config(
             guard, log_level="critical", access_log=False, timeout_graceful_shutdown=1, ws="none"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from dress.errors import InputError
 from dress.files import replacing
 from dress.settings import checked
-from lit_modules.parameters import check_state, trainable_state
+from lit_modules.parameters import check_state, load_trainable, trainable_state
 
 
 class BestWeights(L.Callback):
@@ -57,7 +57,7 @@ class BestWeights(L.Callback):
             return {}
         state = load_file(self._file(self.step))
         check_state(module, state)
-        module.load_state_dict(state, strict=False)
+        load_trainable(module, state)
         return self.figures | {"best/step": float(self.step)}
 
     def on_save_checkpoint(

@@ -19,6 +19,7 @@ from dress.data.shard_set import ShardSet
 from dress.data.stores.addresses import below
 from dress.errors import Reject
 from dress.feedback.annotator import Annotator, Tally, annotate_groups
+from dress.modeling.sharding import gathered
 from dress.objectives.objective import Prepared
 from dress.records import Prompt
 from dress.settings import Whole, checked
@@ -155,7 +156,9 @@ class ConditionRatings(L.Callback):
         self.rate = rate
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        if trainer.sanity_checking:
             return
-        figures = {f"val/rating/{name}": value for name, value in self.rate().items()}
-        pl_module.log_dict(figures, batch_size=1, rank_zero_only=True)
+        with gathered(pl_module):
+            if trainer.is_global_zero:
+                figures = {f"val/rating/{name}": value for name, value in self.rate().items()}
+                pl_module.log_dict(figures, batch_size=1, rank_zero_only=True)

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from dress.chat.images import decode_image, thumbnail
 from dress.files import append_line, read_lines, write_text
+from dress.modeling.sharding import gathered
 from lit_modules.callbacks.sample_page import COLUMNS, render_page
 
 MAX_SIDE = 192  # pixels of a thumbnail
@@ -54,7 +55,8 @@ class SampleTable(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            self._write(trainer)
+            with gathered(pl_module):
+                self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero or not self.prompts:

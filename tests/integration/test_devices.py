@@ -41,6 +41,7 @@ STAGE_0 = [
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
 ]
+SHARDED = ["trainer.devices=2", "trainer.strategy=fsdp"]
 ENDLESS = ["data.steps.stage0=100000", "trainer.val_check_interval=100000"]
 
 
@@ -152,6 +153,23 @@ def test_a_rank_that_is_killed_ends_the_job_and_a_killed_job_its_ranks(tmp_path:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [SHARDED, SHARDED[:1], []], ids=["fsdp", "ddp", "alone"])
+def test_a_sharded_run_that_lost_a_rank_goes_on(
+    tmp_path: Path, alone: Artifact, then: list[str]
+) -> None:
+    artifacts = f"paths.artifacts={tmp_path}"
+    process = start(*SHARDED, artifacts)
+    wait_for_steps(tmp_path, 2, process)
+    os.kill(max(ranks_of(process)), signal.SIGKILL)
+    code, _, errors = end(process)
+    assert code == 1 and "the same command goes on" in errors
+    code, output, errors = end(start(*then, artifacts))
+    assert (code, errors) == (0, "")
+    (built,) = re.findall(r"^artifact: (.*)$", output, re.MULTILINE)
+    same_run(alone, Artifact.open(built))
+
+
 @pytest.mark.slow  # test_evaluation_on_devices.py has a rank that fails while it answers
 def test_what_one_rank_finds_is_one_sentence(tmp_path: Path) -> None:
     typed = [f"paths.artifacts={tmp_path}", "trainer.devices=2", "model.max_length=20"]
@@ -210,6 +228,9 @@ def test_the_others_are_let_go_once(
         (["trainer.devices=auto"], 1, "1 or more"),
         (["trainer.devices=1"], 2, "2 processes were started"),
         (["trainer.devices=2", "job=evaluate", "artifact=x"], 2, "for job=train"),
+        (["trainer.strategy=fdsp"], 1, "trainer.strategy is 'fdsp': choose auto or ddp or"),
+        (["trainer.strategy=fsdp"], 1, "among ranks: give trainer.devices=2 or more."),
+        ([*SHARDED, "experiment=grpo"], 1, "cannot sample while it trains"),
     ],
 )
 def test_impossible_numbers_are_refused_before_anything_is_built(
