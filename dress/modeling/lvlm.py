@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -20,6 +19,7 @@ from dress.modeling.decoding import (
     heard,
     products_for_decoding,
     sampler,
+    seeded,
 )
 from dress.modeling.head import Read, fits, read_in_pieces
 from dress.modeling.language import LanguageModel, text_config, token_embedding
@@ -291,17 +291,6 @@ class LVLM(nn.Module):
         finally:
             self.train(was_training)
         return tokens if sampling else tokens.repeat_interleave(num_return_sequences, dim=0)
-
-
-@contextlib.contextmanager
-def seeded(seed: int | None, *, device: torch.device) -> Iterator[None]:
-    """Draw from `seed` inside, and leave the global generators as they were."""
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _trains(module: nn.Module) -> bool:
