@@ -62,6 +62,7 @@ def composed(*overrides: str) -> DictConfig:
         "trainer=gpu",
         "trainer.accelerator=cpu",
         "trainer.devices=1",
+        "trainer.strategy=ddp",
         "template=vicuna",
         "trainer.precision=bf16-mixed",
         "datamodule.rows_per_batch=1",
@@ -141,6 +142,7 @@ NOTHING = (
     "callbacks=none",
     "callbacks.train_state.every_n_steps=7",
     "module.activation_checkpointing=true",
+    "trainer.strategy=ddp",
     "matmul_precision=highest",  # what `auto` stands for on a CPU
     "paths.artifacts=elsewhere",
 )

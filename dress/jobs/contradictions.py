@@ -82,6 +82,8 @@ def check_together(cfg: DictConfig) -> None:
         raise InputError(
             "generation.guidance needs greedy decoding: give generation.temperature=0."
         )
+    if (one_tile := cfg.model.get("one_tile")) is not None:
+        check_value("model.one_tile", one_tile, bool)
     if cfg.job.name in ("train", "plan"):
         spec: Any = OmegaConf.to_container(cfg.model, resolve=True)
         check_trainable(spec, cfg.stage)

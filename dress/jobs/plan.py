@@ -8,9 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from omegaconf import DictConfig
+
 from dress.artifact import Artifact
 from dress.errors import InputError
 from dress.files import read_json, write_text
+from dress.jobs.contradictions import FSDP
 from dress.jobs.job import Job
 from dress.settings import AboveZero, Positive, Share
 
@@ -20,11 +23,9 @@ READ = ("model", "objective", "optimizer", "module", "plan")  # nodes that decid
 
 @dataclass(frozen=True, kw_only=True)
 class Planning:
-    """For which devices and rows the plan is made (conf/plan)."""
+    """For which GPU and rows the plan is made (conf/plan); how many GPUs the trainer says."""
 
     gpu: Literal["h200", "h100", "a100", "l40s", "24gb"] | None
-    devices: Positive
-    strategy: Literal["ddp", "fsdp"]
     lengths: Sequence[Positive]
     mfu: AboveZero
     spare: Share
@@ -34,11 +35,11 @@ class Planning:
 
 def run(job: Job) -> Artifact:
     planning = Planning(**job.node("plan"))
-    check_device(planning, accelerator=job.cfg.trainer.accelerator)
+    check_device(planning, job.cfg.trainer)
     from dress.jobs.planned import Devices, planned, shaped, told  # transformers: seconds
 
     spec = shaped(job.node("model"), planning.shapes)
-    devices = Devices(planning.gpu or "this machine", **figures(planning))
+    devices = Devices(planning.gpu or "this machine", **figures(planning, job.cfg.trainer))
     nodes = {name: job.node(name) for name in READ} | {
         "model": spec | {"trainable": spec["trainable"][job.cfg.stage]},
         "rows_per_batch": job.cfg.datamodule.rows_per_batch,
@@ -56,12 +57,13 @@ def run(job: Job) -> Artifact:
     return building.artifact
 
 
-def check_device(planning: Planning, *, accelerator: str) -> None:
+def check_device(planning: Planning, trainer: DictConfig) -> None:
     """Refuse a GPU beside the precision and the attention of a CPU, and the other way round."""
-    if planning.gpu is None and (accelerator != "cpu" or planning.devices > 1):
+    accelerator = trainer.accelerator
+    if planning.gpu is None and (accelerator != "cpu" or trainer.devices > 1):
         raise InputError(
-            "plan.gpu is null, which stands for the memory of this machine with trainer=cpu: give "
-            "plan.gpu=h200 or another."
+            "plan.gpu is null, which stands for the memory of this machine with trainer=cpu and "
+            "one device: give trainer=gpu plan.gpu=h200 or another."
         )
     if planning.gpu is not None and accelerator == "cpu":
         raise InputError(
@@ -70,7 +72,7 @@ def check_device(planning: Planning, *, accelerator: str) -> None:
         )
 
 
-def figures(planning: Planning) -> dict[str, Any]:
+def figures(planning: Planning, trainer: DictConfig) -> dict[str, Any]:
     """Return memory in bytes, what of it may be used, and the FLOP/s that are reached."""
     if planning.gpu is None:
         memory, flops = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), None
@@ -78,8 +80,8 @@ def figures(planning: Planning) -> dict[str, Any]:
         gpu = planning.gpus[planning.gpu]
         memory, flops = int(gpu["gib"] * 2**30), gpu["tflops"] * 1e12 * planning.mfu
     return {
-        "count": planning.devices,
-        "strategy": planning.strategy,
+        "count": trainer.devices,
+        "strategy": FSDP if trainer.strategy == FSDP else "ddp",
         "memory": memory,
         "usable": int(memory * (1 - planning.spare)),
         "flops": flops,

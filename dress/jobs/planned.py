@@ -94,7 +94,10 @@ def _released_shapes(
     try:
         folder = name if Path(name).is_dir() else snapshot_download(name, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise InputError(f"the shapes of {name} are not known here: fetch it once.") from error
+        raise InputError(
+            f"the shapes of {name} are not known here: fetch its small files once (hf download "
+            f"{name} --include '*.json' '*.jinja' '*.txt' '*.model')."
+        ) from error
     return described(folder, one_tile=one_tile)
 
 

@@ -29,7 +29,7 @@ from dress.modeling.head import LOGITS, output_head
 from dress.modeling.language import Attention, LanguageModel, attending_as, token_embedding
 from dress.modeling.layers import layers_of
 from dress.modeling.lvlm import LVLM
-from dress.modeling.tokenizer import train_tokenizer
+from dress.modeling.tokenizer import image_token_of, train_tokenizer
 from dress.modeling.tree_attention import attends_plainly, attention_on_trees
 from dress.settings import Precision
 from dress.types import TokenBatch
@@ -90,7 +90,10 @@ def shapes_of(spec: Mapping[str, Any], *, fused: bool) -> LVLM:
     With `fused` attention keeps what the kernels of a GPU keep, else what block_attention.py does.
     """
     with torch.device("meta"):
-        model = build_model(spec, tokenizer=train_tokenizer([""], vocab_size=300))
+        model = build_model(
+            spec,
+            tokenizer=train_tokenizer([""], vocab_size=300, special_tokens=[image_token_of(spec)]),
+        )
     made: dict[int, tuple[Tensor, Tensor]] = {}  # tied weights are one
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in model.modules():

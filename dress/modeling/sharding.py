@@ -1,7 +1,8 @@
 """A model whose weights rest in shares on all ranks, by FSDP2 (torch.distributed.fsdp).
 
-Tower and layers are gathered one by one while each of them runs; embeddings, head and whatever is
-left are gathered for the whole of a step. So every rank has to run every part equally often.
+Tower, projector and layers are gathered one by one while each of them runs; embeddings, head and
+whatever is left are gathered for the whole of a step. So every rank has to run every part equally
+often.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def shard(model: LVLM, device: torch.device) -> None:
     """Leave each rank its share of the weights that rank 0 has, on its device."""
     model.ways, model.differs = from_first((model.ways, model.differs))
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    for part in (model.vision, *(layers_of(model.language) or ()), model):
+    # weights that are gathered together have one type, and the LM may have another than the heads
+    heads = [part for part in (model.projector, model.scalar_head) if part is not None]
+    for part in (model.vision, *heads, *(layers_of(model.language) or ()), model):
         for tensor in (*part.parameters(), *part.buffers()):
             if not isinstance(tensor, DTensor) and tensor.is_floating_point():
                 dist.broadcast(tensor.detach(), src=0)

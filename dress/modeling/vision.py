@@ -116,6 +116,11 @@ def open_clip_tower(
             "model.vision: give `name` (an open_clip model) or `config` (its shape), not both."
         )
     if config is not None and config.get("model_type") in LEADING:
+        if layer != -1 or not final_norm:
+            raise InputError(
+                f"model.vision: a tower of type {config['model_type']} is read behind its last "
+                "norm: leave layer and final_norm."
+            )
         return transformers_tower(config, image_processor=image_processor or {})
     if name is not None:
         _check_name(name, pretrained=pretrained, random_init=random_init)

@@ -79,7 +79,12 @@ class ReleasedWeights:
         for path in _shards(folder):
             with _opened(path) as file:
                 for name in file.keys():  # no mapping
-                    self.files[canonical(name)] = path, name
+                    _, other = self.files.setdefault(canonical(name), (path, name))
+                    if other != name:
+                        raise InputError(
+                            f"{folder} holds {other} and {name}, which are one weight: fetch the "
+                            "model again."
+                        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self.files))

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from dress.errors import InputError
 from dress.modeling.hub.towers import image_processor_of
 from dress.modeling.tower import Tower
 
@@ -69,6 +70,11 @@ def transformers_tower(
     config: Mapping[str, Any], *, image_processor: Mapping[str, Any]
 ) -> TransformersTower:
     """Build a tower with random weights from the shape that transformers names."""
+    if SHUFFLE not in config or not image_processor:
+        raise InputError(
+            f"model.vision: a tower of type {config['model_type']} needs config.{SHUFFLE} and "
+            "image_processor: give model=llava_hf model.name=<folder of a released model>."
+        )
     shape = dict(config)
     kind, shuffle = shape.pop("model_type"), shape.pop(SHUFFLE)
     network = AutoModel.from_config(AutoConfig.for_model(kind, **shape), trust_remote_code=False)
@@ -86,5 +92,6 @@ def transformers_tower(
 def side_of(size: Any) -> int:
     """Return the side of a square that is written as a number or as two equal ones."""
     sides = {*size} if isinstance(size, list | tuple) else {size}
-    (side,) = sides
-    return int(side)
+    if len(sides) != 1:
+        raise InputError(f"a vision tower for pictures of {size} is not read: give a square one.")
+    return int(sides.pop())

@@ -91,7 +91,7 @@ def read_part(
     """Fill a part's tensors; rows that the folder lacks, in `growing`, become the others' mean."""
     for ours, tensor in tensors.items():
         names = released_names(part, ours, base_prefix=base_prefix)
-        assert names is not None, f"{part} has no {ours} that a LLaVA model could hold"
+        assert names is not None, f"{part} has no {ours} that a released model could hold"
         found = [weights.read(name) for name in names]
         given = found[0] if len(found) == 1 else torch.cat(found)
         rows = len(given) if ours in growing and len(given) < len(tensor) else len(tensor)
@@ -113,7 +113,7 @@ def written_part(
     written: dict[str, tuple[Tensor, Sequence[int]]] = {}
     for ours, tensor in tensors.items():
         names = released_names(part, ours, base_prefix=base_prefix)
-        assert names is not None, f"{part} has no {ours} that a LLaVA model could hold"
+        assert names is not None, f"{part} has no {ours} that a released model could hold"
         for name, piece in zip(names, tensor.chunk(len(names)), strict=True):
             flat = name.endswith("position_embedding.weight")
             written[name] = piece, piece.shape[-2:] if flat else piece.shape
