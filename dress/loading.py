@@ -113,7 +113,7 @@ def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
             f"{artifact.path} holds {artifact.lineage['kind']}, not a model: give the folder of a "
             "training run."
         )
-    image_token = image_token_of(artifact.config["model"])
+    image_token = image_token_of(artifact_spec(artifact))
     return load_tokenizer(str(artifact.path / TOKENIZER), image_token=image_token)
 
 

@@ -50,7 +50,9 @@ def train_tokenizer(
 
 def image_token_of(spec: Mapping[str, Any]) -> str:
     """Return the image placeholder of a model: `<image>` unless its released files have another."""
-    return spec.get("tokenizer", {}).get("image_token", IMAGE_TOKEN)
+    settings = spec.get("tokenizer")
+    given = settings if isinstance(settings, Mapping) else {}
+    return given.get("image_token", IMAGE_TOKEN)
 
 
 def load_tokenizer(

@@ -133,4 +133,5 @@ def draw_samples(
 
 def clipped(text: str, width: int) -> str:
     """Break a text into at most LINES lines."""
-    return "\n".join(textwrap.wrap(text, width, max_lines=LINES, placeholder=" ..."))
+    drawn = "".join(c if c.isprintable() else " " for c in text)  # no font has the others
+    return "\n".join(textwrap.wrap(drawn, width, max_lines=LINES, placeholder=" ..."))

@@ -20,6 +20,10 @@ def test_a_name_finds_its_panel_with_its_interval_and_that_of_the_model_before()
     assert home("world/unheard_of") == home("world/interaction/turn_1_2") == home("honesty") == []
 
 
+def test_what_no_font_can_draw_is_a_space() -> None:
+    assert clipped("a\x0eb\tc", 20) == "a b c"
+
+
 def test_figures_of_turns_are_sorted_by_number() -> None:
     metrics = {
         "world/interaction/turn_10": 0.9,
