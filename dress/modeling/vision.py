@@ -115,13 +115,9 @@ def open_clip_tower(
         raise InputError(
             "model.vision: give `name` (an open_clip model) or `config` (its shape), not both."
         )
+    given = image_processor or {}
     if config is not None and config.get("model_type") in LEADING:
-        if layer != -1 or not final_norm:
-            raise InputError(
-                f"model.vision: a tower of type {config['model_type']} is read behind its last "
-                "norm: leave layer and final_norm."
-            )
-        return transformers_tower(config, image_processor=image_processor or {})
+        return transformers_tower(config, layer=layer, final_norm=final_norm, image_processor=given)
     if name is not None:
         _check_name(name, pretrained=pretrained, random_init=random_init)
     tag = _tag(name, pretrained)
@@ -141,7 +137,6 @@ def open_clip_tower(
         raise InputError(f"model.vision.name: {name} yields no patch tokens; choose a ViT.")
     if quick_gelu and isinstance(visual, TimmModel):
         raise InputError(f"model.vision.quick_gelu: {name} has an activation of its own; leave it.")
-    given = image_processor or {}
     return VisionTower(
         visual,
         image_size=_square(visual),
@@ -152,7 +147,7 @@ def open_clip_tower(
         interpolation=interpolation or own["interpolation"],
         draft=draft,
         final_norm=final_norm,
-        image_processor=image_processor_of(image_processor) if image_processor else None,
+        image_processor=image_processor_of(given) if given else None,
     )
 
 

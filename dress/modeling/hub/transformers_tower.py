@@ -67,9 +67,18 @@ def shuffled(
 
 
 def transformers_tower(
-    config: Mapping[str, Any], *, image_processor: Mapping[str, Any]
+    config: Mapping[str, Any],
+    *,
+    layer: int,
+    final_norm: bool,
+    image_processor: Mapping[str, Any],
 ) -> TransformersTower:
     """Build a tower with random weights from the shape that transformers names."""
+    if layer != -1 or not final_norm:
+        raise InputError(
+            f"model.vision: a tower of type {config['model_type']} is read behind its last norm: "
+            "leave layer and final_norm."
+        )
     if SHUFFLE not in config or not image_processor:
         raise InputError(
             f"model.vision: a tower of type {config['model_type']} needs config.{SHUFFLE} and "
