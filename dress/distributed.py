@@ -26,6 +26,14 @@ def summed(counts: Sequence[int]) -> list[int]:
     return vector.tolist()
 
 
+def summed_tensors(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Add up each tensor over the ranks, all of one type and device, in one message."""
+    message = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(message)
+    parts = message.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
 def gather(value: Any) -> list[Any]:
     """Collect one object per rank, the same list on each of them."""
     if not dist.is_initialized():

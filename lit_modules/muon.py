@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
-from dress.distributed import share
+from dress.distributed import place, share, summed_tensors
 from dress.settings import Amount, Share, checked
 
 
@@ -27,31 +27,50 @@ class BatchedMuon(Muon):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update the matrices that have a gradient."""
         for group in self.param_groups:
-            shapes = defaultdict(list)
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    shapes[matrix.shape, matrix.device].append(matrix)
-            for same in shapes.values():
-                self._update(same, group)
+            matrices = [matrix for matrix in group["params"] if matrix.grad is not None]
+            momenta = self._momenta(matrices, momentum=group["momentum"])
+            directions = orthogonalized_by_all(
+                [m.full_tensor() if isinstance(m, DTensor) else m for m in momenta],
+                coefficients=group["ns_coefficients"],
+                steps=group["ns_steps"],
+                eps=group["eps"],
+            )
+            for matrix, direction in zip(matrices, directions, strict=True):
+                rows, columns = matrix.shape
+                rate = group["lr"] * max(1.0, rows / columns) ** 0.5
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.add_(share(direction.to(matrix.dtype), matrix), alpha=-rate)
 
-    def _update(self, matrices: Sequence[Tensor], group: dict[str, Any]) -> None:
+    def _momenta(self, matrices: Sequence[Tensor], *, momentum: float) -> list[Tensor]:
         momenta = []
         for matrix in matrices:
             assert matrix.grad is not None
             average = self.state[matrix].setdefault("momentum_buffer", matrix.grad.mul(0))
-            average.lerp_(matrix.grad, 1 - group["momentum"])
-            momenta.append(matrix.grad.lerp(average, group["momentum"]))
-        directions = orthogonalized(
-            torch.stack([m.full_tensor() if isinstance(m, DTensor) else m for m in momenta]),
-            coefficients=group["ns_coefficients"],
-            steps=group["ns_steps"],
-            eps=group["eps"],
-        )
-        rows, columns = matrices[0].shape
-        rate = group["lr"] * max(1.0, rows / columns) ** 0.5
-        for matrix, direction in zip(matrices, directions, strict=True):
-            matrix.mul_(1 - group["lr"] * group["weight_decay"])
-            matrix.add_(share(direction.to(matrix.dtype), matrix), alpha=-rate)
+            average.lerp_(matrix.grad, 1 - momentum)
+            momenta.append(matrix.grad.lerp(average, momentum))
+        return momenta
+
+
+def orthogonalized_by_all(
+    matrices: Sequence[Float[Tensor, "row column"]],
+    *,
+    coefficients: tuple[float, float, float],
+    steps: int,
+    eps: float,
+) -> list[Float[Tensor, "row column"]]:
+    """Orthogonalise matrices that every rank has: each rank does a part, and all get the whole."""
+    rank, ranks = place()
+    shapes = defaultdict(list)
+    for index, matrix in enumerate(matrices):
+        shapes[matrix.shape, matrix.device].append(index)
+    found = [torch.zeros_like(matrix) if ranks > 1 else matrix for matrix in matrices]
+    for same in shapes.values():
+        if own := same[rank::ranks]:
+            stack = torch.stack([matrices[index] for index in own])
+            directions = orthogonalized(stack, coefficients=coefficients, steps=steps, eps=eps)
+            for index, direction in zip(own, directions, strict=True):
+                found[index] = direction
+    return summed_tensors(found) if ranks > 1 else found
 
 
 def orthogonalized(
@@ -62,16 +81,35 @@ def orthogonalized(
     eps: float,
 ) -> Float[Tensor, "matrix row column"]:
     """Bring all singular values near 1 by Newton-Schulz iterations of a quintic polynomial."""
-    a, b, c = coefficients
     tall = matrices.shape[-2] > matrices.shape[-1]
     found = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
     found = found.mT if tall else found
     found = found / found.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    for _ in range(steps):
-        gram = found @ found.mT
-        update = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        found = torch.baddbmm(found, update, found, beta=a)
+    rows, columns = found.shape[-2:]
+    if found.dtype == torch.float32 and 2 * columns > 3 * rows:  # there it takes fewer products
+        found = _factor(found @ found.mT, coefficients, steps) @ found
+    else:
+        a, b, c = coefficients
+        for _ in range(steps):
+            gram = found @ found.mT
+            update = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            found = torch.baddbmm(found, update, found, beta=a)
     return found.mT if tall else found
+
+
+def _factor(
+    gram: Float[Tensor, "matrix row row"], coefficients: tuple[float, float, float], steps: int
+) -> Float[Tensor, "matrix row row"]:
+    """Multiply the factors of all iterations, which are polynomials of X X^T and so commute."""
+    a, b, c = coefficients
+    product = gram
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor @ product if step else factor
+        if step + 1 < steps:
+            gram = factor @ gram @ factor
+    return product
 
 
 class MuonAdamW(Optimizer):
