@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from inspect import signature
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def starting_point(
 ) -> Assistant:
     """Build the model with its parent's weights, tokenizer and template, or from scratch."""
     spec = config["model"]
-    tokenizer = artifact_tokenizer(init) if init else root_tokenizer(job, spec)
+    tokenizer = artifact_tokenizer(init) if init else root_tokenizer(job, config)
     if hollow:
         model = build_hollow(spec, tokenizer=tokenizer)
     else:
@@ -130,13 +131,19 @@ def starting_point(
     return assemble(config, model=model, tokenizer=tokenizer)
 
 
-def root_tokenizer(job: Job, spec: Mapping[str, Any]) -> PreTrainedTokenizerFast:
-    """Take the LM's own tokenizer, or train one on the texts of the source."""
+def root_tokenizer(job: Job, config: Mapping[str, Any]) -> PreTrainedTokenizerFast:
+    """Take the LM's own tokenizer, or train one on the texts of the source and the template's."""
+    spec = config["model"]
     name = spec["tokenizer"]["name"]
     if name:
         return load_tokenizer(name, image_token=image_token_of(spec))
+    # the roles stand in every turn: untold of them, BPE spells each of them letter by letter
+    roles = [
+        config["template"].get(role) or "" for role in ("system", "user", "condition", "model")
+    ]
     source = instantiate(job.cfg.source, _convert_="all")
-    return train_tokenizer(source.texts(), vocab_size=spec["tokenizer"]["vocab_size"])
+    texts = chain.from_iterable((text, *roles) for text in source.texts())
+    return train_tokenizer(texts, vocab_size=spec["tokenizer"]["vocab_size"])
 
 
 def offers_of(
