@@ -87,15 +87,17 @@ def load_streamers(
     job: Job, artifacts: Sequence[Artifact], *, max_new_tokens: int
 ) -> list[Streamer]:
     """Load the models onto the device of this job."""
-    from dress.loading import load_artifact  # torch: seconds
-    from dress.modeling.devices import configure, own_device
+    import torch  # seconds
+
+    from dress.loading import load_artifact
+    from dress.modeling.devices import own_device
     from dress.page.streamer import Streamer
 
-    accelerator, streamers = job.cfg.trainer.accelerator, []
-    configure(matmul_precision=job.cfg.matmul_precision, accelerator=accelerator)
+    streamers = []
+    torch.set_float32_matmul_precision(job.cfg.matmul_precision)
     for artifact in artifacts:
         assistant = load_artifact(artifact)
-        assistant.model.to(own_device(accelerator))
+        assistant.model.to(own_device(job.cfg.trainer.accelerator))
         streamers.append(
             Streamer(name=artifact.name, assistant=assistant, max_new_tokens=max_new_tokens)
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
@@ -33,7 +34,7 @@ from dress.jobs.job import Job
 from dress.jobs.resolved import resolved_model, resolved_template
 from dress.loading import artifact_tokenizer, assemble, load_artifact, restore, save
 from dress.modeling.build import build_hollow, build_model
-from dress.modeling.devices import configure, own_device
+from dress.modeling.devices import own_device
 from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.sharding import shard
 from dress.modeling.tokenizer import image_token_of, load_tokenizer, train_tokenizer
@@ -54,7 +55,7 @@ def fit(
     Return the final figures, and whether a signal came too late to stop training.
     """
     cfg = job.cfg
-    configure(matmul_precision=cfg.matmul_precision, accelerator=cfg.trainer.accelerator)
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
     L.seed_everything(cfg.seed, verbose=False)
 
     # The model with its tokenizer and template: as its parent left it, or from scratch.
@@ -133,14 +134,11 @@ def starting_point(
 
 def root_tokenizer(job: Job, config: Mapping[str, Any]) -> PreTrainedTokenizerFast:
     """Take the LM's own tokenizer, or train one on the texts of the source and the template's."""
-    spec = config["model"]
-    name = spec["tokenizer"]["name"]
-    if name:
+    spec, template = config["model"], config["template"]
+    if name := spec["tokenizer"]["name"]:
         return load_tokenizer(name, image_token=image_token_of(spec))
     # the roles stand in every turn: untold of them, BPE spells each of them letter by letter
-    roles = [
-        config["template"].get(role) or "" for role in ("system", "user", "condition", "model")
-    ]
+    roles = [template.get(role) or "" for role in ("system", "user", "condition", "model")]
     source = instantiate(job.cfg.source, _convert_="all")
     texts = chain.from_iterable((text, *roles) for text in source.texts())
     return train_tokenizer(texts, vocab_size=spec["tokenizer"]["vocab_size"])

@@ -9,6 +9,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from hydra.utils import instantiate
 from torch import nn
@@ -16,7 +17,6 @@ from torch import nn
 from dress.errors import InputError
 from dress.jobs.contradictions import records_needed
 from dress.jobs.job import Job
-from dress.modeling.devices import configure
 from dress.modeling.footprint import (
     LiveBytes,
     Loss,
@@ -119,7 +119,7 @@ def planned(
 ) -> dict[str, Any]:
     """Return the content of plan.json; sizes are in bytes, `time` is in seconds."""
     cfg = job.cfg
-    configure(matmul_precision=cfg.matmul_precision, accelerator=cfg.trainer.accelerator)
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
     spec = copy.deepcopy(nodes["model"])
     quantization = spec["language"].pop("quantization", None)
     fused = devices.flops is not None

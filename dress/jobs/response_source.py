@@ -25,13 +25,14 @@ def is_endpoint(cfg: DictConfig) -> bool:
 
 def open_model_sampler(job: Job, artifact: Artifact) -> Sampler:
     """Return a model of ours, on this process's own device."""
-    from dress.loading import load_artifact
-    from dress.modeling.devices import configure, own_device
+    import torch
 
-    accelerator = job.cfg.trainer.accelerator
-    configure(matmul_precision=job.cfg.matmul_precision, accelerator=accelerator)
+    from dress.loading import load_artifact
+    from dress.modeling.devices import own_device
+
+    torch.set_float32_matmul_precision(job.cfg.matmul_precision)
     assistant = load_artifact(artifact)
-    assistant.model.to(own_device(accelerator))
+    assistant.model.to(own_device(job.cfg.trainer.accelerator))
     return assistant
 
 

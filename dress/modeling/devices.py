@@ -13,17 +13,6 @@ from dress.settings import Precision
 PRECISIONS = get_args(Precision)
 
 
-def configure(*, matmul_precision: str, accelerator: str) -> None:
-    """Set the matrix precision and, on CPU, attention by plain matrix products.
-
-    CPU flash attention was 3-4 times slower than matrix products on the short rows of image
-    patches and sequences that models of this size see (docs/log/stage0.md).
-    """
-    torch.set_float32_matmul_precision(matmul_precision)
-    if accelerator == "cpu":
-        torch.backends.cuda.enable_flash_sdp(False)
-
-
 def own_device(accelerator: str) -> torch.device:
     """Return this process's own device; InputError where it has none."""
     if accelerator == "cpu" or not (accelerator == "gpu" or torch.cuda.device_count()):

@@ -66,7 +66,6 @@ def in_this_process(folder: Path, *overrides: str) -> Artifact:
             return Job(cfg=compose("run", typed), overrides=typed).run()
     finally:
         torch.set_num_threads(threads)
-        torch.backends.cuda.enable_flash_sdp(True)
 
 
 def weights(artifact: Artifact) -> dict[str, torch.Tensor]:

@@ -44,7 +44,6 @@ def evaluate(model: Artifact, folder: Path, *overrides: str) -> Artifact:
             return Job(cfg=compose("run", given), overrides=given).run()
     finally:
         torch.set_num_threads(threads)
-        torch.backends.cuda.enable_flash_sdp(True)
 
 
 def payload(evaluation: Artifact) -> dict[str, bytes]:
@@ -114,6 +113,5 @@ def test_annotated_responses_are_sampled_on_the_own_device(
     given = ["experiment=dress_feedback", f"trainer={accelerator}", "matmul_precision=highest"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         sampler = _sampler(Job(cfg=compose("run", given), overrides=given), {"model": model})
-    torch.backends.cuda.enable_flash_sdp(True)
     assert isinstance(sampler, Assistant)
     assert {weight.device for weight in sampler.model.parameters()} == {devices[accelerator]}

@@ -38,7 +38,6 @@ def configurations() -> Iterator[None]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
     torch.set_num_threads(threads)
-    torch.backends.cuda.enable_flash_sdp(True)
 
 
 def job(folder: Path, *overrides: str) -> Job:
