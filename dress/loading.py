@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dress.assistant import Assistant
 from dress.chat.condition import Condition, has_learned
 from dress.chat.processor import Processor
 from dress.chat.template import ChatTemplate
+from dress.data.sources.source import Source
 from dress.distributed import place
 from dress.errors import InputError
 from dress.files import naming, read_json, write_json
@@ -25,7 +27,7 @@ from dress.modeling.build import build_model, public_base, settings_of
 from dress.modeling.checkpoint import load_weights, save_weights, stored_parts
 from dress.modeling.language import full_precision
 from dress.modeling.lvlm import LVLM
-from dress.modeling.tokenizer import image_token_of, load_tokenizer
+from dress.modeling.tokenizer import image_token_of, load_tokenizer, train_tokenizer
 from dress.modeling.tower import Tower
 from dress.modeling.vision import open_clip_tower, recorded_tower
 
@@ -115,6 +117,19 @@ def artifact_tokenizer(artifact: Artifact) -> PreTrainedTokenizerFast:
         )
     image_token = image_token_of(artifact_spec(artifact))
     return load_tokenizer(str(artifact.path / TOKENIZER), image_token=image_token)
+
+
+def new_tokenizer(
+    config: Mapping[str, Any], *, source: Callable[[], Source]
+) -> PreTrainedTokenizerFast:
+    """Load the LM's own tokenizer, or train one on the texts of the source and the template's."""
+    spec, template = config["model"], config["template"]
+    if name := spec["tokenizer"]["name"]:
+        return load_tokenizer(name, image_token=image_token_of(spec))
+    # the roles stand in every turn: untold of them, BPE spells each of them letter by letter
+    roles = [template.get(role) or "" for role in ("system", "user", "condition", "model")]
+    texts = chain.from_iterable((text, *roles) for text in source().texts())
+    return train_tokenizer(texts, vocab_size=spec["tokenizer"]["vocab_size"])
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from inspect import signature
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch
 from hydra.utils import get_class, get_object, instantiate
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
-from transformers import PreTrainedTokenizerFast
 
 from datamodules.reference_cache import reference_log_probs
 from datamodules.streaming import ShardDataModule, Source
@@ -32,12 +30,18 @@ from dress.jobs.contradictions import FSDP
 from dress.jobs.data_sets import Parents, cache, open_data_set
 from dress.jobs.job import Job
 from dress.jobs.resolved import resolved_model, resolved_template
-from dress.loading import artifact_tokenizer, assemble, load_artifact, restore, save
+from dress.loading import (
+    artifact_tokenizer,
+    assemble,
+    load_artifact,
+    new_tokenizer,
+    restore,
+    save,
+)
 from dress.modeling.build import build_hollow, build_model
 from dress.modeling.devices import own_device
 from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.sharding import shard
-from dress.modeling.tokenizer import image_token_of, load_tokenizer, train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.modeling.tree_attention import attends_in_blocks
 from dress.objectives.objective import Prepared
@@ -122,7 +126,8 @@ def starting_point(
 ) -> Assistant:
     """Build the model with its parent's weights, tokenizer and template, or from scratch."""
     spec = config["model"]
-    tokenizer = artifact_tokenizer(init) if init else root_tokenizer(job, config)
+    source = partial(instantiate, job.cfg.source, _convert_="all")
+    tokenizer = artifact_tokenizer(init) if init else new_tokenizer(config, source=source)
     if hollow:
         model = build_hollow(spec, tokenizer=tokenizer)
     else:
@@ -130,18 +135,6 @@ def starting_point(
         if init is not None:
             restore(model, init, spec=spec)
     return assemble(config, model=model, tokenizer=tokenizer)
-
-
-def root_tokenizer(job: Job, config: Mapping[str, Any]) -> PreTrainedTokenizerFast:
-    """Take the LM's own tokenizer, or train one on the texts of the source and the template's."""
-    spec, template = config["model"], config["template"]
-    if name := spec["tokenizer"]["name"]:
-        return load_tokenizer(name, image_token=image_token_of(spec))
-    # the roles stand in every turn: untold of them, BPE spells each of them letter by letter
-    roles = [template.get(role) or "" for role in ("system", "user", "condition", "model")]
-    source = instantiate(job.cfg.source, _convert_="all")
-    texts = chain.from_iterable((text, *roles) for text in source.texts())
-    return train_tokenizer(texts, vocab_size=spec["tokenizer"]["vocab_size"])
 
 
 def offers_of(

@@ -1,9 +1,13 @@
+from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from dress.chat.template import ChatTemplate
 from dress.errors import InputError
+from dress.loading import new_tokenizer
 from dress.modeling.tokenizer import load_tokenizer, train_tokenizer
 
 TEXTS = ["a red circle is left of a blue square.", "count the circles: there are 3."] * 4
@@ -61,3 +65,22 @@ def test_missing_tokenizer_and_small_vocabulary() -> None:
         load_tokenizer("no/such/folder")
     with pytest.raises(InputError, match="at least 260"):
         train_tokenizer(TEXTS, vocab_size=100)
+
+
+def test_the_roles_of_a_template_are_not_spelled_letter_by_letter() -> None:
+    class Texts:
+        def texts(self) -> Iterator[str]:
+            return iter(TEXTS)
+
+    template = asdict(ChatTemplate(system="A chat. "))
+    config = {"model": {"tokenizer": {"name": None, "vocab_size": 400}}, "template": template}
+    tokenizer = new_tokenizer(config, source=Texts)
+    roles = [
+        tokenizer.tokenize(template[role]) for role in ("system", "user", "condition", "model")
+    ]
+    assert roles == [
+        ["A", "Ġchat", ".", "Ġ"],
+        ["USER", ":", "Ġ"],
+        ["ĠFEEDBACK", ":", "Ġ"],
+        ["ĠASSISTANT", ":"],
+    ]
