@@ -40,6 +40,7 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
 EXTRAS = {  # import what is seldom installed: lmms-eval and gradio
     "lmms_model.py",
     *("annotation_page.py", "chat_layout.py", "chat_page.py", "events.py", "feedback_form.py"),
+    "guard.py",
     "server.py",
 }
 PLUG_INS = ("sources", "benchmarks")  # their files are named after data sets, which have both

@@ -225,9 +225,9 @@ class ChatPage(ChatLayout):
         yield from self._ask(tab, values, judged.refinement, answer)
 
     def _propose(self, tab: TabState, values: Values) -> Updates:
-        feedback = self.service.propose(tab, self._answer(tab, values[self.about]))
+        proposed = self.service.propose(tab, self._answer(tab, values[self.about]))
         said = cards.status("proposed: correct it, then save")
-        return {**self.form.filled(feedback), self.status: said}
+        return {**self.form.filled(proposed), self.status: said}
 
 
 def _columns(answers: Sequence[Answered], *, named: bool) -> str:
