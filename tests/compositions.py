@@ -1,9 +1,9 @@
-"""Hydra's compositions, made faster for tests: what does not depend on typed values is kept.
+"""Hydra's compositions, made faster for tests: what a file holds and what files make are kept.
 
-A composition reads and merges some fifty files, a quarter of a second, and tests compose a thousand
-times. Which files are merged, and what they give, follows from the chosen options of the groups
-alone. Hydra puts the values that were typed into that afterwards, here as elsewhere, and into a
-copy. Only what comes from the project's own `conf` is kept, which no test alters.
+A composition reads and merges some fifty files, a quarter of a second, and tests compose thousands
+of times. Here each file is parsed once in a process, and each list of files is merged once. Hydra
+puts the values that were typed into a copy of that afterwards, as elsewhere. Only what comes from
+Hydra itself and from the project's own `conf` is kept, which no test alters.
 """
 
 from __future__ import annotations
@@ -14,57 +14,55 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from hydra._internal import config_loader_impl
+from hydra import compose, initialize_config_dir
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import IConfigRepository
-from hydra._internal.defaults_list import DefaultsList, Overrides
-from hydra.core.override_parser.types import Override
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
 OURS = str(Path(__file__).resolve().parents[1] / "conf")
 
 
 def keep_compositions() -> None:
-    """Let this process merge each choice of options once."""
-    config_loader_impl.create_defaults_list = _lists_kept(config_loader_impl.create_defaults_list)
+    """Let this process parse each file once, and merge each list of files once."""
+    ConfigRepository.load_config = _files_kept(ConfigRepository.load_config)  # type: ignore[method-assign]
     ConfigLoaderImpl._compose_config_from_defaults_list = _merged_kept(  # type: ignore[method-assign]
         ConfigLoaderImpl._compose_config_from_defaults_list
     )
+    defaults_list._create_interpolation_map = _made_for_interpolations(
+        defaults_list._create_interpolation_map
+    )
 
 
-def _is_ours(repo: IConfigRepository) -> bool:
-    return {s.path for s in repo.get_sources() if s.scheme() == "file"} == {OURS}
+def parse_all() -> None:
+    """Parse the files ahead, for processes that are forked from this one."""
+    with initialize_config_dir(OURS, version_base="1.3"):
+        compose("run")  # which reads Hydra's own
+        repository = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
+        for path in Path(OURS).rglob("*.yaml"):
+            repository.load_config(path.relative_to(OURS).as_posix())
 
 
-def _lists_kept(make: Callable[..., DefaultsList]) -> Callable[..., DefaultsList]:
+def _files_kept(
+    load: Callable[[ConfigRepository, str], ConfigResult | None],
+) -> Callable[[ConfigRepository, str], ConfigResult | None]:
     kept: dict[Any, bytes] = {}
 
-    @wraps(make)
-    def create_defaults_list(
-        repo: IConfigRepository,
-        config_name: str | None,
-        overrides_list: list[Override],
-        prepend_hydra: bool,
-        skip_missing: bool,
-    ) -> DefaultsList:
-        if not _is_ours(repo):
-            return make(repo, config_name, overrides_list, prepend_hydra, skip_missing)
-        typed = Overrides(repo=repo, overrides_list=overrides_list)
-        values = {id(override) for override in typed.config_overrides}
-        chosen = tuple(o.input_line for o in overrides_list if id(o) not in values)
-        key = (config_name, chosen, prepend_hydra, skip_missing)
+    @wraps(load)
+    def load_config(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or (source.scheme() == "file" and source.path != OURS):
+            return load(self, config_path)
+        key = (source.scheme(), source.path, source.provider, config_path)
         if key not in kept:
-            made = make(repo, config_name, overrides_list, prepend_hydra, skip_missing)
-            kept[key] = pickle.dumps((made.defaults, made.overrides.known_choices))
-        defaults, typed.known_choices = pickle.loads(kept[key])
-        return DefaultsList(
-            defaults=defaults,
-            defaults_tree=None,  # type: ignore[arg-type]  # which `--info` alone shows
-            config_overrides=typed.config_overrides,
-            overrides=typed,
-        )
+            kept[key] = pickle.dumps(load(self, config_path))
+        result: ConfigResult = pickle.loads(kept[key])
+        return result
 
-    return create_defaults_list
+    return load_config
 
 
 def _merged_kept(merge: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
@@ -72,7 +70,7 @@ def _merged_kept(merge: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
 
     @wraps(merge)
     def merged(self: ConfigLoaderImpl, defaults: list[Any], repo: IConfigRepository) -> DictConfig:
-        if not _is_ours(repo):
+        if {s.path for s in repo.get_sources() if s.scheme() == "file"} != {OURS}:
             return merge(self, defaults, repo)
         key = repr(defaults)
         if key not in kept:
@@ -81,3 +79,16 @@ def _merged_kept(merge: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
         return cfg
 
     return merged
+
+
+def _made_for_interpolations(make: Callable[..., DictConfig]) -> Callable[..., DictConfig | None]:
+    """Hydra makes a map for each file, and looks into it where an option is named by another."""
+
+    @wraps(make)
+    def create_interpolation_map(
+        overrides: Any, defaults: list[Any], self_added: bool
+    ) -> DictConfig | None:
+        needed = any(default.is_interpolation() for default in defaults)
+        return make(overrides, defaults, self_added) if needed else None
+
+    return create_interpolation_map

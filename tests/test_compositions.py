@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal import config_loader_impl
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from tests.compositions import OURS
 
+KEPT: list[tuple[Any, str]] = [
+    (ConfigRepository, "load_config"),
+    (ConfigLoaderImpl, "_compose_config_from_defaults_list"),
+    (defaults_list, "_create_interpolation_map"),
+]
 VALUES = ["seed=3", "data.sizes={captions: 60}", "+data.extra=1", "~condition.dropout"]
 
 
@@ -35,6 +41,7 @@ def shown(*overrides: str) -> tuple[str, bool | None]:
     [
         ["experiment=dress_stage2", "model=tiny"],
         ["experiment=dress_stage2", "model=tiny", *VALUES],
+        ["experiment=llava_rlhf_ppo", "data=lvlm_nlf", "model=llava_7b", "debug=smoke"],
         ["callbacks=[none,train_state]", "benchmark@interaction=pope", "hydra/job_logging=none"],
         ["experiment=nowhere"],
         ["data.nothing=1"],
@@ -43,10 +50,8 @@ def shown(*overrides: str) -> tuple[str, bool | None]:
 )
 def test_it_is_as_hydra_makes_it(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = shown(*overrides), shown(*overrides)
-    makes_lists: Any = config_loader_impl.create_defaults_list
-    merges: Any = ConfigLoaderImpl._compose_config_from_defaults_list
-    monkeypatch.setattr(config_loader_impl, "create_defaults_list", makes_lists.__wrapped__)
-    monkeypatch.setattr(ConfigLoaderImpl, merges.__wrapped__.__name__, merges.__wrapped__)
+    for owner, name in KEPT:
+        monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
     assert first == second == shown(*overrides)
 
 

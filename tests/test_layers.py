@@ -6,11 +6,10 @@ import ast
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("dress", "datamodules", "lit_modules")
@@ -40,6 +39,7 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
 EXTRAS = {  # import what is seldom installed: lmms-eval and gradio
     "lmms_model.py",
     *("annotation_page.py", "chat_layout.py", "chat_page.py", "events.py", "feedback_form.py"),
+    "guard.py",
     "server.py",
 }
 PLUG_INS = ("sources", "benchmarks")  # their files are named after data sets, which have both
@@ -49,14 +49,20 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the full dotted name of everything that a file imports, inside functions too."""
-    return names(ast.parse(path.read_text(encoding="utf-8")), path)
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> Sequence[str]:
+    """Return the full dotted name of everything that a file imports, inside functions too."""
+    return [*names(tree(path), path)]
 
 
 def lazy_imports(path: Path) -> Iterator[str]:
     """Yield what a file imports inside functions only."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from names(node, path)
 
@@ -117,9 +123,10 @@ def offends(name: str, layers: tuple[str, ...]) -> bool:
     return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_imports_nothing_above_it(path: Path) -> None:
-    assert [name for name in imports(path) if offends(name, forbidden(path))] == []
+def test_a_file_imports_nothing_above_it() -> None:
+    for path in FILES:
+        above = [name for name in imports(path) if offends(name, forbidden(path))]
+        assert above == [], name_of(path)
 
 
 def test_no_file_is_in_a_circle() -> None:
@@ -141,10 +148,11 @@ def test_circles_are_found() -> None:
     assert package_of("lit_modules.callbacks.train_state") == "lit_modules"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_only_what_is_listed_is_imported_inside_functions(path: Path) -> None:
-    allowed = tuple(LAZY.get(name_of(path), ()))
-    assert [name for name in lazy_imports(path) if not offends(name, allowed)] == []
+def test_only_what_is_listed_is_imported_inside_functions() -> None:
+    for path in FILES:
+        allowed = tuple(LAZY.get(name_of(path), ()))
+        unlisted = [name for name in lazy_imports(path) if not offends(name, allowed)]
+        assert unlisted == [], name_of(path)
 
 
 def test_every_lazy_import_on_the_list_is_made() -> None:

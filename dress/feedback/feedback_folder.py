@@ -25,7 +25,7 @@ from dress.data.shard_writer import image_suffix
 from dress.data.sources.lvlm_nlf import SESSIONS
 from dress.data.sources.photographs import photograph_bytes
 from dress.errors import InputError
-from dress.feedback.conversations import Asked, Conversation, Event, event_of
+from dress.feedback.conversations import Asked, Conversation, Event, Judged, event_of
 from dress.files import naming, replacing, write_text
 
 IMAGES, NLF, PREFERENCES = "images", "lvlm_nlf.jsonl", "llava_preference.json"
@@ -94,6 +94,11 @@ class FeedbackFolder:
         with self._locked():
             known = self.conversations.get(name, NOTHING)
             return Conversation(**{field: dict(held) for field, held in vars(known).items()})
+
+    def judgements(self) -> list[Judged]:
+        """Return what was judged in all sessions as they are now."""
+        with self._locked():
+            return [j for known in self.conversations.values() for j in known.judged.values()]
 
     def forget(self, chosen: Callable[[str], bool]) -> int:
         """Delete sessions, and pictures that no other session names; return how many sessions."""

@@ -17,8 +17,8 @@ from dress.feedback.annotator import Annotator
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.interrupts import interruptible
 from dress.jobs.job import Job, open_model
-from dress.page.guard import token_for
-from dress.page.human import HumanAnnotator, check_extra
+from dress.page.access import check_extra, token_for
+from dress.page.human import HumanAnnotator
 from dress.settings import Positive, Whole
 
 if TYPE_CHECKING:

@@ -15,6 +15,10 @@ from dress.page.events import Updates, Values, connect
 from dress.page.feedback_form import FeedbackForm
 from dress.page.server import UNUSED_S
 
+INTRODUCTION = (
+    "Rate each answer from 1 to 4 on three aspects. Say what is wrong, and how it can be improved."
+)
+
 
 class AnnotationPage:
     """`users` are passwords by name; without any, a name is enough."""
@@ -24,16 +28,17 @@ class AnnotationPage:
         with gr.Blocks(
             title="DRESS annotation", analytics_enabled=False, delete_cache=UNUSED_S
         ) as self.blocks:
+            gr.HTML(cards.heading("DRESS annotation", INTRODUCTION))
             self.current = gr.State("")  # the answer that is judged
             with gr.Row():
-                with gr.Column(scale=2, min_width=300):
+                with gr.Column(scale=1, min_width=300):
                     self.who = gr.Textbox(label="Your name", max_length=60, elem_id="who")
                     self.password = gr.Textbox(
                         label="Your password", type="password", visible=bool(users)
                     )
                     self.begin = gr.Button("Begin", variant="primary", size="sm")
                     self.picture = gr.HTML("")
-                with gr.Column(scale=5, min_width=320):
+                with gr.Column(scale=2, min_width=320):
                     self.history = gr.HTML("")
                     self.status = gr.HTML(cards.status("Give your name to begin."))
                     with gr.Column(visible=False) as self.judging:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,8 @@ class AnnotationQueue:
     def __init__(self, *, folder: FeedbackFolder, overlap: int) -> None:
         self.folder, self.overlap = folder, overlap
         self.items: dict[str, Item] = {}
-        self._held: dict[str, dict[str, float]] = {}  # who has an answer since when
+        # by answer: who has it since when
+        self._held: defaultdict[str, dict[str, float]] = defaultdict(dict)
         self._lock = threading.Lock()
 
     def add(self, sample: Sample) -> list[Item]:
@@ -50,24 +52,24 @@ class AnnotationQueue:
         self.items |= {item.answer: item for item in items}
         return items
 
-    def judged(self, item: Item) -> dict[str, Judged]:
-        """Return who has judged all aspects of an answer, and how."""
-        judged = self.folder.session(item.session).judged.values()
-        return {
-            j.who: j for j in judged if j.answer == item.answer and len(j.ratings) == len(ASPECTS)
-        }
+    def judged(self) -> dict[str, dict[str, Judged]]:
+        """Return by answer who has judged all its aspects, and how."""
+        said: dict[str, dict[str, Judged]] = {answer: {} for answer in self.items}
+        for judged in self.folder.judgements():
+            if judged.answer in said and len(judged.ratings) == len(ASPECTS):
+                said[judged.answer][judged.who] = judged
+        return said
 
     def next(self, who: str) -> Item | None:
         """Hand out an answer that more people have to judge, and keep it for this one a while."""
         now = time.monotonic()
         with self._lock:
-            for item in self.items.values():
-                done = self.judged(item)
-                held = self._held.setdefault(item.answer, {})
+            for answer, done in self.judged().items():
+                held = self._held[answer]
                 others = {w for w, since in held.items() if w != who and now - since < HELD_S}
                 if who not in done and len(others | set(done)) < self.overlap:
                     held[who] = now
-                    return item
+                    return self.items[answer]
         return None
 
     def judge(self, judged: Judged) -> None:
@@ -80,21 +82,8 @@ class AnnotationQueue:
 
     def progress(self) -> tuple[int, int]:
         """Return how many answers have been judged by enough people, and how many there are."""
-        done = sum(len(self.judged(item)) >= self.overlap for item in self.items.values())
-        return done, len(self.items)
-
-    def feedback(self, item: Item) -> Feedback:
-        """Return the mean rating per aspect, rounded, in the words of who is nearest to it."""
-        said = self.judged(item).values()
-        merged = {}
-        for aspect in ASPECTS:
-            mean = sum(j.ratings[aspect] for j in said) / len(said)
-            rating = int(mean + 0.5)
-            nearest = min(said, key=lambda j: abs(j.ratings[aspect] - rating))
-            assert nearest.feedback is not None
-            critique = nearest.feedback.judgements[aspect].critique
-            merged[aspect] = Judgement(rating, critique, nearest.refinement)
-        return Feedback(merged)
+        done = [len(said) >= self.overlap for said in self.judged().values()]
+        return sum(done), len(done)
 
     def agreement(self) -> dict[str, float]:
         """Return Krippendorff's alpha of the ratings per aspect, as far as it is defined.
@@ -103,7 +92,7 @@ class AnnotationQueue:
         """
         import krippendorff
 
-        by_item = [self.judged(item) for item in self.items.values()]
+        by_item = self.judged().values()
         people = sorted({who for said in by_item for who in said})
         found: dict[str, float] = {}
         for aspect in ASPECTS:
@@ -118,6 +107,18 @@ class AnnotationQueue:
         return found
 
 
+def merged(said: Collection[Judged]) -> Feedback:
+    """Return the mean rating per aspect, rounded, in the words of who is nearest to it."""
+    judgements = {}
+    for aspect in ASPECTS:
+        rating = int(sum(j.ratings[aspect] for j in said) / len(said) + 0.5)
+        nearest = min(said, key=lambda j: abs(j.ratings[aspect] - rating))
+        assert nearest.feedback is not None
+        critique = nearest.feedback.judgements[aspect].critique
+        judgements[aspect] = Judgement(rating, critique, nearest.refinement)
+    return Feedback(judgements)
+
+
 def _id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -127,18 +128,12 @@ def _events(session: str, image: str, name: str, dialogue: Dialogue) -> tuple[li
     events: list[Event] = []
     answer = ""
     for turn in dialogue.turns:
-        key = _id("\0".join((name, answer, turn.user, turn.model or "")))
-        opening: dict[str, Any] = {} if answer else {"image": image}
-        events += [
-            Asked(session=session, turn=f"t{key}", text=turn.user, parent=answer, **opening),
-            Answered(
-                session=session,
-                turn=f"t{key}",
-                answer=f"a{key}",
-                text=turn.model or "",
-                model="",
-                target="",
-            ),
-        ]
-        answer = f"a{key}"
+        said = turn.model or ""
+        key = _id("\0".join((name, answer, turn.user, said)))
+        asked = Asked(session=session, turn=f"t{key}", text=turn.user, parent=answer)
+        events.append(asked if answer else replace(asked, image=image))
+        answer, turn_id = f"a{key}", asked.turn
+        events.append(
+            Answered(session=session, turn=turn_id, answer=answer, text=said, model="", target="")
+        )
     return events, answer

@@ -17,6 +17,10 @@ def text(said: str) -> str:
     return html.escape(said).translate(_TEMPLATE)
 
 
+def heading(name: str, introduction: str) -> str:
+    return f"<h1>{text(name)}</h1><p>{text(introduction)}</p>"
+
+
 def picture(data: bytes | None) -> str:
     if data is None:
         return '<div class="picture empty">Upload a picture, paste one, or draw a scene.</div>'

@@ -13,6 +13,10 @@ from dress.page.server import UNUSED_S
 from dress.records import ASPECTS
 
 OWN = "own"  # neither of the presets: the three sliders
+INTRODUCTION = (
+    "Draw a scene or give a picture, and ask about it. Then rate the answer, say what is wrong and "
+    "send a refinement: the model answers anew, and the next model can be trained on what you said."
+)
 MOST_TEMPERATURE = 2.0
 MOST_SAMPLES = 4  # of all models together
 
@@ -27,13 +31,14 @@ class ChatLayout:
             title="DRESS chat", analytics_enabled=False, delete_cache=UNUSED_S
         ) as self.blocks:
             self.tab = gr.BrowserState(storage_key="dress-chat", secret="dress-chat-state")
+            gr.HTML(cards.heading("DRESS chat", INTRODUCTION))
             with gr.Row():
-                with gr.Column(scale=2, min_width=300, elem_classes="side"):
+                with gr.Column(scale=1, min_width=300, elem_classes="side"):
                     with gr.Column():
                         self._build_picture()
                     with gr.Column(elem_classes="settings"):
                         self._build_settings(preset, several=several)
-                with gr.Column(scale=5, min_width=320, elem_classes="talk"):
+                with gr.Column(scale=2, min_width=320, elem_classes="talk"):
                     self._build_talk()
                     self._build_feedback(proposing=proposing)
             with gr.Accordion("Train on what was said", open=False):

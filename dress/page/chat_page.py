@@ -10,7 +10,7 @@ from gradio import update
 
 from dress.data.sources.photographs import read_photograph
 from dress.errors import InputError
-from dress.feedback.conversations import Answered, Conversation
+from dress.feedback.conversations import Answered
 from dress.page import cards
 from dress.page.chat_layout import MOST_SAMPLES, OWN, ChatLayout
 from dress.page.chat_service import ChatService, DrawnScene, TabState, new_tab
@@ -58,7 +58,7 @@ class ChatPage(ChatLayout):
         on(self._fresh, self.fresh.click)
         on(self._draw, self.draw.click)
         on(self._upload, self.upload.upload, also=[self.upload])
-        on(self._choose, self.questions.input, also=[self.questions])
+        on(self._choose, self.questions.change, also=[self.questions])  # input is at each blur
         on(self._own, *(level.input for level in self.levels))
         on(self._send, self.text.submit, self.send.click)
         on(self._stop, self.halt.click)
@@ -82,20 +82,21 @@ class ChatPage(ChatLayout):
         turns: list[tuple[str, str | None]] = [(a.text, said.text) for a, said in path]
         turns += [(asked.text, None)] if asked else []
         image = path[0][0].image if path else asked.image if asked else tab.image
-        letters, who = cards.LETTERS[: len(answers)], self._who(values)
-        by_letter = dict(zip(letters, answers, strict=True))
-        letter = next((n for n, a in by_letter.items() if a.answer == about), letters[:1] or None)
-        judged = conversation.judged.get((by_letter[letter].answer, who)) if letter else None
-        better = _better(conversation, by_letter, who)
+        names, who = [a.answer for a in answers], self._who(values)
+        chosen = about if about in names else next(iter(names), None)
+        judged = conversation.judged.get((chosen, who)) if chosen else None
+        preferred = (p.better for p in conversation.preferred.values() if p.who == who)
+        better = next((name for name in preferred if name in names), None)
         named = better is not None or not values[self.blind]
-        shown = {"choices": [*letters], "visible": len(answers) > 1}
+        lettered = [*zip(cards.LETTERS, names, strict=False)]
+        shown = {"choices": lettered, "visible": len(names) > 1}
         return {
             self.tab: tab.to_json(),
             self.history: cards.history(turns),
             self.columns: _columns(answers, named=named),
             self.picture: cards.picture(self.service.folder.image(image) if image else None),
             self.feedback: update(visible=bool(answers)),
-            self.about: update(**shown, value=letter),
+            self.about: update(**shown, value=chosen),
             self.better: update(**shown, value=better),
             self.status: cards.status(""),
             **self._scene(tab),
@@ -114,13 +115,12 @@ class ChatPage(ChatLayout):
     def _who(self, values: Values) -> str:
         return (values[self.who] or "").strip()
 
-    def _answer(self, tab: TabState, letter: str | None) -> str:
-        """Return which answer a letter stands for; the first without one."""
-        answers = self.service.answers(tab)
-        if not answers:
+    def _answer(self, tab: TabState, chosen: str | None) -> str:
+        """Return the answer to the newest turn that was chosen, or the first."""
+        names = [a.answer for a in self.service.answers(tab)]
+        if not names:
             raise InputError("there is no answer yet: ask first.")
-        number = cards.LETTERS.find(letter) if letter else 0
-        return answers[number if 0 <= number < len(answers) else 0].answer
+        return chosen if chosen in names else names[0]
 
     # What is done
 
@@ -148,7 +148,7 @@ class ChatPage(ChatLayout):
         return self._view(tab, values)
 
     def _choose(self, tab: TabState, values: Values) -> Updates:
-        return {self.text: values[self.questions] or ""}
+        return {self.text: values[self.questions] or update()}
 
     def _own(self, tab: TabState, values: Values) -> Updates:
         return {self.preset: OWN}
@@ -225,9 +225,9 @@ class ChatPage(ChatLayout):
         yield from self._ask(tab, values, judged.refinement, answer)
 
     def _propose(self, tab: TabState, values: Values) -> Updates:
-        feedback = self.service.propose(tab, self._answer(tab, values[self.about]))
+        proposed = self.service.propose(tab, self._answer(tab, values[self.about]))
         said = cards.status("proposed: correct it, then save")
-        return {**self.form.filled(feedback), self.status: said}
+        return {**self.form.filled(proposed), self.status: said}
 
 
 def _columns(answers: Sequence[Answered], *, named: bool) -> str:
@@ -236,9 +236,3 @@ def _columns(answers: Sequence[Answered], *, named: bool) -> str:
         stopped = " (stopped)" if a.stopped else ""
         columns.append((f"{a.model}, {a.target}{stopped}" if named else stopped.strip(), a.text))
     return cards.answers(columns, done=True) if columns else ""
-
-
-def _better(conversation: Conversation, by_letter: dict[str, Answered], who: str) -> str | None:
-    """Return the letter of the answer that a person has preferred."""
-    chosen = [p.better for p in conversation.preferred.values() if p.who == who]
-    return next((letter for letter, a in by_letter.items() if a.answer in chosen), None)

@@ -14,7 +14,7 @@ from dress.feedback.annotator import Annotator
 from dress.feedback.conversations import Answered, Asked, Conversation, Judged, Preferred
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.page.streamer import Request, Streamer
-from dress.records import Dialogue, Feedback, Sample, Turn
+from dress.records import Dialogue, Sample, Turn
 from dress.world.grammar import caption
 from dress.world.questions import TASKS, Question, ask, reference
 from dress.world.render import render
@@ -199,8 +199,8 @@ class ChatService:
     def judge(self, tab: TabState, judged: Judged) -> None:
         self.folder.add(replace(judged, session=tab.session))
 
-    def propose(self, tab: TabState, answer: str) -> Feedback:
-        """Return what the annotator says of an answer."""
+    def propose(self, tab: TabState, answer: str) -> Judged:
+        """Return what the annotator says of an answer, which nobody has said yet."""
         if self.annotator is None:
             raise InputError("no annotator is set: give annotator=oracle, rules or llm.")
         conversation = self.conversation(tab)
@@ -209,9 +209,16 @@ class ChatService:
         image = self.folder.image(path[0][0].image)
         sample = Sample(tab.session, (image,), (dialogue,), path[-1][0].truth)
         try:
-            return self.annotator.annotate(sample, dialogue)
+            feedback = self.annotator.annotate(sample, dialogue)
         except KeyError:
             raise InputError(
                 "the annotator knows the truth of drawn scenes and of the questions that are "
                 "offered with them: ask one of these."
             ) from None
+        return Judged(
+            session=tab.session,
+            answer=answer,
+            ratings={aspect: j.rating for aspect, j in feedback.judgements.items()},
+            critiques={aspect: j.critique for aspect, j in feedback.judgements.items()},
+            refinement=feedback.refinement,
+        )

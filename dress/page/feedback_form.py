@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from dress.feedback.conversations import LONGEST_TEXT, OVERALL, Judged
 from dress.page.events import Updates, Values
-from dress.records import ASPECTS, RATINGS, Feedback
+from dress.records import ASPECTS, RATINGS
 
 QUESTIONS = {
     "helpfulness": "Does it do what was asked?",
@@ -26,7 +25,7 @@ class FeedbackForm:
         self.critiques: dict[str, gr.Textbox] = {}  # of the aspects, then overall
         for aspect in ASPECTS:
             with gr.Row(elem_classes="judging"):
-                label, info = aspect.capitalize(), f"{QUESTIONS[aspect]} 1 is worst, 4 is best."
+                label, info = aspect.capitalize(), f"{QUESTIONS[aspect]} 1 is worst, 4 best."
                 self.ratings[aspect] = gr.Radio([*RATINGS], label=label, info=info, min_width=150)
                 self.critiques[aspect] = _box(f"{label}: what is wrong, or right", lines=2)
         self.critiques[OVERALL] = _box("Overall critique")
@@ -48,21 +47,13 @@ class FeedbackForm:
             refinement=(values[self.refinement] or "").strip(),
         )
 
-    def filled(self, said: Judged | Feedback | None) -> Updates:
+    def filled(self, said: Judged | None) -> Updates:
         """Return what the controls show of a judgement; none is an empty form."""
-        ratings: Mapping[str, int] = {}
-        critiques: Mapping[str, str] = {}
-        refinement = ""
-        if isinstance(said, Feedback):
-            ratings = {aspect: j.rating for aspect, j in said.judgements.items()}
-            critiques = {aspect: j.critique for aspect, j in said.judgements.items()}
-            refinement = said.refinement
-        elif said is not None:
-            ratings, critiques, refinement = said.ratings, said.critiques, said.refinement
+        said = said or Judged(session="", answer="")
         return {
-            **{control: ratings.get(aspect) for aspect, control in self.ratings.items()},
-            **{control: critiques.get(name, "") for name, control in self.critiques.items()},
-            self.refinement: refinement,
+            **{control: said.ratings.get(aspect) for aspect, control in self.ratings.items()},
+            **{control: said.critiques.get(name, "") for name, control in self.critiques.items()},
+            self.refinement: said.refinement,
         }
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from dress.errors import InputError, Reject
 from dress.feedback.annotator import annotate_alone
 from dress.feedback.feedback_folder import FeedbackFolder
-from dress.page.annotation_queue import AnnotationQueue, Item
-from dress.page.guard import token_for
+from dress.page.access import check_extra, token_for, users
+from dress.page.annotation_queue import AnnotationQueue, Item, merged
 from dress.records import Dialogue, Feedback, Sample
 from dress.settings import Positive, Whole, checked
 
-USERS = "DRESS_CHAT_USERS"  # an environment variable: name:password, and so on
 WAIT_S = 0.5
 
 
@@ -48,8 +46,17 @@ class HumanAnnotator:
         taken = [self._taken(sample) for sample in samples]
         if not self._is_done():
             self._serve()
+        said = self.queue.judged()
         for sample, items in taken:
-            yield sample if isinstance(sample, Reject) else self._annotated(sample, items)
+            if isinstance(sample, Reject):
+                yield sample
+                continue
+            dialogues = []
+            for item in items:
+                *earlier, last = item.dialogue.turns
+                feedback = merged(said[item.answer].values())
+                dialogues.append(Dialogue((*earlier, replace(last, feedback=feedback))))
+            yield replace(sample, dialogues=tuple(dialogues))
 
     def _serve(self) -> None:
         from dress.page.annotation_page import AnnotationPage
@@ -71,10 +78,12 @@ class HumanAnnotator:
         return done == total
 
     def metrics(self) -> dict[str, float]:
-        judged = [self.queue.judged(item) for item in self.queue.items.values()]
-        people = {who for said in judged for who in said}
-        counts = {"people": len(people), "judgements": sum(map(len, judged))}
-        return {f"annotator/{n}": float(v) for n, v in counts.items()} | self.queue.agreement()
+        judged = self.queue.judged().values()
+        return {
+            "annotator/people": float(len({who for said in judged for who in said})),
+            "annotator/judgements": float(sum(map(len, judged))),
+            **self.queue.agreement(),
+        }
 
     def _taken(self, sample: Sample | Reject) -> tuple[Sample | Reject, list[Item]]:
         if isinstance(sample, Reject):
@@ -85,28 +94,3 @@ class HumanAnnotator:
             return reject, []
         except InputError as error:  # a text that is too long for the page
             return Reject(str(error), key=sample.id, where="annotator"), []
-
-    def _annotated(self, sample: Sample, items: list[Item]) -> Sample:
-        dialogues = []
-        for item in items:
-            *earlier, last = item.dialogue.turns
-            dialogues.append(
-                Dialogue((*earlier, replace(last, feedback=self.queue.feedback(item))))
-            )
-        return replace(sample, dialogues=tuple(dialogues))
-
-
-def check_extra() -> None:
-    missing = [name for name in ("gradio", "krippendorff") if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"the page needs {missing[0]}, which is missing: pip install -e '.[chat]'."
-        )
-
-
-def users(environment: Mapping[str, str]) -> dict[str, str]:
-    """Read the passwords by name; nothing is set where anybody may give a name."""
-    pairs = [pair.partition(":") for pair in environment.get(USERS, "").split(",") if pair]
-    if not all(name.strip() and password for name, _, password in pairs):
-        raise InputError(f"the environment variable {USERS} is no list of name:password.")
-    return {name.strip(): password for name, _, password in pairs}

@@ -19,7 +19,8 @@ from fastapi import FastAPI
 
 from dress.errors import InputError
 from dress.feedback.feedback_folder import MOST_BYTES
-from dress.page.guard import Guard, token_for
+from dress.page.access import token_for
+from dress.page.guard import Guard
 
 UPLOADS, MOST_FIGURES = "GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_MAX_EVENTS"
 MOST_TABS = 200  # whose controls are remembered; of an older one they are as at first

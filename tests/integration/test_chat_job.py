@@ -23,7 +23,7 @@ from dress.jobs.chat import commands, load_streamers
 from dress.jobs.job import Job
 from dress.loading import load
 from dress.objectives.conditional_lm import ConditionalLM
-from dress.page.guard import TOKEN
+from dress.page.access import TOKEN
 from dress.types import LossOutput, TokenBatch
 from tests.data.coco_files import photograph
 from tests.feedback.talk import answered, asked, judged, opened

@@ -55,4 +55,4 @@ def test_two_people_annotate_ten_answers(chromium: Any, tmp_path: Path) -> None:
             tab.wait_for_selector(".status:has-text('nothing is left for you')")
             tab.close()
     assert queue.progress() == (10, 10)
-    assert all(len(queue.judged(item)) == 2 for item in queue.items.values())
+    assert all(len(said) == 2 for said in queue.judged().values())

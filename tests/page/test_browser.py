@@ -5,6 +5,7 @@ It needs gradio, playwright and a Chromium: pip install -e '.[chat]' playwright,
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dress.feedback.conversations import Answered
 from dress.feedback.feedback_folder import FeedbackFolder
@@ -132,7 +134,6 @@ def test_the_keyboard_alone_suffices(tab: Any, service: ChatService) -> None:
     tab.wait_for_function("document.querySelector('#message textarea').value !== ''")
     tab.keyboard.press("Enter")
     answered(tab, times=1)
-    before = len(events(service, "judged"))
     go("1")
     tab.keyboard.press("Space")
     saved(tab)
@@ -140,21 +141,48 @@ def test_the_keyboard_alone_suffices(tab: Any, service: ChatService) -> None:
     tab.keyboard.type("Too short.")
     go("Save feedback")
     tab.keyboard.press("Enter")
-    tab.wait_for_timeout(500)
-    assert len(events(service, "judged")) > before
-    assert events(service, "judged")[-1]["critiques"] == {"overall": "Too short."}
+    for _ in range(100):  # the page says "saved" of the rating already
+        tab.wait_for_timeout(100)
+        if (said := events(service, "judged")[-1]["critiques"]) != {}:
+            break
+    assert said == {"overall": "Too short."}
     go("Propose feedback")
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".status:has-text('proposed')")
 
 
+def test_a_question_that_is_chosen_is_the_message_and_own_words_stay(tab: Any) -> None:
+    tab.get_by_role("button", name="Draw a scene").click()
+    tab.wait_for_function("document.querySelector('#message textarea').value !== ''")
+    message, questions = tab.locator("#message textarea"), tab.get_by_label("Questions about")
+    message.fill("My own words")
+    before = len(tab.asked)
+    questions.focus()
+    tab.keyboard.press("Tab")
+    tab.wait_for_timeout(500)
+    assert tab.asked[before:] == [] and message.input_value() == "My own words"
+    questions.focus()
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Enter")
+    tab.wait_for_function("document.querySelector('#message textarea').value !== 'My own words'")
+    assert message.input_value() == questions.input_value() != ""
+
+
 def test_hostile_pictures_and_faults_end_in_a_sentence(
     tab: Any, service: ChatService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "page.png"
-    path.write_text(EVIL)
-    tab.locator("input[type=file]").set_input_files(path)
-    tab.wait_for_selector(".status:has-text('not a JPEG, PNG or WebP image')")
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    said = {
+        "page.png": (EVIL.encode(), ".status:has-text('not a JPEG, PNG or WebP image')"),
+        "bomb.png": (bomb.getvalue(), ".status:has-text('image too large')"),
+        "large.png": (bytes(21 * 2**20), 'text=allowed size of 20.0 Mb: "large.png"'),
+        "huge.png": (bytes(50 * 2**20), 'text=allowed size of 20.0 Mb: "huge.png"'),
+    }
+    for name, (data, sentence) in said.items():
+        (tmp_path / name).write_bytes(data)
+        tab.locator("input[type=file]").set_input_files(tmp_path / name)
+        tab.wait_for_selector(sentence)
     assert not any(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*.png"))
     send(tab, "What?")
     tab.wait_for_selector(".status:has-text('give a picture first')")

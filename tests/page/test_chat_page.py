@@ -58,10 +58,12 @@ def test_blind_nothing_that_is_shown_names_a_model(page: Any) -> None:
 
 def test_the_better_answer_shown_is_the_last_that_was_chosen(page: Any) -> None:
     tab = last(page, sent(page, page.service.upload(photograph(1))))
-    for letter in "ACB":
-        assert [*called(page, page._prefer, tab, {page.better: letter})]
+    first, second, third = (a.answer for a in page.service.answers(tab))
+    for name in (first, third, second):
+        assert [*called(page, page._prefer, tab, {page.better: name})]
         (shown,) = called(page, page._load, tab, {})
-        assert shown[page.better]["value"] == letter
+        assert shown[page.better]["value"] == name
+    assert shown[page.better]["choices"] == [("A", first), ("B", second), ("C", third)]
 
 
 def test_after_a_fault_the_next_message_follows_what_was_followed(

@@ -203,7 +203,7 @@ def test_the_oracle_proposes_what_a_person_may_correct(service: ChatService) -> 
     asked = next(text for text, (q, _) in drawn.questions.items() if q.task == "describe")
     tab, _ = say(service, tab, asked)
     (answer,) = service.answers(tab)
-    assert service.propose(tab, answer.answer).judgements["honesty"].rating in (1, 2, 3, 4)
+    assert service.propose(tab, answer.answer).ratings["honesty"] in (1, 2, 3, 4)
     tab, _ = say(service, TabState(session="x", image=tab.image), "Who?")
     with pytest.raises(InputError, match="drawn scenes"):
         service.propose(tab, service.answers(tab)[0].answer)
@@ -224,7 +224,11 @@ def test_each_answer_is_judged_by_its_own_question_and_a_refinement_by_its_paren
     (answer,) = service.answers(tab)
     dialogue = Dialogue(service.conversation(tab).dialogue(answer.answer, ""))
     sample = Sample("x", (drawn.picture,), (dialogue,), drawn.annotations(second))
-    assert service.propose(tab, answer.answer) == OracleAnnotator().annotate(sample, dialogue)
+    proposed = service.propose(tab, answer.answer)
+    said = OracleAnnotator().annotate(sample, dialogue)
+    assert proposed.ratings == {aspect: j.rating for aspect, j in said.judgements.items()}
+    assert proposed.critiques == {aspect: j.critique for aspect, j in said.judgements.items()}
+    assert proposed.refinement == said.refinement
     refined = Judged(session="", answer=answer.answer, refinement="Look again.")
     service.judge(tab, refined)
     truths = []

@@ -11,8 +11,9 @@ import pytest
 
 from dress.errors import InputError
 from dress.feedback.endpoint import is_loopback
-from dress.page.guard import MOST_BYTES, TOKEN, Guard, token_for
+from dress.page.access import TOKEN, token_for
 
+pytest.importorskip("starlette", reason="comes with the extra `chat`")
 LONG = "a-long-enough-token"
 
 
@@ -30,7 +31,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def asked(
-    guard: Guard,
+    guard: Any,
     path: str,
     *,
     method: str = "GET",
@@ -64,7 +65,9 @@ def asked(
     return sent[0]["status"], replied, sent[1]["body"]
 
 
-def guarded(*, host: str = "127.0.0.1", token: str | None = None, per_minute: int = 9) -> Guard:
+def guarded(*, host: str = "127.0.0.1", token: str | None = None, per_minute: int = 9) -> Any:
+    from dress.page.guard import Guard
+
     return Guard(app, host=host, token=token, per_minute=per_minute)
 
 
@@ -122,7 +125,7 @@ def test_a_page_for_others_needs_its_token() -> None:
     assert asked(guard, "/", headers={"cookie": "dress_chat=wrong"})[0] == 401
     code, headers, _ = asked(guard, "/", query=f"token={LONG}")
     assert code == 303 and headers["location"] == "/"
-    assert "HttpOnly" in headers["set-cookie"] and "SameSite=Strict" in headers["set-cookie"]
+    assert "HttpOnly" in headers["set-cookie"] and "SameSite=strict" in headers["set-cookie"]
     cookie = headers["set-cookie"].partition(";")[0]
     assert asked(guard, "/", headers={"cookie": f"a=b; {cookie}"})[0] == 200
 
@@ -147,6 +150,8 @@ def test_a_host_that_others_reach_asks_for_a_token_before_it_is_served() -> None
 
 
 def test_requests_are_bounded_in_number_and_size() -> None:
+    from dress.page.guard import MOST_BYTES
+
     guard, upload = guarded(per_minute=3), "/gradio_api/upload"
     codes = [asked(guard, upload, method="POST")[0] for _ in range(5)]
     assert codes == [200, 200, 200, 429, 429]

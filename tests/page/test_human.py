@@ -10,8 +10,9 @@ import pytest
 from dress.errors import InputError, Reject
 from dress.feedback.conversations import Judged
 from dress.feedback.feedback_folder import FeedbackFolder
-from dress.page.annotation_queue import HELD_S, AnnotationQueue
-from dress.page.human import HumanAnnotator, users
+from dress.page.access import users
+from dress.page.annotation_queue import HELD_S, AnnotationQueue, merged
+from dress.page.human import HumanAnnotator
 from dress.records import ASPECTS, Dialogue, Sample, Turn
 from tests.data.coco_files import photograph
 
@@ -92,7 +93,7 @@ def test_the_mean_is_rounded_and_told_in_the_words_of_who_is_nearest(tmp_path: P
     (item,) = queue.add(sample(0, "A dog."))
     for who, rating in (("ann", 1), ("bob", 3), ("eve", 4)):
         judge(queue, who, rating, refinement=f"{who}'s advice")
-    judgement = queue.feedback(item).judgements["honesty"]  # 8 / 3 = 2.67
+    judgement = merged(queue.judged()[item.answer].values()).judgements["honesty"]  # 8 / 3 = 2.67
     assert (judgement.rating, judgement.refinement) == (3, "bob's advice")
 
 
