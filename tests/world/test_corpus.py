@@ -146,12 +146,13 @@ def test_a_look_up_names_what_stands_in_a_place() -> None:
     assert ("What is in the centre?", "Centre: nothing.") in asked
 
 
-def test_stage_0_asks_a_picture_by_place_and_by_kind_and_for_a_relation() -> None:
+def test_stage_0_asks_a_picture_by_place_and_by_kind_for_a_relation_and_a_count() -> None:
     for scene in draw_scenes(split="train", count=50, seed=0, cooccurrence=0.0):
         rng = random.Random(scene.name)
         turns = pretraining_turns(scene, rng)
         related = sum(" or " in turn.user for turn in turns)
-        assert len(turns) == 4 + related
+        assert len(turns) == 5 + related
+        assert sum(turn.user.startswith("How many") for turn in turns) == 1
         assert related == 0 if len(scene.things) == 1 else related <= 1
 
 
