@@ -208,10 +208,6 @@ def check_sharding(cfg: DictConfig) -> None:
             cfg.model.language.get("quantization"),
             "cannot share weights in 4 bits: give model.language.quantization=null",
         ),
-        (
-            records_needed(cfg) == "prompts",
-            "cannot sample while it trains: give trainer.strategy=ddp",
-        ),
     )
     for found, why in refused:
         if found:

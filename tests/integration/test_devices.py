@@ -230,7 +230,6 @@ def test_the_others_are_let_go_once(
         (["trainer.devices=2", "job=evaluate", "artifact=x"], 2, "for job=train"),
         (["trainer.strategy=fdsp"], 1, "trainer.strategy is 'fdsp': choose auto or ddp or"),
         (["trainer.strategy=fsdp"], 1, "among ranks: give trainer.devices=2 or more."),
-        ([*SHARDED, "experiment=grpo"], 1, "cannot sample while it trains"),
     ],
 )
 def test_impossible_numbers_are_refused_before_anything_is_built(
