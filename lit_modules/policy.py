@@ -20,7 +20,7 @@ from dress.artifact import Artifact
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptGroup, PromptGroups
 from dress.data.collate import TreeCollator
-from dress.distributed import gather
+from dress.distributed import gather, place
 from dress.errors import InputError
 from dress.feedback.experience import Drawn, ExperienceMaker, draw
 from dress.feedback.oracle import true_score
@@ -131,10 +131,8 @@ class PolicyModule(AlignmentModule):
         """Return the minibatches of a rollout, and sums over all ranks."""
         drawn = self._drawn(prompts, number=number)
         minibatches, own = [], dict[str, float]()
-        for places in np.array_split(
-            np.arange(len(drawn)), self.policy_objective.rollouts.minibatches
-        ):
-            parts, sums = self.maker([drawn[place] for place in places])
+        for part in cut(drawn, self.policy_objective.rollouts.minibatches):
+            parts, sums = self.maker(part)
             minibatches.append(parts)
             add(own, sums)
         return minibatches, over_ranks(own)
@@ -201,6 +199,18 @@ class PolicyModule(AlignmentModule):
         self.rollouts = saved["rollouts"]
         self.generated_tokens = saved["generated_tokens"]
         self.trained_tokens = saved["trained_tokens"]
+
+
+def cut(drawn: Sequence[Drawn], minibatches: int) -> list[list[Drawn]]:
+    """Cut this rank's share as one process cuts the whole, of which it has every world-th prompt.
+
+    A part may be empty here and not in another rank.
+    """
+    rank, world = place()
+    numbers = range(rank, rank + world * len(drawn), world)
+    total = max(gather(numbers[-1] + 1 if drawn else 0))
+    parts = np.array_split(np.arange(total), minibatches)
+    return [[each for each, n in zip(drawn, numbers, strict=True) if n in part] for part in parts]
 
 
 def rollout_seed(seed: int, number: int, rank: int) -> int:
