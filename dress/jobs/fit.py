@@ -268,7 +268,7 @@ def build_trainer(
     job: Job, building: Building, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]
 ) -> L.Trainer:
     """Build the trainer; the processes of several devices run already (processes.py, torchrun)."""
-    several = job.cfg.trainer.devices > 1
+    several = place()[1] > 1
     given: dict[str, Any] = {
         "callbacks": callbacks,
         "logger": loggers,
