@@ -23,12 +23,14 @@ from dress.data.sources.source import Source
 from dress.distributed import place
 from dress.errors import InputError
 from dress.files import naming, read_json, write_json
-from dress.modeling.build import build_model, public_base, settings_of
+from dress.modeling.build import build_hollow, build_model, public_base, settings_of
 from dress.modeling.checkpoint import load_weights, save_weights, stored_parts
 from dress.modeling.language import full_precision
 from dress.modeling.lvlm import LVLM
+from dress.modeling.sharding import shard
 from dress.modeling.tokenizer import image_token_of, load_tokenizer, train_tokenizer
 from dress.modeling.tower import Tower
+from dress.modeling.trainable import set_trainable
 from dress.modeling.vision import open_clip_tower, recorded_tower
 
 WEIGHTS, TOKENIZER, PREPROCESS = "weights", "tokenizer", "preprocess.json"
@@ -43,14 +45,45 @@ def load(path: str | os.PathLike[str]) -> Assistant:
     return load_artifact(Artifact.open(path))
 
 
-def load_artifact(artifact: Artifact) -> Assistant:
+def load_artifact(artifact: Artifact, *, hollow: bool = False) -> Assistant:
+    """Load a model that does not train; a `hollow` one gets its weights from another rank."""
     tokenizer = artifact_tokenizer(artifact)
     spec = artifact_spec(artifact)
-    stored = stored_parts(artifact.path / WEIGHTS)
-    model = build_model(spec, tokenizer=tokenizer, stored=stored)
-    restore(model, artifact, spec=spec)
+    if hollow:
+        model = build_hollow(spec, tokenizer=tokenizer)
+    else:
+        stored = stored_parts(artifact.path / WEIGHTS)
+        model = build_model(spec, tokenizer=tokenizer, stored=stored)
+        restore(model, artifact, spec=spec)
     model.requires_grad_(False).eval()
     return assemble(artifact.config, model=model, tokenizer=tokenizer)
+
+
+def value_model(reward: Artifact, policy: Assistant) -> Assistant:
+    """Build a model with the reward model's weights and a head of zeros, ready to train.
+
+    It rests in shares where the policy does.
+    """
+    spec = artifact_spec(reward)
+    tokenizer = artifact_tokenizer(reward)
+    if tokenizer.get_vocab() != policy.processor.tokenizer.get_vocab():
+        raise InputError(
+            f"{reward.path} has another tokenizer than the policy, so that no value model can be "
+            "made of it: give a reward model from the same stage 1."
+        )
+    if policy.model.sharded and place()[0] > 0:
+        model = build_hollow(spec, tokenizer=tokenizer)
+    else:
+        model = build_model(spec, tokenizer=tokenizer)
+        restore(model, reward, spec=spec)
+    assert model.scalar_head is not None
+    with torch.no_grad():
+        for parameter in model.scalar_head.parameters():
+            parameter.zero_()
+    set_trainable(model, spec["trainable"])
+    if policy.model.sharded:
+        shard(model, policy.model.device)
+    return assemble(reward.config, model=model, tokenizer=tokenizer)
 
 
 def artifact_spec(artifact: Artifact) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,15 +20,14 @@ from dress.artifact import Artifact
 from dress.assistant import Assistant
 from dress.chat.prompts import PromptGroup, PromptGroups
 from dress.data.collate import TreeCollator
-from dress.distributed import gather
+from dress.distributed import gather, place
 from dress.errors import InputError
 from dress.feedback.experience import Drawn, ExperienceMaker, draw
 from dress.feedback.oracle import true_score
 from dress.feedback.reward_scorer import RewardScorer
-from dress.loading import artifact_spec, artifact_tokenizer, assemble, restore
-from dress.modeling.build import build_model
+from dress.loading import value_model
 from dress.modeling.reference import Reference
-from dress.modeling.trainable import set_trainable
+from dress.modeling.sharding import gathered
 from dress.objectives.functional import target_log_probs
 from dress.objectives.policy_objective import Experience, PolicyObjective
 from dress.settings import Amount, checked
@@ -122,16 +120,19 @@ class PolicyModule(AlignmentModule):
         seed = rollout_seed(self.seed, number, self.global_rank)
         return draw(self.policy, groups, rollouts=self.policy_objective.rollouts, seed=seed)
 
+    def _drawn(self, prompts: PromptGroups, *, number: int) -> list[Drawn]:
+        """Draw with all weights at hand: ranks end their responses after different steps."""
+        with gathered(self.model):
+            return self.draw(prompts.groups, number=number)
+
     def _collect(
         self, prompts: PromptGroups, *, number: int
     ) -> tuple[list[list[Experience]], dict[str, float]]:
         """Return the minibatches of a rollout, and sums over all ranks."""
-        drawn = self.draw(prompts.groups, number=number)
+        drawn = self._drawn(prompts, number=number)
         minibatches, own = [], dict[str, float]()
-        for places in np.array_split(
-            np.arange(len(drawn)), self.policy_objective.rollouts.minibatches
-        ):
-            parts, sums = self.maker([drawn[place] for place in places])
+        for part in cut(drawn, self.policy_objective.rollouts.minibatches):
+            parts, sums = self.maker(part)
             minibatches.append(parts)
             add(own, sums)
         return minibatches, over_ranks(own)
@@ -176,7 +177,7 @@ class PolicyModule(AlignmentModule):
 
     def validation_step(self, batch: Sequence[PromptGroups], batch_idx: int) -> None:  # type: ignore[override]
         for prompts in batch:
-            _, sums = self.maker(self.draw(prompts.groups, number=VALIDATION + batch_idx))
+            _, sums = self.maker(self._drawn(prompts, number=VALIDATION + batch_idx))
             add(self._sums, sums)
 
     def on_validation_epoch_end(self) -> None:
@@ -198,6 +199,18 @@ class PolicyModule(AlignmentModule):
         self.rollouts = saved["rollouts"]
         self.generated_tokens = saved["generated_tokens"]
         self.trained_tokens = saved["trained_tokens"]
+
+
+def cut(drawn: Sequence[Drawn], minibatches: int) -> list[list[Drawn]]:
+    """Cut this rank's share as one process cuts the whole, of which it has every world-th prompt.
+
+    A part may be empty here and not in another rank.
+    """
+    rank, world = place()
+    numbers = range(rank, rank + world * len(drawn), world)
+    total = max(gather(numbers[-1] + 1 if drawn else 0))
+    parts = np.array_split(np.arange(total), minibatches)
+    return [[each for each, n in zip(drawn, numbers, strict=True) if n in part] for part in parts]
 
 
 def rollout_seed(seed: int, number: int, rank: int) -> int:
@@ -269,22 +282,3 @@ def policy_module(
         activation_checkpointing=activation_checkpointing,
         seed=seed,
     )
-
-
-def value_model(reward: Artifact, policy: Assistant) -> Assistant:
-    """Build a model with the reward model's weights and a head of zeros, ready to train."""
-    spec = artifact_spec(reward)
-    tokenizer = artifact_tokenizer(reward)
-    if tokenizer.get_vocab() != policy.processor.tokenizer.get_vocab():
-        raise InputError(
-            f"{reward.path} has another tokenizer than the policy, so that no value model can be "
-            "made of it: give a reward model from the same stage 1."
-        )
-    model = build_model(spec, tokenizer=tokenizer)
-    restore(model, reward, spec=spec)
-    assert model.scalar_head is not None
-    with torch.no_grad():
-        for parameter in model.scalar_head.parameters():
-            parameter.zero_()
-    set_trainable(model, spec["trainable"])
-    return assemble(reward.config, model=model, tokenizer=tokenizer)

@@ -28,6 +28,7 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/jobs/plan.py": {"dress.jobs"},  # torch
     "dress/jobs/report.py": {"dress.reporting"},  # matplotlib
     "dress/jobs/resolved.py": {"dress.chat", "dress.modeling"},  # torch
+    "dress/jobs/slurm.py": {"lightning"},  # seconds, where srun started several tasks
     "dress/jobs/train.py": {"dress.jobs", "lit_modules"},  # Lightning
     "dress/modeling/gpu_attention.py": {"flash_attn"},  # optional, needs CUDA
     "dress/page/human.py": {"dress.page"},  # gradio

@@ -13,6 +13,7 @@ from dress.assistant import Assistant
 from dress.chat.judging import expected_answer
 from dress.chat.prompts import PromptGroup
 from dress.data.collate import TreeCollator
+from dress.distributed import gather
 from dress.feedback.reward_scorer import RewardScorer, answered
 from dress.modeling.decoding import DrawnLogProbs
 from dress.modeling.reference import Reference
@@ -132,12 +133,14 @@ class ExperienceMaker:
 
     @torch.no_grad()
     def __call__(self, drawn: Sequence[Drawn]) -> tuple[list[Experience], dict[str, float]]:
-        """Return one Experience per forward pass, one of no response where nothing was drawn.
+        """Return one Experience per forward pass, at least one, maybe of no response.
 
         The sums count responses, or what `<name>_count` says.
         """
         size = self.groups_per_batch or max(len(drawn), 1)
         chunks = [drawn[start : start + size] for start in range(0, len(drawn), size)] or [[]]
+        if self.policy.model.sharded:  # ranks put weights together equally often
+            chunks += [[]] * (max(gather(len(chunks))) - len(chunks))
         parts, sums = [], dict[str, float]()
         for chunk in chunks:
             part, figures = self._one(chunk)
@@ -180,10 +183,6 @@ class ExperienceMaker:
         self, drawn: Sequence[Drawn], *, device: torch.device
     ) -> tuple[Tensor, dict[str, float]]:
         """Score and add the symbolic rewards; sums of each of them."""
-        if not drawn:
-            names = ("reward", "score", "correctness", "no_end_share", "true_score")
-            zeros = dict.fromkeys((*names, "true_score_count", "count"), 0.0)
-            return torch.zeros(0, device=device), zeros
         scores = self.scorer([(each.group.sample, each.texts) for each in drawn]).float()
         rows = [
             (each.group.sample, text, len(tokens), ended)

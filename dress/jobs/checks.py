@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.chat.condition import Condition
 from dress.errors import InputError
-from dress.jobs.contradictions import check_together, is_read_by
+from dress.jobs.contradictions import check_together, is_read_by, processes_of
 from dress.jobs.data_sets import check_locations
 from dress.jobs.keys import located, typed
 from dress.settings import (
@@ -208,30 +208,39 @@ def check_compare(cfg: DictConfig) -> None:
 
 
 def check_devices(cfg: DictConfig) -> None:
-    groups = cfg.datamodule.groups_per_step
-    if cfg.job.name == "train" and cfg.trainer.devices > groups:
+    groups, processes = cfg.datamodule.groups_per_step, processes_of(cfg)
+    if cfg.job.name == "train" and processes > groups:
+        key = "trainer.devices" if cfg.trainer.num_nodes == 1 else "trainer.devices * num_nodes"
         raise InputError(
-            f"trainer.devices is {cfg.trainer.devices} and datamodule.groups_per_step {groups}: "
-            "give each device at least one group per step."
+            f"{key} is {processes} and datamodule.groups_per_step {groups}: give each device at "
+            "least one group per step."
         )
 
 
 def check_processes(cfg: DictConfig) -> None:
     """Refuse processes that would wait for each other's artifacts."""
-    processes = world_size()
+    processes, nodes = world_size(), cfg.trainer.num_nodes
     if processes == 1:
+        if nodes > 1 and cfg.job.name == "train":
+            raise InputError(
+                f"trainer.num_nodes is {nodes} and one process was started: start torchrun "
+                "--nnodes on each host, or srun (docs/scale.md)."
+            )
         return
-    if cfg.job.name != "train" or cfg.trainer.devices != processes:
+    if cfg.job.name != "train" or processes_of(cfg) != processes:
         raise InputError(
-            f"{processes} processes were started for job={cfg.job.name} and trainer.devices="
-            f"{cfg.trainer.devices}: start one, or for job=train as many as trainer.devices."
+            f"{processes} processes were started for job={cfg.job.name}, trainer.devices="
+            f"{cfg.trainer.devices} and trainer.num_nodes={nodes}: start one, or for job=train as "
+            "many as devices * num_nodes."
         )
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if "submitit" in HydraConfig.get().launcher._target_:
+            return  # each of its tasks belongs to one job
         raise InputError("a sweep was started in several processes: give trainer.devices instead.")
 
 
 def world_size() -> int:
-    """Return how many processes were started together, by torchrun or by processes.py."""
+    """Return how many processes were started together, by torchrun, SLURM or processes.py."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -266,6 +275,7 @@ OTHERS: Mapping[str, Any] = {  # what classes of torch and Lightning take
     "trainer.accelerator": Literal["cpu", "gpu", "auto"],
     "trainer.precision": Precision,
     "trainer.devices": Positive,
+    "trainer.num_nodes": Positive,
     "trainer.max_steps": Positive,
     "trainer.val_check_interval": Positive,
     "trainer.log_every_n_steps": Positive,

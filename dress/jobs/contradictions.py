@@ -186,11 +186,17 @@ def check_optimizer(cfg: DictConfig, spec: Mapping[str, Any]) -> None:
 
 def check_reference(cfg: DictConfig) -> None:
     cached = cfg.objective.get("reference") == "cached"
-    if cached and (cfg.trainer.devices > 1 or mixed(cfg)):
+    if cached and (processes_of(cfg) > 1 or mixed(cfg)):
         raise InputError(
             "objective.reference=cached is for one device and one data set: give "
             "objective.reference=step."
         )
+
+
+def processes_of(cfg: DictConfig) -> int:
+    """Return how many processes train together."""
+    number: int = cfg.trainer.devices * cfg.trainer.num_nodes
+    return number
 
 
 def check_sharding(cfg: DictConfig) -> None:
@@ -201,16 +207,12 @@ def check_sharding(cfg: DictConfig) -> None:
         return
     refused = (
         (
-            cfg.trainer.devices == 1,
+            processes_of(cfg) == 1,
             "shares the weights among ranks: give trainer.devices=2 or more",
         ),
         (
             cfg.model.language.get("quantization"),
             "cannot share weights in 4 bits: give model.language.quantization=null",
-        ),
-        (
-            records_needed(cfg) == "prompts",
-            "cannot sample while it trains: give trainer.strategy=ddp",
         ),
     )
     for found, why in refused:

@@ -64,14 +64,13 @@ def fit(
 
     # The model with its tokenizer and template: as its parent left it, or from scratch.
     sharded = cfg.trainer.get("strategy") == FSDP
-    hollow = sharded and place()[0] > 0  # rank 0 brings the weights
-    assistant = starting_point(job, config, init=parents.init, hollow=hollow)
+    assistant = starting_point(job, config, init=parents.init, hollow=sharded and place()[0] > 0)
     print(set_trainable(assistant.model, config["model"]["trainable"]), flush=True)
     if sharded:
         shard(assistant.model, own_device(cfg.trainer.accelerator))
 
     # The data: records become sequences, sequences token trees, trees the steps of the optimizer.
-    scorer = reward_scorer(job, parents.reward) if parents.reward else None
+    scorer = reward_scorer(job, parents.reward, sharded=sharded) if parents.reward else None
     offers = offers_of(job, building, config, assistant, parents) | {"judge": scorer}
     encoder = build(cfg.datamodule.encoder, offers)
     datamodule = build_datamodule(job, assistant, encoder, parents, offers)
@@ -177,9 +176,11 @@ def live_annotator(job: Job) -> Annotator | None:
     return annotator
 
 
-def reward_scorer(job: Job, reward: Artifact) -> RewardScorer:
+def reward_scorer(job: Job, reward: Artifact, *, sharded: bool) -> RewardScorer:
     """Load the frozen judge; whether it is told facts is a matter of its training."""
-    judge = load_artifact(reward)
+    judge = load_artifact(reward, hollow=sharded and place()[0] > 0)
+    if sharded:
+        shard(judge.model, own_device(job.cfg.trainer.accelerator))
     facts = bool(reward.config["datamodule"]["encoder"]["facts"])
     return RewardScorer(assistant=judge, collator=collator_of(job, judge), facts=facts)
 
@@ -265,7 +266,7 @@ def build_trainer(
     job: Job, building: Building, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]
 ) -> L.Trainer:
     """Build the trainer; the processes of several devices run already (processes.py, torchrun)."""
-    several = job.cfg.trainer.devices > 1
+    several = place()[1] > 1
     given: dict[str, Any] = {
         "callbacks": callbacks,
         "logger": loggers,

@@ -51,6 +51,7 @@ FORWARDED_KEYS = {
     "trainer",
     "trainer.accelerator",
     "trainer.devices",
+    "trainer.num_nodes",
     "trainer.precision",
     "trainer.strategy",
 }
@@ -95,7 +96,7 @@ class Job:
         name = self.cfg.job.name
         if not self.leads:
             check_processes(self.cfg)
-            name = "processes"  # which trains with the first
+            name = "hosts"  # which trains with the first
         else:
             self._check()
         run: Callable[[Job], Artifact | None] = import_module(f"dress.jobs.{name}").run
@@ -146,6 +147,9 @@ class Job:
         key = " ".join([experiment, *extra])
         if key not in self.found:
             overrides = [*forwarded_overrides(self.overrides), *extra]
+            if world_size() > 1:  # all of which train the parents too
+                places = {name: self.cfg.trainer[name] for name in ("devices", "num_nodes")}
+                overrides += [f"trainer.{name}={number}" for name, number in places.items()]
             cfg = compose(config_name="run", overrides=[f"experiment={experiment}", *overrides])
             parent = Job(cfg=cfg, overrides=overrides, is_parent=True, found=self.found)
             self.found[key] = parent.run()
@@ -222,12 +226,10 @@ class Job:
             print(f"{full_name} done in {time.monotonic() - started:.0f} s", flush=True)
 
     def _check_may_build(self, name: str) -> None:
-        several = world_size() > 1
-        if self.cfg.parents == "require" or several:
-            why = "WORLD_SIZE > 1 forbids" if several else "parents=require forbids"
+        if self.cfg.parents == "require":
             raise InputError(
-                f"{name} is missing and {why} to build it: run experiment={self.cfg.name} with the "
-                "same model, data and seed first, in one process."
+                f"{name} is missing and parents=require forbids to build it: run experiment="
+                f"{self.cfg.name} with the same model, data and seed first."
             )
 
 

@@ -1,9 +1,10 @@
-"""Work in several processes: one for each of `trainer.devices`, or those that torchrun began.
+"""Work in several processes of this machine, one for each of `trainer.devices`.
 
 Lightning's own launcher starts the whole command again for every rank. A command here is a chain of
 jobs, each of which may train on other devices or be there already, and a sweep is many of them; so
 the ranks are started for one piece of work, by torch.distributed.elastic as torchrun does it. What
 to do is an order: the composed configuration and the paths of what was built before, as JSON.
+Processes that are there already, of torchrun or SLURM, get the same orders (hosts.py).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from omegaconf import DictConfig, OmegaConf
+from torch.distributed import Store
 from torch.distributed.elastic.multiprocessing import (
     DefaultLogsSpecs,
     PContext,
@@ -38,7 +40,6 @@ import dress
 from dress.artifact import Building
 from dress.errors import InputError
 from dress.interrupts import INTERRUPTED, Interrupted, interruptible
-from dress.jobs.checks import world_size
 from dress.jobs.data_sets import Parents
 from dress.jobs.job import Job
 from dress.jobs.start import quieten, sentence_of
@@ -56,7 +57,13 @@ def fit_on_all_devices(
     job: Job, building: Building, config: Mapping[str, Any], parents: Parents
 ) -> Result:
     """Run `fit` in one process per device; the figures are those of all of them."""
-    order = order_of(job, "fit") | {
+    return launch(order_to_fit(job, building, config, parents), job.cfg.trainer.devices)
+
+
+def order_to_fit(
+    job: Job, building: Building, config: Mapping[str, Any], parents: Parents
+) -> dict[str, Any]:
+    return order_of(job, "fit") | {
         "config": config,
         "building": str(building.path),
         "init": str(parents.init.path) if parents.init else None,
@@ -64,10 +71,6 @@ def fit_on_all_devices(
         "data": parents.data.location,
         "mixture": {name: data.location for name, data in parents.mixture.items()},
     }
-    if world_size() > 1:
-        send(order)
-        return execute(order)
-    return launch(order, job.cfg.trainer.devices)
 
 
 def order_of(job: Job, work: str) -> dict[str, Any]:
@@ -181,27 +184,14 @@ def execute(order: Order) -> Result:
             dist.destroy_process_group()
 
 
-def join(meeting_place: str = "env://") -> None:
+def join(meeting_place: str | Store) -> None:
     """Meet the other ranks, named by RANK and WORLD_SIZE; Lightning then uses this group."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, init_method=meeting_place, rank=rank, world_size=size)
-
-
-def send(order: Order | None) -> None:
-    """Tell the ranks that torchrun started beside this one; None: there is nothing to train."""
-    join()
-    dist.broadcast_object_list([json.dumps(order)])
-
-
-def run(_: Job) -> None:
-    """Wait for the order of the first rank and carry it out."""
-    join()
-    received: list[Any] = [None]
-    dist.broadcast_object_list(received)
-    order = json.loads(received[0])
-    if order is not None:
-        execute(order)
+    if isinstance(meeting_place, str):
+        dist.init_process_group(backend, init_method=meeting_place, rank=rank, world_size=size)
+    else:
+        dist.init_process_group(backend, store=meeting_place, rank=rank, world_size=size)
 
 
 def main(folder: Path) -> None:

@@ -25,6 +25,7 @@ from dress.files import from_home, naming, no_space
 from dress.jobs.checks import check_code
 from dress.jobs.job import Job  # imports nothing heavy, but what it runs does
 from dress.jobs.keys import COMPOSITION_ERRORS, check_keys, composition_sentence, no_option
+from dress.jobs.slurm import announce_ranks
 
 SPINS = "3000"  # pauses of a waiting thread before it sleeps, a tenth of a millisecond or so
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -40,6 +41,7 @@ def started(cfg: DictConfig) -> Iterator[Job]:
     """Yield the job of a composed command; a user's mistake in the block ends as one sentence."""
     quieten()
     wait_briefly()
+    announce_ranks()
     hydra = HydraConfig.get()
     typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     try:

@@ -12,7 +12,7 @@ from dress.errors import InputError
 from dress.interrupts import INTERRUPTED, Interrupted
 from dress.jobs import report
 from dress.jobs.checks import world_size
-from dress.jobs.contradictions import records_needed
+from dress.jobs.contradictions import processes_of, records_needed
 from dress.jobs.data_sets import Parents, mixed, open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
@@ -57,22 +57,28 @@ WATCHERS = re.compile(  # callbacks that change no number; all others count
 
 def run(job: Job) -> Artifact:
     config = fingerprinted(job)
+    if world_size() > 1:
+        from dress.jobs.hosts import meeting
+
+        meeting()  # where the others wait while parents are built
     parents = parents_of(job, config)
     stop = False
     with job.building(
         kind="model", nodes=config, parents=parents.by_role(), keep_partial=True
     ) as building:
         if not building.reused:
-            if max(job.cfg.trainer.devices, world_size()) > 1:
+            if world_size() > 1:
+                from dress.jobs.hosts import fit_on_all_hosts as fit
+            elif processes_of(job.cfg) > 1:
                 from dress.jobs.processes import fit_on_all_devices as fit
             else:
                 from dress.jobs.fit import fit  # Lightning, transformers, open_clip: seconds
             metrics, stop = fit(job, building, config, parents)
             building.write_metrics(metrics)
-        elif world_size() > 1 and not job.is_parent:
-            from dress.jobs.processes import send
+        if world_size() > 1 and not job.is_parent:
+            from dress.jobs.hosts import let_go
 
-            send(None)
+            let_go()
     if stop:
         raise Interrupted(INTERRUPTED)
     artifact = building.artifact

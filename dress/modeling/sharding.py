@@ -27,13 +27,14 @@ def shard(model: LVLM, device: torch.device) -> None:
     """Leave each rank its share of the weights that rank 0 has, on its device."""
     model.ways, model.differs = from_first((model.ways, model.differs))
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    trains = any(parameter.requires_grad for parameter in model.parameters())
     # weights that are gathered together have one type, and the LM may have another than the heads
     heads = [part for part in (model.projector, model.scalar_head) if part is not None]
     for part in (model.vision, *heads, *(layers_of(model.language) or ()), model):
         for tensor in (*part.parameters(), *part.buffers()):
             if not isinstance(tensor, DTensor) and tensor.is_floating_point():
                 dist.broadcast(tensor.detach(), src=0)
-        fully_shard(part, mesh=mesh)
+        fully_shard(part, mesh=mesh, reshard_after_forward=part is not model or not trains)
     model.sharded = True
     # the tower's, on which nothing works in place
     warnings.filterwarnings(

@@ -158,7 +158,7 @@ class ConditionRatings(L.Callback):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        with gathered(pl_module):
+        with gathered(pl_module.get_submodule("model")):
             if trainer.is_global_zero:
                 figures = {f"val/rating/{name}": value for name, value in self.rate().items()}
                 pl_module.log_dict(figures, batch_size=1, rank_zero_only=True)

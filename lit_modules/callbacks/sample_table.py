@@ -55,7 +55,7 @@ class SampleTable(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.sanity_checking:
-            with gathered(pl_module):
+            with gathered(pl_module.get_submodule("model")):
                 self._write(trainer)
 
     def _write(self, trainer: L.Trainer) -> None:

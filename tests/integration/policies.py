@@ -16,6 +16,7 @@ from dress.feedback.experience import ExperienceMaker
 from dress.feedback.oracle import true_score
 from dress.loading import assemble
 from dress.modeling.build import build_model
+from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
@@ -76,13 +77,17 @@ def make_parts(
     groups_per_batch: int | None = None,
     rewards: SymbolicRewards = NO_SYMBOLS,
     lora: Any = None,
+    prepare: Callable[[LVLM], object] = lambda model: None,
     **rollouts: Any,
 ) -> Parts:
+    """Build the parts of a PolicyModule; `prepare` changes models before their weights are kept."""
     policy = assistant(lora=lora)
     set_trainable(policy.model, ["lora" if lora else "language", "projector"])
     critic = assistant(scalar_head=True, seed=1) if kind == "ppo" else None
     if critic is not None:
         set_trainable(critic.model, ["language"])
+        prepare(critic.model)
+    prepare(policy.model)
     settings = Rollouts(**({"max_new_tokens": 8, "samples": 4, "max_unfinished": 2.0} | rollouts))
     objective = OBJECTIVES[kind](rollouts=settings, rewards=rewards)
     maker = ExperienceMaker(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -178,6 +181,43 @@ def test_what_one_rank_finds_is_one_sentence(tmp_path: Path) -> None:
     assert line.startswith("error: ") and "too long" in line
 
 
+def of_torchrun(host: int) -> dict[str, str]:
+    ranks = {"RANK": str(host), "GROUP_RANK": str(host), "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    return ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+
+
+def of_srun(host: int) -> dict[str, str]:
+    found = {"STEP_NUM_TASKS": 2, "NTASKS": 2, "PROCID": host, "NODEID": host, "LOCALID": 0}
+    found |= {"NODELIST": "127.0.0.1", "JOB_ID": 10000 + os.getpid() % 1000}
+    return {f"SLURM_{name}": str(value) for name, value in found.items()}
+
+
+@cache
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize(
+    "environment", [of_torchrun, pytest.param(of_srun, marks=pytest.mark.slow)]
+)
+def test_hosts_build_the_parents_and_equal_one_process(
+    environment: Callable[[int], dict[str, str]], tmp_path: Path, alone: Artifact
+) -> None:
+    typed = [*STAGE_0, f"paths.artifacts={tmp_path}", "trainer.num_nodes=2"]
+    processes = [
+        Process(ROOT / "run.py", typed, environment=ENVIRONMENT | environment(host))
+        for host in range(2)
+    ]
+    (code, output, errors), (other, _, others) = map(end, processes)
+    assert (code, other) == (0, 0), errors + others
+    (path,) = re.findall(r"^artifact: (.*)$", output, re.MULTILINE)
+    same_run(alone, Artifact.open(path))
+    assert {*os.listdir(alone.path.parent)} <= {*os.listdir(tmp_path)}
+
+
 def torchrun(*overrides: str) -> tuple[int | None, str, str]:
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "run.py"]
     process = subprocess.Popen(
@@ -192,11 +232,10 @@ def torchrun(*overrides: str) -> tuple[int | None, str, str]:
 
 
 @pytest.mark.slow
-def test_torchrun_trains_together_and_builds_no_parent(tmp_path: Path, alone: Artifact) -> None:
+def test_torchrun_trains_together(tmp_path: Path, alone: Artifact) -> None:
     typed = [f"paths.artifacts={tmp_path}", "trainer.devices=2"]
-    code, _, errors = torchrun(*typed)
-    assert code == 1 and "WORLD_SIZE > 1 forbids to build it" in errors
-    in_this_process(tmp_path, "experiment=dress_captions")
+    code, _, errors = torchrun(*typed, "parents=require")
+    assert code == 1 and "parents=require forbids to build it" in errors
     code, output, errors = torchrun(*typed)
     assert code == 0, errors
     (path,) = re.findall(r"^artifact: (.*)$", output, re.MULTILINE)
@@ -209,10 +248,11 @@ def test_torchrun_trains_together_and_builds_no_parent(tmp_path: Path, alone: Ar
 def test_the_others_are_let_go_once(
     monkeypatch: pytest.MonkeyPatch, alone: Artifact, is_parent: bool
 ) -> None:
-    """Where what they were started for is there already, and not where a parent of it is."""
+    """After what they were started for, and not after a parent of it."""
     sent: list[object] = []
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr("dress.jobs.processes.send", sent.append)
+    monkeypatch.setattr("dress.jobs.hosts.meeting", lambda: None)
+    monkeypatch.setattr("dress.jobs.hosts.let_go", lambda: sent.append(None))
     typed = [*STAGE_0, f"paths.artifacts={alone.path.parent}", "trainer.devices=2"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         Job(cfg=compose("run", typed), overrides=typed, is_parent=is_parent).run()
@@ -226,10 +266,11 @@ def test_the_others_are_let_go_once(
         (["trainer.devices=0"], 1, "1 or more"),
         (["trainer.devices=auto"], 1, "1 or more"),
         (["trainer.devices=1"], 2, "2 processes were started"),
+        (["trainer.num_nodes=2"], 1, "trainer.num_nodes is 2 and one process was started"),
+        (["trainer.devices=4", "trainer.num_nodes=2"], 8, r"devices \* num_nodes is 8"),
         (["trainer.devices=2", "job=evaluate", "artifact=x"], 2, "for job=train"),
         (["trainer.strategy=fdsp"], 1, "trainer.strategy is 'fdsp': choose auto or ddp or"),
         (["trainer.strategy=fsdp"], 1, "among ranks: give trainer.devices=2 or more."),
-        ([*SHARDED, "experiment=grpo"], 1, "cannot sample while it trains"),
     ],
 )
 def test_impossible_numbers_are_refused_before_anything_is_built(
