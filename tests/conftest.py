@@ -27,6 +27,9 @@ hypothesis.settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# against a lost power supply, which no test cuts; a write that is waited for takes milliseconds
+os.fsync = lambda _: None
+
 keep_compositions()
 
 
@@ -43,7 +46,7 @@ def refused(
     def run_command(*arguments: str) -> str:
         # restored afterwards: what is typed, a variable that is set, and logging as it is
         monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
-        quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+        quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"]
         command = ["run.py", *arguments, *quiet, f"paths.artifacts={tmp_path}"]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as ended:

@@ -2,9 +2,9 @@
 
 Importing torch, Lightning, transformers and open_clip takes five seconds of a core, more than most
 of the jobs tested, and our own packages and Hydra take one and a half. A process started here has
-them from the beginning. Everything else is its own, as with `python SCRIPT ARGUMENTS`: id,
-environment, folder, output, signals and exit code. A test about the imports themselves, or about
-their order, needs a fresh interpreter instead.
+them from the beginning, and the files of `conf` as they were parsed. Everything else is its own, as
+with `python SCRIPT ARGUMENTS`: id, environment, folder, output, signals and exit code. A test about
+the imports themselves, or about their order, needs a fresh interpreter instead.
 """
 
 from __future__ import annotations
@@ -143,6 +143,10 @@ def _serve(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     sys.path.insert(0, str(ROOT))
     for name in OURS:
         import_module(name)
+    compositions = import_module("tests.compositions")
+    compositions.keep_compositions()
+    compositions.parse_all()
+    os.fsync = lambda _: None  # as in conftest.py
     assert "wandb" not in sys.modules
     gc.freeze()  # or each process would go through all that was imported, and copy it
     interrupted = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 
 from dress.jobs.start import SPINS
 
@@ -24,9 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
     ],
 )
 def test_threads_wait_as_they_are_told(given: Mapping[str, str], shown: str) -> None:
-    """OpenMP itself shows what it took, so it was told before torch loaded it."""
+    """OpenMP itself shows what it took, when torch's copy of it is loaded, which torch does first.
+
+    Had anything loaded torch before, it would have shown what it took then.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
-    command = "from dress.jobs.start import wait_briefly; wait_briefly(); import torch"
+    (openmp,) = (Path(torch.__file__).parent / "lib").glob("libgomp*")
+    command = "from dress.jobs.start import wait_briefly; wait_briefly()"
+    command += f"; import ctypes; ctypes.CDLL({str(openmp)!r})"
     found = subprocess.run(
         [sys.executable, "-c", command],
         cwd=ROOT,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,7 @@ def unknown_option(group: str, option: str, options: Sequence[str]) -> str:
     return f"{group} has no option {option!r}: choose one of {', '.join(options)}."
 
 
+@cache
 def declared() -> dict[str, list[str]]:
     """Return every key in conf/ with the options that declare it; overlays declare none."""
     found: dict[str, list[str]] = {}

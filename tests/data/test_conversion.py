@@ -23,12 +23,6 @@ from tests.data.released_rows import llava_row, message, prompt_row, write_rows
 from tests.processes import Process
 
 
-@pytest.fixture
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saving after every row would take minutes; against a lost power supply, not a kill."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
 def contents(directory: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(directory)): path.read_bytes()
@@ -80,7 +74,6 @@ def test_a_process_that_dies_ends_the_conversion() -> None:
         list(converted(Numbered(200, end=70), "prompts", workers=2))
 
 
-@pytest.mark.usefixtures("no_fsync")
 def test_shards_have_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
     counted = {convert(tmp_path / str(w), Numbered(900), workers=w) for w in (0, 3)}
     assert len(counted) == 1
@@ -89,7 +82,6 @@ def test_shards_have_the_same_bytes_whatever_the_workers(tmp_path: Path) -> None
     assert {verify(tmp_path / "0" / split) for split in ("train", "validation")} != {0}
 
 
-@pytest.mark.usefixtures("no_fsync")
 @pytest.mark.parametrize("save_every_s", [0.0, 0.005, 1e9])
 def test_what_stops_anywhere_goes_on_to_the_same_bytes(tmp_path: Path, save_every_s: float) -> None:
     count = 1700  # as many groups: a finished shard of 1,000, and unfinished ones
@@ -104,7 +96,6 @@ def test_what_stops_anywhere_goes_on_to_the_same_bytes(tmp_path: Path, save_ever
     assert (tmp_path / "parts/journal.json").exists() == (save_every_s < 1)
 
 
-@pytest.mark.usefixtures("no_fsync")
 def test_a_finished_shard_is_kept(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         convert(tmp_path, Numbered(1700, bug=1650))

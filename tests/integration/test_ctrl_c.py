@@ -115,7 +115,7 @@ def test_in_training(tmp_path: Path, overrides: list[str]) -> None:
 @pytest.mark.parametrize("workers", [2, slow(0)])
 def test_in_validation(tmp_path: Path, workers: int) -> None:
     command = ["experiment=dress_stage0", *SMALL, f"datamodule.num_workers={workers}"]
-    command += ["data.sizes={captions: 400}", "data.validation_share=0.8"]
+    command += ["data.sizes={captions: 200}", "data.validation_share=0.8"]
     process = start(*command, "trainer.val_check_interval=1", folder=tmp_path)
 
     def validates() -> bool:
