@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from dress.errors import InputError
+
 
 def announce_ranks() -> None:
     """Set the variables that torch reads where this is one of several tasks of a step of SLURM."""
@@ -11,7 +13,10 @@ def announce_ranks() -> None:
         return
     from lightning.fabric.plugins.environments import SLURMEnvironment  # which takes seconds
 
-    slurm = SLURMEnvironment()
+    try:
+        slurm = SLURMEnvironment()
+    except RuntimeError as error:  # variables that contradict each other
+        raise InputError(f"SLURM's step cannot be joined: {error}") from error
     found = {
         "WORLD_SIZE": slurm.world_size(),
         "RANK": slurm.global_rank(),

@@ -41,10 +41,10 @@ def started(cfg: DictConfig) -> Iterator[Job]:
     """Yield the job of a composed command; a user's mistake in the block ends as one sentence."""
     quieten()
     wait_briefly()
-    announce_ranks()
     hydra = HydraConfig.get()
     typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     try:
+        announce_ranks()
         job = Job(cfg=cfg, overrides=typed)
         if job.leads:
             print(f"dress: job={cfg.job.name} name={cfg.name} seed={cfg.seed}", flush=True)

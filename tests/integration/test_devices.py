@@ -188,7 +188,7 @@ def of_torchrun(host: int) -> dict[str, str]:
 
 def of_srun(host: int) -> dict[str, str]:
     found = {"STEP_NUM_TASKS": 2, "NTASKS": 2, "PROCID": host, "NODEID": host, "LOCALID": 0}
-    found |= {"NODELIST": "127.0.0.1", "JOB_ID": 10000 + os.getpid() % 1000}
+    found |= {"NTASKS_PER_NODE": 1, "NODELIST": "127.0.0.1", "JOB_ID": 10000 + os.getpid() % 1000}
     return {f"SLURM_{name}": str(value) for name, value in found.items()}
 
 

@@ -29,6 +29,14 @@ SGD = [
     "optimizer.lr=0.05",
 ]
 FOUR = ["trainer.devices=2", "trainer.num_nodes=2"]
+SERVE = """
+import sys, threading
+from pathlib import Path
+from tests.data.stores.web_server import WebServer
+with WebServer(Path(sys.argv[1]), address=sys.argv[2]) as web:
+    print(web.url, flush=True)
+    threading.Event().wait()
+"""
 Popen = subprocess.Popen[str]
 
 
@@ -149,10 +157,10 @@ def test_shares_on_two_hosts_read_shards_from_a_third(
 ) -> None:
     (captions,) = alone.path.parent.glob("dress_captions-*[0-9a-f]")
     copytree(captions, tmp_path / "served" / "shelf")
-    serve = ["-m", "http.server", "--bind", WEB, "--directory", str(tmp_path / "served"), "8000"]
-    server = network.start(WEB, sys.executable, *serve)
+    server = network.start(WEB, sys.executable, "-c", SERVE, str(tmp_path / "served"), WEB)
     try:
-        there = f"datamodule.shards=http://{WEB}:8000/shelf"
+        assert server.stdout is not None
+        there = f"datamodule.shards={server.stdout.readline().strip()}/shelf"
         artifacts = f"paths.artifacts={tmp_path / 'made'}"
         same(alone, on_both(network, "trainer.strategy=fsdp", there, artifacts))
     finally:

@@ -22,7 +22,13 @@ class WebServer:
     """
 
     def __init__(
-        self, folder: Path, *, faults: Sequence[Fault] = (), ranges: bool = True, user: str = ""
+        self,
+        folder: Path,
+        *,
+        faults: Sequence[Fault] = (),
+        ranges: bool = True,
+        user: str = "",
+        address: str = "127.0.0.1",
     ) -> None:
         self.folder, self.faults, self.ranges = folder, list(faults), ranges
         self.authorization = user
@@ -31,13 +37,14 @@ class WebServer:
         self.always: dict[str, int] = {}  # status by file name
         self.stalled = threading.Event()
         self._lock = threading.Lock()
-        self._http = _Server(("127.0.0.1", 0), _Handler)
+        self._http = _Server((address, 0), _Handler)
         self._http.web = self
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self._http.server_address[1]}"
+        address, port = self._http.server_address[:2]
+        return f"{address!s}:{port}"
 
     @property
     def url(self) -> str:
