@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from test_devices import ENVIRONMENT, LIMIT_S, ROOT, end, in_this_process
 
 from dress.artifact import Artifact
 from dress.assistant import Assistant
-from dress.files import read_lines
+from dress.errors import InputError
+from dress.files import read_json, read_lines
+from dress.jobs import processes
 from dress.jobs.annotate import _sampler
 from dress.jobs.job import Job
 from tests.processes import Process
@@ -94,14 +98,50 @@ def wait_for_answers(folder: Path, process: Process) -> int:
     return found
 
 
+@pytest.fixture
+def foreign(tmp_path: Path, model: Artifact) -> Artifact:
+    """A model that a rank refuses when it has loaded it: its images were prepared otherwise."""
+    copy = Path(shutil.copytree(model.path, tmp_path / model.name))
+    file = copy / "preprocess.json"
+    darker = {"probe": [round(value - 0.1, 3) for value in read_json(file)["probe"]]}
+    file.write_text(json.dumps(darker).ljust(file.stat().st_size))
+    return Artifact.open(copy)
+
+
+@pytest.mark.slow  # below, the same of one rank in this process; above, two that are started
 def test_a_rank_that_fails_ends_the_job_with_its_sentence(
-    tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, foreign: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    given = ("benchmark=world", "benchmark.scenes=1", "generation.guidance=1.0")
-    with pytest.raises(Exception, match="guidance needs greedy decoding"):
-        evaluate(model, tmp_path, *given, "generation.temperature=1.0", "trainer.devices=2")
-    assert not [path for path in tmp_path.iterdir() if path.suffix in (".partial", ".lock")]
+    with pytest.raises(InputError, match="prepared otherwise"):
+        evaluate(foreign, tmp_path / "artifacts", *BENCHMARKS["world"], "trainer.devices=2")
+    assert nothing_half_made(tmp_path / "artifacts")
+
+
+def test_what_a_rank_leaves_that_fails_ends_the_job_with_its_sentence(
+    tmp_path: Path, foreign: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only rank is this process, which does all that one does that is started."""
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "_end_with_the_parent", lambda: None)
+    codes = []
+
+    def launch(order: processes.Order, number: int) -> processes.Result:
+        (tmp_path / processes.ORDER).write_text(json.dumps(order))
+        with processes.handlers_kept(), pytest.raises(SystemExit) as ended:
+            processes.main(tmp_path)
+        codes.append((number, ended.value.code))
+        return processes.outcome(tmp_path, 1, None)
+
+    monkeypatch.setattr("dress.jobs.answer.launch", launch)
+    with pytest.raises(InputError, match="prepared otherwise"):
+        evaluate(foreign, tmp_path / "artifacts", *BENCHMARKS["world"], "trainer.devices=2")
+    assert codes == [(2, 1)] and nothing_half_made(tmp_path / "artifacts")
+
+
+def nothing_half_made(folder: Path) -> bool:
+    return not [path for path in folder.iterdir() if path.suffix in (".partial", ".lock")]
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
