@@ -24,9 +24,12 @@ from dress.artifact import Building
 from dress.distributed import gather
 from dress.errors import InputError
 from dress.files import write_text
+from dress.jobs.checks import world_size
 from dress.jobs.data_sets import Parents
 from dress.jobs.job import Job
 from dress.jobs.processes import POLL_S, Order, Result, execute, join, order_to_fit
+
+LEFT = "dress/left"  # how many of the others have gone
 
 
 class Meeting:
@@ -36,9 +39,15 @@ class Meeting:
         self.store: Store = next(iter(dist.rendezvous("env://")))[0]
         self.number = 0
 
-    def send(self, order: Order | None) -> None:
+    def send(self, order: Order) -> None:
         self.store.set(self._key(), json.dumps(order))
         self._join()
+
+    def end(self) -> None:
+        """Send the others away, and keep the store until they have heard it."""
+        self.store.set(self._key(), json.dumps(None))
+        while self.store.add(LEFT, 0) < world_size() - 1:
+            time.sleep(POLL_S)
 
     def receive(self) -> Order | None:
         try:
@@ -50,7 +59,10 @@ class Meeting:
                 f"the first process, on {os.environ['MASTER_ADDR']}, has ended: look at what it "
                 "printed."
             ) from error
-        self._join()
+        if order is None:
+            self.store.add(LEFT, 1)
+        else:
+            self._join()
         return order
 
     def _key(self) -> str:
@@ -83,8 +95,7 @@ def fit_on_all_hosts(
 
 def let_go() -> None:
     """Tell the others that there is nothing more to train."""
-    meeting().send(None)
-    dist.destroy_process_group()
+    meeting().end()
 
 
 def run(_: Job) -> None:
@@ -92,7 +103,6 @@ def run(_: Job) -> None:
     while (order := meeting().receive()) is not None:
         check_shared(Path(order["mark"]))
         execute(order)
-    dist.destroy_process_group()
 
 
 def check_shared(mark: Path) -> None:
