@@ -1,127 +1,160 @@
 """Compare the memory that job=plan computes with what training takes, on a CPU.
 
-    python benchmarks/training_memory.py                   six settings, each in its own process
-    python benchmarks/training_memory.py full 256 4        what trains, tokens of a row, rows
-    python benchmarks/training_memory.py full 256 4 shallow      of 8 layers and 4,096 words
-    python benchmarks/training_memory.py checkpointing     with and without, in turn
+    python benchmarks/training_memory.py                 six settings, each in its own processes
+    python benchmarks/training_memory.py lora dpo        some of them
+    python benchmarks/training_memory.py checkpointing   peak and time of a pass, with and without
 
-The language model has the shape of SmolLM2 135M and random weights; the optimizer is AdamW. With
-and without checkpointing it has 8 layers and 4,096 words, so that activations are most of it. Peaks
-are of anonymous memory (RssAnon, sampled each millisecond), without what the libraries take before.
-What rests, a pass over rows and the step after it are in them, blocks that were freed are not.
+The language model has SmolLM2's width, 4 layers, 4,096 words and random weights; the optimizer is
+AdamW, the precision float32. A training of two steps with two micro-batches each goes through the
+objective, the module and the trainer that job=train uses. Peaks are of anonymous memory (RssAnon,
+sampled each millisecond), without what the libraries take before. glibc is told to give back each
+block of 64 KiB or more when it is freed, or it would keep what the plan does not count.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
+import gc
+import io
+import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from hydra.utils import instantiate
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from released_memory import Peak, anonymous
 
+from dress.distributed import gather, place
+from dress.jobs.job import Job
 from dress.jobs.planned import shaped
-from dress.modeling.build import build_model
-from dress.modeling.devices import configure
-from dress.modeling.footprint import (
-    LiveBytes,
-    at_rest,
-    batch_of_rows,
-    bytes_of,
-    gradients_of,
-    make_gradients,
-    shapes_of,
-    training_pass,
-)
+from dress.jobs.processes import join
+from dress.modeling.build import build_hollow, build_model
+from dress.modeling.footprint import batch_of_rows
 from dress.modeling.lvlm import LVLM
+from dress.modeling.sharding import shard
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable
 from dress.objectives.functional import target_log_probs
-from lit_modules.parameters import parameter_groups
+from lit_modules.alignment import AlignmentModule
+from lit_modules.sharded import ShardedStrategy
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-TRAINED = {"full": ["projector", "language"], "lora": ["projector", "lora"]}
-SETTINGS = (
-    *(("full", 128, 1), ("full", 256, 4), ("full", 512, 1)),
-    *(("lora", 128, 4), ("lora", 256, 1), ("lora", 512, 4)),
-)
-LIBC, MMAP_THRESHOLD = ctypes.CDLL(None), -3
-GB = 1e9
-TURNS = 2
-SHALLOW = {"num_hidden_layers": 8, "vocab_size": 4096}
+FULL = ("model.language.lora=null", "model.trainable.stage2=[projector,language]")
+SETTINGS = {  # overrides, tokens of a row, rows
+    "full": (FULL, 512, 2),
+    "lora": ((), 256, 4),
+    "checkpointed": ((*FULL, "module.activation_checkpointing=true"), 512, 2),
+    "dpo": (("experiment=silkie_dpo",), 256, 4),
+    "reward": (("experiment=llava_rlhf_rm", *FULL), 256, 4),
+    "fsdp": ((*FULL, "trainer.devices=2", "trainer.strategy=fsdp"), 256, 2),
+}
+BLOCK, GB, STEPS, TURNS = "65536", 1e9, 2, 2
 
 
-def specification(trained: str, shape: Mapping[str, int]) -> dict[str, Any]:
+def job_of(name: str, *, layers: int = 4, kind: str = "train", folder: str = "unused") -> Job:
+    given, length, rows = SETTINGS[name]
+    chosen = () if name in ("dpo", "reward") else ("experiment=dress_stage2",)
+    overrides = [
+        *(*chosen, "model=world_smollm2", "template=chatml", "optimizer=adamw"),
+        "model.language.random_init=true",
+        f"model.language.config.num_hidden_layers={layers}",
+        "model.language.config.vocab_size=4096",
+        f"datamodule.rows_per_batch={rows}",
+        *given,
+        f"job={kind}",
+        f"paths.artifacts={folder}",
+    ]
+    if kind == "plan":
+        overrides.append(f"plan.lengths=[{length}]")
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("run", ["model=world_smollm2", "template=chatml"])
-    spec: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    found = shaped(spec, ())
-    del found["language"]["quantization"]
-    if trained == "full":
-        found["language"]["lora"] = None
-    found["language"]["config"] |= shape
-    return found
+        return Job(cfg=compose("run", overrides), overrides=overrides)
 
 
-def optimizer_of(model: LVLM) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameter_groups(model), lr=1e-4, fused=True)
+def planned(name: str) -> int:
+    """Return what job=plan says that each process takes."""
+    rows = SETTINGS[name][2]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        artifact = job_of(name, kind="plan", folder=folder).run()
+        found = json.loads((artifact.path / "plan.json").read_text())
+    (setting,) = found["settings"]
+    return sum(found["rest"].values()) + setting["activations"][str(rows)]
 
 
-def go(model: LVLM, *, rows: int, length: int) -> None:
-    (log_probs,) = model(batch_of_rows(model, rows=rows, length=length), target_log_probs)
-    (-log_probs.sum()).backward()
-
-
-def built(trained: str, shape: Mapping[str, int]) -> LVLM:
-    spec = specification(trained, shape)
-    model = build_model(spec, tokenizer=train_tokenizer([""], vocab_size=300))
-    set_trainable(model, TRAINED[trained])
+def model_of(job: Job) -> LVLM:
+    rank, world = place()
+    spec = shaped(job.node("model"), ())
+    model = (build_hollow if rank else build_model)(
+        spec, tokenizer=train_tokenizer([""], vocab_size=300)
+    )
+    set_trainable(model, spec["trainable"][job.cfg.stage])
+    if world > 1:
+        shard(model, torch.device("cpu"))
     return model.train()
 
 
-def planned(trained: str, shape: Mapping[str, int], *, length: int, rows: int) -> int:
-    model = shapes_of(specification(trained, shape), fused=False)
-    set_trainable(model, TRAINED[trained])
-    model.train()
-    make_gradients([model])
-    gradients = gradients_of([model])
-    optimizer = optimizer_of(model)
-    with LiveBytes([*at_rest(model), *gradients]) as live:
-        optimizer.step()
-    loss = lambda batch: model(batch, target_log_probs)[0].sum()  # noqa: E731
-    found = training_pass([model], loss, rows=rows, length=length, precision="32-true")
-    return bytes_of([*at_rest(model), *gradients]) + live.now + found.peak
+def train(job: Job, *, length: int, rows: int) -> None:
+    model, world = model_of(job), place()[1]
+    objective = instantiate(job.cfg.objective)
+    objective.prepare(model)
+    module = AlignmentModule(
+        model=model,
+        objective=objective,
+        optimizer=instantiate(job.cfg.optimizer),
+        activation_checkpointing=job.cfg.module.activation_checkpointing,
+    )
+    batch = batch_of_rows(model, rows=rows, length=length)
+    several = {"plugins": [TorchElasticEnvironment()], "strategy": ShardedStrategy()}
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=world,
+        max_steps=STEPS,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **(several if world > 1 else {}),  # type: ignore[arg-type]
+    )
+    steps = [(batch, batch)] * STEPS  # the second micro-batch of a step finds gradients there
+    trainer.fit(module, torch.utils.data.DataLoader(steps, batch_size=None))
 
 
-def started(trained: str, shape: Mapping[str, int]) -> tuple[LVLM, torch.optim.Optimizer]:
-    """Return a model with gradients and an optimizer with its state."""
-    model = built(trained, shape)
-    optimizer = optimizer_of(model)
-    go(model, rows=1, length=32)
-    optimizer.step()
-    return model, optimizer
-
-
-def measure(trained: str, shape: Mapping[str, int], *, length: int, rows: int) -> None:
-    started(trained, SHALLOW | {"num_hidden_layers": 2})  # the libraries have their own memory then
-    LIBC.malloc_trim(0)
+def measure(name: str) -> None:
+    """Print the peak of the process that takes most."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        join()
+    _, length, rows = SETTINGS[name]
+    train(job_of(name, layers=2), length=length, rows=1 + (rows > 1))  # what libraries keep
+    gc.collect()
     before = anonymous()
-    model, optimizer = started(trained, shape)
-    LIBC.malloc_trim(0)
     with Peak() as peak:
-        go(model, rows=rows, length=length)
-        optimizer.step()
-    taken = peak.bytes - before
-    computed = planned(trained, shape, length=length, rows=rows)
+        train(job_of(name), length=length, rows=rows)
+    taken = max(gather(peak.bytes - before))
+    if place()[0] == 0:
+        print(json.dumps({"taken": taken}), flush=True)
+
+
+def compared(name: str) -> None:
+    _, length, rows = SETTINGS[name]
+    ranks = ["-m", "torch.distributed.run", "--nproc-per-node=2"] if name == "fsdp" else []
+    done = subprocess.run(
+        [sys.executable, *ranks, __file__, "measure", name],
+        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": BLOCK, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    taken = json.loads(done.stdout.splitlines()[-1])["taken"]
+    computed = planned(name)
     print(
-        f"{trained} {length} tokens {rows} rows: planned {computed / GB:.3f} GB, "
+        f"{name} {length} tokens {rows} rows: planned {computed / GB:.3f} GB, "
         f"measured {taken / GB:.3f} GB, ratio {computed / taken:.3f}",
         flush=True,
     )
@@ -129,40 +162,37 @@ def measure(trained: str, shape: Mapping[str, int], *, length: int, rows: int) -
 
 def checkpointing() -> None:
     length, rows = 512, 1
-    for trained in TRAINED:
-        model = built(trained, SHALLOW)
-        go(model, rows=1, length=32)
+    for name in ("full", "lora"):
+        model = model_of(job_of(name))
+        batch = batch_of_rows(model, rows=rows, length=length)
         peaks: dict[bool, list[float]] = {False: [], True: []}
         seconds: dict[bool, list[float]] = {False: [], True: []}
-        for turn in range(2 * TURNS):
+        for turn in range(2 * TURNS + 2):
             again = bool(turn % 2)
             model.checkpointing = again
-            LIBC.malloc_trim(0)  # what the pass before has freed is no memory of this one
             before, started = anonymous(), time.process_time()
             with Peak() as peak:
-                go(model, rows=rows, length=length)
+                (-model(batch, target_log_probs)[0].sum()).backward()
             seconds[again].append(time.process_time() - started)
             peaks[again].append((peak.bytes - before) / GB)
         for again in (False, True):
             print(
-                f"{trained} {length} tokens {rows} rows, checkpointing {again}: "
-                f"{max(peaks[again]):.3f} GB, {statistics.median(seconds[again]):.1f} s",
+                f"{name} {length} tokens {rows} rows, checkpointing {again}: "
+                f"{max(peaks[again][1:]):.3f} GB, {statistics.median(seconds[again][1:]):.1f} s",
                 flush=True,
             )
 
 
 def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
-    LIBC.mallopt(MMAP_THRESHOLD, 2**16)  # larger blocks go back when they are freed
-    configure(matmul_precision="highest", accelerator="cpu")
-    if arguments == ["checkpointing"]:
+    torch.set_float32_matmul_precision("highest")
+    if arguments[:1] == ["measure"]:
+        measure(arguments[1])
+    elif arguments == ["checkpointing"]:
         checkpointing()
-    elif arguments:
-        trained, length, rows, *shallow = arguments
-        measure(trained, SHALLOW if shallow else {}, length=int(length), rows=int(rows))
     else:
-        for setting in SETTINGS:
-            subprocess.run([sys.executable, __file__, *map(str, setting)], check=True)
+        for name in arguments or SETTINGS:
+            compared(name)
 
 
 if __name__ == "__main__":

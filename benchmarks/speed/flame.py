@@ -20,8 +20,6 @@ from profile_step import STEPS, Step
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from dress.modeling.devices import configure
-
 LEAST = 0.004  # share of the step below which a call is not drawn
 WIDTH, ROW = 11.0, 0.28  # inches
 COLOURS = {"aten": "#f4a582", "part": "#92c5de", "module": "#c2a5cf"}
@@ -113,7 +111,7 @@ def main() -> None:
     parser.add_argument("case", choices=CASES)
     parser.add_argument("out", type=Path)
     given = parser.parse_args()
-    configure(matmul_precision="highest", accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(1)
     root = profiled(Step(CASES[given.case]))
     for call in root.inside.values():

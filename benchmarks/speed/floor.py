@@ -21,8 +21,6 @@ from compare import machine
 from profile_step import STEPS, Step, profiled, timed
 from torch.utils.flop_counter import FlopCounterMode
 
-from dress.modeling.devices import configure
-
 aten = torch.ops.aten
 KINDS = {
     "products of linear layers": ("mm", "addmm", "mkldnn_convolution"),
@@ -86,7 +84,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", default=["sft_k4_64"], choices=CASES)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    configure(matmul_precision="highest", accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(1)
     found = {}
     for name in given.cases:

@@ -20,8 +20,6 @@ import torch
 from cases import CASES
 from profile_step import Step
 
-from dress.modeling.devices import configure
-
 ROUNDS, WARM_UP = 12, 4
 
 
@@ -38,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("case", choices=CASES)
     given = parser.parse_args()
-    configure(matmul_precision="highest", accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
     plain, compiled = (Step(CASES[given.case]) for _ in range(2))
     for module in compiled.model.language.modules():
         if type(module).__name__.endswith("MLP"):

@@ -16,11 +16,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from cases import CASES, samples
 from compare import machine
 from ours import build, collator_of, encoder_of, processor_of
 
-from dress.modeling.devices import configure
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.types import EncodedGroup, TokenBatch
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    configure(matmul_precision="highest", accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
     case = CASES["sft_k4_64"]
     model = build(case).train()
     encode = encoder_of(case, processor_of(model, image_tokens=case.image_tokens))

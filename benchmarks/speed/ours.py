@@ -31,7 +31,6 @@ from dress.data.collate import TreeCollator
 from dress.data.rejects import Rejects
 from dress.data.stream import Position, StepLoader, StepStream
 from dress.modeling.build import build_model
-from dress.modeling.devices import configure
 from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import ReferenceLogProbs
 from dress.modeling.trainable import set_trainable
@@ -166,7 +165,7 @@ def kept(model: LVLM, steps: StepStream, case: Case) -> ReferenceLogProbs:
 
 def main(case: Case, *, epochs: int, cached: bool) -> None:
     reports = own_stdout()
-    configure(matmul_precision="highest", accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
     model = build(case)
     processor = processor_of(model, image_tokens=case.image_tokens)
     steps = StepStream(

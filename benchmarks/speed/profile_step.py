@@ -19,7 +19,6 @@ from cases import CASES, Case, samples
 from ours import build, collator_of, encoder_of, processor_of
 from torch.profiler import ProfilerActivity, profile
 
-from dress.modeling.devices import configure
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.objectives.dpo import DPO
 
@@ -92,7 +91,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=25, help="of the table; 0: no profile")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    configure(matmul_precision="highest", accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
     step = Step(CASES[given.case])
     parts = timed(step)
     print("CPU ms:", {name: round(ms, 1) for name, ms in parts.items()}, "all", sum(parts.values()))

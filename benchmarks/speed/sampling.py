@@ -21,7 +21,6 @@ from ours import build, processor_of
 from torch import Tensor
 from transformers import GenerationConfig
 
-from dress.modeling.devices import configure
 from dress.modeling.lvlm import LVLM
 
 COPIES, PROMPTS, NEW, REPEATS = 8, 4, 48, 5
@@ -78,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    configure(matmul_precision="highest", accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
     model = build(replace(CASES["dpo_lora_256"], lora=False)).eval()
     given = prompts(model)
     spent: dict[str, list[float]] = {"ours": [], "generate": []}

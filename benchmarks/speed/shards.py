@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
 from cases import CASES, samples
 from compare import machine
 from ours import build, collator_of, encoder_of, processor_of
@@ -23,7 +24,6 @@ from ours import build, collator_of, encoder_of, processor_of
 from dress.data.rejects import Rejects
 from dress.data.shard_writer import ShardWriter
 from dress.data.stream import GroupStream, StepLoader, StepStream
-from dress.modeling.devices import configure
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.types import Sample
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    configure(matmul_precision="highest", accelerator="cpu")
+    torch.set_float32_matmul_precision("highest")
     case = replace(CASES["tiny_sft_k4"], groups=GROUPS)
     model = build(case).train()
     encoder = encoder_of(case, processor_of(model, image_tokens=case.image_tokens))

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dress.chat.condition import Condition
 from dress.errors import InputError
-from dress.jobs.contradictions import check_together, is_read_by, processes_of
+from dress.jobs.contradictions import AUTO, check_together, is_read_by, processes_of
 from dress.jobs.data_sets import check_locations
 from dress.jobs.keys import located, typed
 from dress.settings import (
@@ -159,6 +159,8 @@ def _check_node(cfg: DictConfig, node: str, taker: Any) -> None:
     values = OmegaConf.select(cfg, node) if node else cfg
     raw: Any = OmegaConf.to_container(values, resolve=False)
     taken = {name: _plain(values[name]) for name in signature(taker).parameters if name in raw}
+    if node == "datamodule" and taken.get("rows_per_batch") == AUTO:
+        del taken["rows_per_batch"]  # a number by the time that anything takes it
     check_values(taker, taken, key_of=lambda name: _typed(raw, node, name))
 
 
@@ -184,6 +186,17 @@ def check_constructors(cfg: DictConfig) -> None:
                 if isinstance(error.__cause__, InputError):
                     raise error.__cause__ from None
                 raise
+
+
+def check_planned_rows(cfg: DictConfig, given: Mapping[str, Any]) -> None:
+    """Refuse settings of the plan that a training asks nothing of."""
+    plain = cfg.datamodule.rows_per_batch != AUTO
+    for key in (key for key in given if key.startswith("plan.")):
+        if plain or (key == "plan.gpu" and cfg.trainer.accelerator == "cpu"):
+            raise InputError(
+                f"{key} is not read by job=train: give job=plan, or datamodule.rows_per_batch=auto "
+                "(and for plan.gpu trainer=gpu)."
+            )
 
 
 def check_parts(cfg: DictConfig) -> None:
@@ -234,9 +247,8 @@ def check_processes(cfg: DictConfig) -> None:
             "many as devices * num_nodes."
         )
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        if "submitit" in HydraConfig.get().launcher._target_:
-            return  # each of its tasks belongs to one job
-        raise InputError("a sweep was started in several processes: give trainer.devices instead.")
+        if "submitit" not in HydraConfig.get().launcher._target_:  # whose tasks belong to one job
+            raise InputError("a sweep was started in several processes: give trainer.devices.")
 
 
 def world_size() -> int:

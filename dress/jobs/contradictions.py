@@ -23,6 +23,7 @@ from dress.modeling.specification import (
 from dress.records import Requires
 from dress.settings import check_value
 
+AUTO = "auto"  # of datamodule.rows_per_batch: what job=plan finds to fit
 FSDP = "fsdp"  # of trainer.strategy: FSDP2, where Lightning's own has the first version
 Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"]
 DATAMODULES: Mapping[Requires, str] = {  # options of the group, by the kind of their records
@@ -39,7 +40,7 @@ READERS = {  # nodes and keys that some jobs alone read
     **dict.fromkeys(("part", "verify", "stats"), ("shards",)),
     **dict.fromkeys(("reward_from", "rounds", "compare", "interaction"), ("train",)),
     **dict.fromkeys(("stage", "optimizer", "objective", "datamodule"), ("train", "plan")),
-    "plan": ("plan",),
+    "plan": ("plan", "train"),
 }
 SHARED = {  # the same of nodes that the commands of a chain have in common: others ignore them
     **dict.fromkeys(("data", "source"), ("annotate", "shards", "train")),

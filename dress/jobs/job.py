@@ -25,7 +25,14 @@ from dress.artifact import (
 )
 from dress.errors import InputError
 from dress.files import from_home
-from dress.jobs.checks import check, check_code, check_processes, find_own_packages, world_size
+from dress.jobs.checks import (
+    check,
+    check_code,
+    check_planned_rows,
+    check_processes,
+    find_own_packages,
+    world_size,
+)
 from dress.jobs.contradictions import check_typed
 from dress.jobs.keys import typed
 
@@ -114,6 +121,8 @@ class Job:
         if not self.is_parent:
             check_processes(self.cfg)
             check_typed(self.cfg, typed(self.overrides))
+            if self.cfg.job.name == "train":
+                check_planned_rows(self.cfg, typed(self.overrides))
 
     def finish(self, artifact: Artifact | None) -> float | None:
         """Say where the artifact is, and return the metric that a sweep asks for."""

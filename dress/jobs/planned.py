@@ -17,6 +17,7 @@ from torch import nn
 from dress.errors import InputError
 from dress.jobs.contradictions import records_needed
 from dress.jobs.job import Job
+from dress.modeling.depth import deep_pass
 from dress.modeling.footprint import (
     LiveBytes,
     Loss,
@@ -37,6 +38,7 @@ from dress.modeling.lvlm import LVLM
 from dress.modeling.reference import Reference, ReferenceLogProbs
 from dress.modeling.trainable import set_trainable
 from dress.objectives.functional import target_log_probs
+from dress.settings import Precision
 from lit_modules.parameters import parameter_groups
 
 GIB = 2**30
@@ -51,7 +53,7 @@ UNKNOWN = "fetch its config.json once (hf download {name} config.json), or give 
 
 @dataclass(frozen=True)
 class Devices:
-    """Where a training is to run: bytes and FLOP/s of each device, of a CPU None."""
+    """Where a training is to run: bytes of each device, and its FLOP/s where they are known."""
 
     name: str
     count: int
@@ -59,6 +61,7 @@ class Devices:
     memory: int
     usable: int
     flops: float | None
+    fused: bool = False  # whether attention is that of a GPU's kernels
 
 
 def shaped(model: Mapping[str, Any], shapes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -122,14 +125,13 @@ def planned(
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     spec = copy.deepcopy(nodes["model"])
     quantization = spec["language"].pop("quantization", None)
-    fused = devices.flops is not None
-    model = shapes_of(spec, fused=fused)
+    model = shapes_of(spec, fused=devices.fused)
     parts = set_trainable(model, spec["trainable"]).counts
     _check_lengths(lengths, model)
     trained, loss, judge = [model], _loss(model), 0
     objective = instantiate(cfg.objective, _convert_="all")
     if draws := records_needed(cfg) == "prompts":
-        value = shapes_of(spec | {"scalar_head": True}, fused=fused)
+        value = shapes_of(spec | {"scalar_head": True}, fused=devices.fused)
         set_trainable(value, spec["trainable"])
         judge = weight_bytes(value, quantization=quantization)
         if objective.has_value:
@@ -144,7 +146,7 @@ def planned(
         "reference": _reference_bytes(objective, model, draws=draws),
     }
     rest = on_one_device(rest, devices, whole=sum(map(gathered_bytes, trained)))
-    passes = cache(partial(training_pass, trained, loss, precision=cfg.trainer.precision))
+    passes = cache(partial(_pass, trained, loss, precision=cfg.trainer.precision))
     return {
         "name": cfg.name,
         "precision": cfg.trainer.precision,
@@ -156,13 +158,20 @@ def planned(
                 model,
                 Peaks(partial(passes, length=length), rows_in_pieces(model, length=length)),
                 length=length,
-                rows=cfg.datamodule.rows_per_batch or 1,
+                rows=nodes["rows_per_batch"] or 1,
                 free=devices.usable - sum(rest.values()),
                 devices=devices,
             )
             for length in lengths
         ],
     }
+
+
+def _pass(
+    models: Sequence[LVLM], loss: Loss, *, rows: int, length: int, precision: Precision
+) -> Pass:
+    passing = partial(training_pass, rows=rows, length=length, precision=precision)
+    return deep_pass(models, partial(passing, models, loss))
 
 
 def _setting(
@@ -239,9 +248,11 @@ class Peaks:
 
     def largest(self, free: float) -> int:
         """Return the most rows that fit, 0 where not even one does."""
+        if self(1) > free:
+            return 0
         if (beyond := (free - self(self._last)) // self._of_a_row()) >= 0:
             return int(self._last + beyond)
-        return max((rows for rows in range(1, self._last) if self(rows) <= free), default=0)
+        return max(rows for rows in range(1, self._last) if self(rows) <= free)
 
     def _of_a_row(self) -> int:
         return self(self._last) - self(self._last - 1)

@@ -16,6 +16,7 @@ from dress.jobs.contradictions import processes_of, records_needed
 from dress.jobs.data_sets import Parents, mixed, open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
+from dress.jobs.plan import settle_rows
 from dress.jobs.resolved import recorded_model, resolved_model, resolved_template
 from dress.reporting.comparison import gain_line, headline_gains
 from dress.reporting.selection import Selection
@@ -67,6 +68,7 @@ def run(job: Job) -> Artifact:
         kind="model", nodes=config, parents=parents.by_role(), keep_partial=True
     ) as building:
         if not building.reused:
+            settle_rows(job)
             if world_size() > 1:
                 from dress.jobs.hosts import fit_on_all_hosts as fit
             elif processes_of(job.cfg) > 1:

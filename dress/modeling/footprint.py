@@ -175,13 +175,15 @@ def training_pass(
 
 
 def batch_of_rows(model: LVLM, *, rows: int, length: int) -> TokenBatch:
-    """Return rows of `length` tokens each: one, the patches of an image, and text to be learned."""
+    """Return rows of `length` tokens each: one, the patches of an image, and text to be learned.
+
+    Each row and the next are a pair of responses.
+    """
     patches, size = model.vision.num_tokens, model.vision.image_size
     row, token = torch.arange(rows)[:, None], torch.arange(length)
     slot = torch.full((rows, length), -1)
     slot[:, 1 : 1 + patches] = row * patches + torch.arange(patches)
     nodes = (row * length + token[patches:-1]).flatten()
-    none = torch.zeros(0, 2, dtype=torch.int64)
     return TokenBatch(
         input_ids=torch.zeros(rows, length, dtype=torch.int64),
         position_ids=token.repeat(rows, 1),
@@ -195,8 +197,8 @@ def batch_of_rows(model: LVLM, *, rows: int, length: int) -> TokenBatch:
         sequence_end=row.flatten() * length + length - 1,
         sequence_group=row.flatten(),
         sequence_turn=torch.zeros(rows, dtype=torch.int64),
-        pairs=none,
-        image_pairs=none,
+        pairs=torch.arange(rows // 2 * 2).view(-1, 2),
+        image_pairs=torch.zeros(0, 2, dtype=torch.int64),
         chain_bounds=torch.arange(0, rows * length + 1, length),
         group_ids=tuple(map(str, range(rows))),
     )

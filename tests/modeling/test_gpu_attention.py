@@ -114,6 +114,15 @@ def test_flex_attention_runs_under_autocast() -> None:
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=0)
 
 
+# the parameters of flash_attn_varlen_func in flash-attn 2.8.3.post2, read in its source
+# (flash_attn/flash_attn_interface.py), for its wheels need CUDA
+FLASH = (
+    *("q", "k", "v", "cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k", "dropout_p"),
+    *("softmax_scale", "causal", "window_size", "softcap", "alibi_slopes", "deterministic"),
+    *("return_attn_probs", "block_table"),
+)
+
+
 def each_alone(
     query: Tensor,
     key: Tensor,
@@ -155,6 +164,7 @@ def test_flash_attention_reads_chains(rows: str, monkeypatch: pytest.MonkeyPatch
     batch = tree_batch(packed, pixels=PIXELS, supervised_from=7, merge=False)
     found, expected = both(tiny_lvlm(HEADS).double(), batch)
     assert len(calls) == HEADS["num_hidden_layers"]
+    assert all(set(call) <= set(FLASH[3:]) for call in calls)  # beside three without a name
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # the norms are float32
 
 
