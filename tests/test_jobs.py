@@ -241,10 +241,3 @@ def test_required_parents_are_not_built(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dress_captions-\w+ is missing and parents=require"):
         job.run()
     assert list(tmp_path.glob("*captions*")) == []
-
-
-def test_several_processes_build_no_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    typed = ["experiment=dress_stage1", f"paths.artifacts={tmp_path}", "trainer.devices=2"]
-    with pytest.raises(InputError, match=r"dress_captions-\w+ is missing and WORLD_SIZE"):
-        Job(cfg=compose("run", typed), overrides=typed).run()

@@ -25,7 +25,7 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/jobs/response_source.py": {"dress.loading", "dress.modeling", "torch"},
     "dress/jobs/evaluate.py": {"dress.jobs"},
     "dress/jobs/export.py": {"dress.jobs", "huggingface_hub"},  # torch; a second
-    "dress/jobs/plan.py": {"dress.jobs"},  # torch
+    "dress/jobs/plan.py": {"dress.jobs", "dress.modeling", "torch"},
     "dress/jobs/report.py": {"dress.reporting"},  # matplotlib
     "dress/jobs/resolved.py": {"dress.chat", "dress.modeling"},  # torch
     "dress/jobs/slurm.py": {"lightning"},  # seconds, where srun started several tasks

@@ -181,9 +181,10 @@ def test_wandb_gets_one_growing_table(tmp_path):
     trainer = types.SimpleNamespace(
         sanity_checking=False, is_global_zero=True, global_step=7, loggers=[Offline()]
     )
-    table.on_validation_end(trainer, torch.nn.Module())
+    module = torch.nn.ModuleDict({"model": torch.nn.Identity()})
+    table.on_validation_end(trainer, module)
     trainer.global_step = 9
-    table.on_validation_end(trainer, torch.nn.Module())
+    table.on_validation_end(trainer, module)
     assert logged == [(7, 2), (9, 4)]
     assert table._wandb_table.columns[:2] == ["step", "image"]
 
