@@ -63,7 +63,7 @@ def orthogonalized_by_all(
     shapes = defaultdict(list)
     for index, matrix in enumerate(matrices):
         shapes[matrix.shape, matrix.device].append(index)
-    found = [torch.zeros_like(matrix) if ranks > 1 else matrix for matrix in matrices]
+    found = [torch.zeros_like(matrix, dtype=precision_of(matrix)) for matrix in matrices]
     for same in shapes.values():
         if own := same[rank::ranks]:
             stack = torch.stack([matrices[index] for index in own])
@@ -71,6 +71,11 @@ def orthogonalized_by_all(
             for index, direction in zip(own, directions, strict=True):
                 found[index] = direction
     return summed_tensors(found) if ranks > 1 else found
+
+
+def precision_of(matrix: Tensor) -> torch.dtype:
+    """Return the type in which a matrix is orthogonalised, whatever its own."""
+    return torch.bfloat16 if matrix.is_cuda else torch.float32
 
 
 def orthogonalized(
@@ -82,7 +87,7 @@ def orthogonalized(
 ) -> Float[Tensor, "matrix row column"]:
     """Bring all singular values near 1 by Newton-Schulz iterations of a quintic polynomial."""
     tall = matrices.shape[-2] > matrices.shape[-1]
-    found = matrices.to(torch.bfloat16 if matrices.is_cuda else torch.float32)
+    found = matrices.to(precision_of(matrices))
     found = found.mT if tall else found
     found = found / found.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
     rows, columns = found.shape[-2:]

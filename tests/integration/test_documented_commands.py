@@ -225,7 +225,7 @@ def test_a_command_runs(command: Command, copy: Copy) -> None:
 
 def test_commands_are_found_and_few_are_left_out() -> None:
     run = [command for command in COMMANDS if not command.reason]
-    assert len(run) > 25 and 5 * len(run) > 3 * len(COMMANDS)
+    assert len(run) > 25 and len(run) > 2 * (len(COMMANDS) - len(run))
     assert {command.page for command in run} >= {"README.md", "quickstart.md", "benchmarks.md"}
 
 

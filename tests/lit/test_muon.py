@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_modules.muon import BatchedMuon, MuonAdamW, orthogonalized
+from lit_modules.muon import BatchedMuon, MuonAdamW, orthogonalized, orthogonalized_by_all
 from lit_modules.parameters import parameter_groups
 from lit_modules.schedules import warmup_cosine
 
@@ -87,6 +87,22 @@ def test_singular_values_follow_the_polynomial(shape):
         for _ in range(5):
             s = a * s + b * s**3 + c * s**5
         torch.testing.assert_close(direction.double(), u @ s.diag() @ v, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_ranks_add_up_to_one_in_one_type_though_some_have_no_part(rank, monkeypatch):
+    sent = []
+    monkeypatch.setattr("lit_modules.muon.place", lambda: (rank, 3))
+    monkeypatch.setattr(
+        "lit_modules.muon.summed_tensors", lambda parts: sent.append(parts) or parts
+    )
+    settings = {"coefficients": (3.4445, -4.7750, 2.0315), "steps": 5, "eps": 1e-7}
+    matrices = list(torch.randn(2, 4, 6, dtype=torch.bfloat16))
+    whole = orthogonalized(torch.stack(matrices), **settings)
+    for index, part in enumerate(orthogonalized_by_all(matrices, **settings)):
+        assert part.dtype == torch.float32
+        torch.testing.assert_close(part, whole[index] if index == rank else torch.zeros(4, 6))
+    assert len(sent) == 1
 
 
 def test_it_is_torch_s_muon_but_for_its_precision():
