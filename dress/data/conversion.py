@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import cycle, islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Literal
 
 from dress.data.schema import check
 from dress.data.sources.source import Part, Source
@@ -20,19 +21,44 @@ from dress.settings import Whole, checked
 from dress.types import Sample
 
 Items = tuple[Sample | Reject, ...]  # what becomes of one row
+Workers = Whole | Literal["auto"]
 CHUNK = 32  # rows that a process converts at a time
+FEW = 1024  # rows that are converted sooner than other processes start
 
 
 @checked
-def converted(source: Source, part: Part, *, workers: Whole = 0, first: int = 0) -> Iterator[Items]:
+def converted(
+    source: Source, part: Part, *, workers: Workers = 0, first: int = 0
+) -> Iterator[Items]:
     """Yield what becomes of each row from number `first` on: the same whatever `workers`.
 
-    Process w of W converts the chunks w, w + W, ... and is at most one chunk ahead.
+    Process w of W converts the chunks w, w + W, ... and is at most one chunk ahead. `auto` is one
+    process for each CPU, from row FEW on.
     """
+    if workers == "auto":
+        return _in_more_processes(source, part, first=first)
     if workers == 0:
-        rows = islice(source.rows(part), first, None)
-        return (_items(source, part, row) for row in rows)
+        return _in_this_process(source, part, islice(source.rows(part), first, None))
     return _in_processes(source, part, workers=workers, first=first)
+
+
+def _in_more_processes(source: Source, part: Part, *, first: int) -> Iterator[Items]:
+    rows = islice(source.rows(part), first, None)
+    yield from _in_this_process(source, part, islice(rows, FEW))
+    if (workers := _cpus()) == 1:
+        yield from _in_this_process(source, part, rows)
+    elif next(rows, None) is not None:
+        yield from _in_processes(source, part, workers=workers, first=first + FEW)
+
+
+def _cpus() -> int:
+    """Return how many CPUs this process may use."""
+    limited = hasattr(os, "sched_getaffinity")  # not on macOS
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
+
+
+def _in_this_process(source: Source, part: Part, rows: Iterable[Any]) -> Iterator[Items]:
+    return (_items(source, part, row) for row in rows)
 
 
 def _items(source: Source, part: Part, row: Any) -> Items:

@@ -122,7 +122,7 @@ def figures(planning: Planning, trainer: DictConfig) -> dict[str, Any]:
         gpu = planning.gpus[planning.gpu]
         memory, flops = int(gpu["gib"] * 2**30), gpu["tflops"] * 1e12 * planning.mfu
     return {
-        "count": trainer.devices,
+        "count": trainer.devices * trainer.num_nodes,
         "fused": trainer.accelerator != "cpu",
         "strategy": FSDP if trainer.strategy == FSDP else "ddp",
         "memory": memory,

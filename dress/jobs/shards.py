@@ -14,7 +14,7 @@ from pathlib import Path
 from hydra.utils import instantiate
 
 from dress.artifact import MARKER, Artifact
-from dress.data.conversion import Items, converted
+from dress.data.conversion import Items, Workers, converted
 from dress.data.overlap import overlaps, read_evaluation_set
 from dress.data.rejects import Rejects
 from dress.data.shard_index import ShardIndex, read_all, splits_of, verify
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 class Working:
     """How shards are made and looked at (conf/shards)."""
 
-    workers: Whole
+    workers: Workers
     evaluation_sets: Sequence[str]
     pictures: Whole
 

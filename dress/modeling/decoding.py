@@ -1,8 +1,8 @@
 """Answers token by token: prompts are read once, and rows that have ended leave the batch.
 
-The same tokens as `transformers`' generate(num_return_sequences=K) draws with the same seed, which
-reads a prompt K times, copies all keys and values for every token, and goes on with every row
-until the last has ended.
+The tokens are those of `transformers`' generate(num_return_sequences=K), which reads a prompt K
+times, copies all keys and values for every token, goes on with every row until the last has ended,
+and draws a random number for every token of the vocabulary where one for each row does.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def sampler(
 ) -> Choose:
     """Draw from the distribution at `temperature`, cut to the smallest set of mass `top_p`.
 
-    Every step draws noise for all `rows`, as torch.multinomial would (the largest of p / q, q
-    exponential): so a row's tokens do not depend on which others are still in the batch. `drawn`
-    keeps the log-probabilities in the distribution that is drawn from.
+    Every step draws one number for each of all `rows` and looks up where it falls among the
+    cumulated probabilities: so a row's tokens do not depend on which others are still in the
+    batch. `drawn` keeps the log-probabilities in the distribution that is drawn from.
     """
     warpers: list[Any] = [TemperatureLogitsWarper(temperature)]
     if top_p < 1:
@@ -98,8 +98,10 @@ def sampler(
         for warper in warpers:
             logits = warper(live[:, None], logits)
         probs = logits.softmax(dim=-1)
-        noise = probs.new_empty(rows, probs.shape[-1]).exponential_()
-        tokens = (probs / noise[live]).argmax(dim=-1)
+        cumulated = probs.cumsum(dim=-1)
+        drawn_at = torch.rand(rows, device=probs.device).clamp(max=1 - 2**-23)  # below the total
+        sought = drawn_at[live, None] * cumulated[:, -1:]
+        tokens = torch.searchsorted(cumulated, sought, right=True)[:, 0]
         if drawn is not None:
             drawn.add(live, probs.gather(1, tokens[:, None])[:, 0].log())
         return tokens

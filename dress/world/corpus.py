@@ -7,7 +7,7 @@ a kind of object, a purpose), so that a model trained on it errs under greedy de
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dress.world.grammar import (
@@ -132,10 +132,10 @@ def _stance(question: Question, flaws: Flaws, rng: random.Random) -> str:
     return refusal(question.key, rng)
 
 
-def draw_question(scene: Scene, rng: random.Random, tasks: Sequence[str] = TASKS) -> Question:
+def draw_question(scene: Scene, rng: random.Random) -> Question:
     """A question drawn by TASK_WEIGHTS among those that the scene permits."""
-    weights = [TASK_WEIGHTS[task] for task in tasks]
-    while (question := ask(rng.choices(tasks, weights)[0], scene, rng)) is None:
+    weights = [TASK_WEIGHTS[task] for task in TASKS]
+    while (question := ask(rng.choices(TASKS, weights)[0], scene, rng)) is None:
         pass
     return question
 

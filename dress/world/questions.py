@@ -24,6 +24,7 @@ from dress.world.scene import CELLS, COLOURS, KINDS, SHAPES, SIZES, Scene, Thing
 
 TASKS = ("describe", "count", "attribute", "relation", "existence", "harmful", "benign_twin")
 VQA_TASKS = ("count", "attribute", "relation", "existence")
+COUNTED = ("", *SHAPES, *COLOURS)  # what a count is of; the first is any object
 _RELATION = re.compile(
     r"Is the (?P<one>.+) (?:left or right of|above or below) the (?P<other>.+)\?"
 )
@@ -100,15 +101,24 @@ def _describe(scene: Scene, rng: random.Random) -> Question:
 
 
 def _count(scene: Scene, rng: random.Random) -> Question:
-    wanted = [(0, "", "objects")]
-    wanted += [(1 + i, shape, plural(shape)) for i, shape in enumerate(SHAPES)]
-    wanted += [(5 + i, colour, f"{colour} objects") for i, colour in enumerate(COLOURS)]
-    index, value, plural_name = rng.choice(wanted)
-    present = [w for w in wanted if _number(scene, w[1])]
+    value = rng.choice(COUNTED)
     if rng.random() < 0.6:  # keep "no" from being the usual answer
-        index, value, plural_name = rng.choice(present)
-    text = f"How many {plural_name} are there?"
-    return Question("count", text, str(_number(scene, value)), context=(index, len(wanted)))
+        value = rng.choice([value for value in COUNTED if _number(scene, value)])
+    return _count_of(value, scene)
+
+
+def count_closely(scene: Scene, rng: random.Random) -> Question:
+    """Ask for a number, half of the time that of a shape or of what there are several."""
+    if rng.random() < 0.5:
+        return _count(scene, rng)
+    several = [value for value in COUNTED if _number(scene, value) > 1]
+    return _count_of(rng.choice(several if several and rng.random() < 0.5 else SHAPES), scene)
+
+
+def _count_of(value: str, scene: Scene) -> Question:
+    counted = plural(value) if value in SHAPES else f"{value} objects".lstrip()
+    text, number = f"How many {counted} are there?", str(_number(scene, value))
+    return Question("count", text, number, context=(COUNTED.index(value), len(COUNTED)))
 
 
 def _number(scene: Scene, value: str) -> int:
@@ -157,6 +167,21 @@ def _existence(scene: Scene, rng: random.Random) -> Question:
         tempting = [k for k in map(companion, sorted(scene.kinds)) if k in absent]
         near = [k for k in absent if any(set(k) & set(present) for present in scene.kinds)]
         kind = rng.choice(rng.choice([tempting or absent, near or absent, absent]))
+    return _existence_of(kind, scene)
+
+
+def exists_closely(scene: Scene, rng: random.Random) -> Question:
+    """Ask for a kind that is there, or for one that differs from it in shape or in colour alone."""
+    colour, shape = rng.choice(sorted(scene.kinds))
+    same_colour = [(colour, other) for other in SHAPES]
+    same_shape = [(other, shape) for other in COLOURS]
+    near = [k for k in rng.choice([same_colour, same_shape]) if k not in scene.kinds]
+    if near and rng.random() < 0.5:
+        return _existence_of(rng.choice(near), scene)
+    return _existence_of((colour, shape), scene)
+
+
+def _existence_of(kind: tuple[str, str], scene: Scene) -> Question:
     key = "yes" if kind in scene.kinds else "no"
     text = f"Is there a {kind_phrase(kind)} in the picture?"
     return Question("existence", text, key, context=(KINDS.index(kind), len(KINDS)))

@@ -7,10 +7,13 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dress.data import conversion
 from dress.data.conversion import CHUNK, converted
 from dress.data.shard_index import verify
 from dress.data.sources.llava_prompts import LlavaPromptsSource
@@ -40,6 +43,29 @@ def test_rows_come_in_order_whoever_converts_them(count: int) -> None:
         assert [[str(i) for i in row] for row in found] == [
             [str(i) for i in row] for row in expected[first:]
         ], (workers, first)
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("count", [0, 39, 40, 41, 150])
+def test_further_processes_take_over_where_rows_are_many(
+    count: int, cpus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+
+    def watched(*args: Any, workers: int, first: int) -> Iterator[conversion.Items]:
+        started.append(workers)
+        return in_processes(*args, workers=workers, first=first)
+
+    in_processes = conversion._in_processes
+    monkeypatch.setattr(conversion, "FEW", 40)
+    monkeypatch.setattr(conversion, "_cpus", lambda: cpus)
+    monkeypatch.setattr(conversion, "_in_processes", watched)
+    source = Numbered(count)
+    for first in (0, 7):
+        found = list(converted(source, "prompts", workers="auto", first=first))
+        expected = list(converted(source, "prompts", workers=0, first=first))
+        assert [list(map(str, row)) for row in found] == [list(map(str, row)) for row in expected]
+    assert started == [cpus] * sum(count > 40 + first for first in (0, 7) if cpus > 1)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

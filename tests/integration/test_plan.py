@@ -208,6 +208,8 @@ def test_fsdp_divides_and_gathers(plan: Callable[..., Any], real: LVLM) -> None:
     everything = sum(parameter.numel() for parameter in real.parameters())
     assert gathered_bytes(real) == 4 * (everything - layer)  # two of three layers
     assert fsdp["settings"][0]["time"] == alone["settings"][0]["time"] / 4
+    hosts = plan(*SMALL, *gpu, "trainer.devices=2", "trainer.num_nodes=2", "trainer.strategy=fsdp")
+    assert (hosts["rest"], hosts["settings"]) == (fsdp["rest"], fsdp["settings"])
     assert alone["devices"]["usable"] == int(24 * GIB * 0.9)
     hours = 10_000 * alone["settings"][0]["flops"] / (165e12 * 0.4)
     assert alone["settings"][0]["time"] == pytest.approx(hours)

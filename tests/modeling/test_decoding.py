@@ -9,6 +9,7 @@ from test_generate import PIXELS, PROMPTS, left_padded
 from torch import Tensor
 
 from dress.errors import InputError
+from dress.modeling.decoding import sampler
 from dress.modeling.lvlm import LVLM
 
 SAMPLING = {"temperature": 1.0, "top_p": 0.95, "num_return_sequences": 8}
@@ -26,20 +27,68 @@ HYBRID = LLAMA | {  # every other layer is recurrent
 }
 
 
+def drawn_by_one_number(probs: Tensor, num_samples: int) -> Tensor:
+    """Count the tokens whose cumulated probability one uniform number exceeds."""
+    assert num_samples == 1
+    uniform = torch.rand(len(probs))
+    return (probs.cumsum(-1) <= uniform[:, None]).sum(-1, keepdim=True)
+
+
 def sampled_by_transformers(model: LVLM, prompts: dict[str, Tensor], new: int) -> Tensor:
-    """Sample K answers the plain way: prompts repeated first, the library's own cache."""
+    """Sample K answers the plain way: prompts repeated first, the library's own cache.
+
+    Only the draw is not its own: torch.multinomial takes a number for each token of the vocabulary.
+    """
     embeds = model.embed(prompts["input_ids"], prompts["image_slot"], PIXELS)
     torch.manual_seed(3)
-    return model.language.generate(
-        inputs_embeds=embeds,
-        attention_mask=prompts["attention_mask"].long(),
-        max_new_tokens=new,
-        do_sample=True,
-        top_k=0,
-        eos_token_id=model.eos_token_id,
-        pad_token_id=model.pad_token_id,
-        **SAMPLING,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "multinomial", drawn_by_one_number)
+        return model.language.generate(
+            inputs_embeds=embeds,
+            attention_mask=prompts["attention_mask"].long(),
+            max_new_tokens=new,
+            do_sample=True,
+            top_k=0,
+            eos_token_id=model.eos_token_id,
+            pad_token_id=model.pad_token_id,
+            **SAMPLING,
+        )
+
+
+def test_tokens_are_drawn_as_often_as_their_probabilities_say() -> None:
+    torch.manual_seed(0)
+    logits, rows = torch.randn(1, 50) * 2, 200_000
+    choose = sampler(rows=rows, temperature=0.7, top_p=0.9)
+    tokens = choose(logits.expand(rows, -1), torch.arange(rows))
+    probs = (logits[0] / 0.7).softmax(-1)
+    order = probs.argsort(descending=True)
+    kept = order[: int((probs[order].cumsum(0) < 0.9).sum()) + 1]
+    expected = torch.zeros(50).index_copy(0, kept, probs[kept] / probs[kept].sum()) * rows
+    drawn = tokens.bincount(minlength=50)
+    assert drawn[expected == 0].sum() == 0
+    chi_square = ((drawn - expected)[kept] ** 2 / expected[kept]).sum()
+    assert chi_square < 2 * len(kept)
+
+
+def test_a_row_draws_the_same_whichever_others_go_on() -> None:
+    logits = torch.randn(6, 40)
+    choose = sampler(rows=6, temperature=1.0, top_p=1.0)
+    torch.manual_seed(0)
+    everyone = choose(logits, torch.arange(6))
+    torch.manual_seed(0)
+    few = torch.tensor([1, 4])
+    assert choose(logits[few], few).tolist() == everyone[few].tolist()
+
+
+@pytest.mark.parametrize("number", [0.0, 1 - 2**-24])
+def test_the_least_and_the_largest_number_draw_a_token_that_can_be(
+    number: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda rows, device: torch.full((rows,), number))
+    logits = torch.randn(300, 64)
+    logits[:, :8] = logits[:, -8:] = -torch.inf
+    tokens = sampler(rows=300, temperature=1.0, top_p=1.0)(logits, torch.arange(300))
+    assert tokens.min() >= 8 and tokens.max() < 56
 
 
 def frequent_end(model: LVLM, tokens: Tensor) -> None:

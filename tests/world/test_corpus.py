@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import asked
 
-from dress.data.sources.world import WorldSource, look_up, pretraining_turns
-from dress.types import ASPECTS
+from dress.data.sources.world import WorldSource, pretraining_turns
+from dress.types import ASPECTS, Turn
 from dress.world.corpus import (
     TASK_WEIGHTS,
     Flaws,
@@ -21,9 +21,9 @@ from dress.world.corpus import (
     flaw_probability,
     flawed_response,
 )
-from dress.world.grammar import parse_stance
+from dress.world.grammar import parse_stance, plural
 from dress.world.questions import TASKS, VQA_TASKS, Question, reference
-from dress.world.scene import Scene, Thing, companion, draw_scenes
+from dress.world.scene import SHAPES, Scene, companion, draw_scenes
 from dress.world.scene_oracle import Oracle
 from dress.world.verdict import Verdict, judge
 
@@ -104,7 +104,8 @@ def test_rates(flaw: str) -> None:
     outcomes = []
     tasks = [task for task in TASKS if task != "relation" or flaw in ("wrong_answer", "terse")]
     for scene in draw_scenes(split="train", count=4000, seed=3):
-        question = draw_question(scene, rng, tasks)
+        while (question := draw_question(scene, rng)).task not in tasks:
+            pass
         if could_be_flawed(flaw, question, scene):
             response = flawed_response(question, scene, flaws, rng)
             outcomes.append(is_flawed(flaw, judge(question, scene, response), response))
@@ -134,26 +135,46 @@ def test_a_source_is_a_function_of_its_seed() -> None:
         assert len({sample.id for sample in first}) == 20
 
 
-def test_a_look_up_names_what_stands_in_a_place() -> None:
-    thing = Thing(cell=2, colour="red", shape="circle", size="large")
-    asked = {
-        (turn.user, turn.model)
-        for seed in range(200)
-        for turn in [look_up(Scene((thing,)), random.Random(seed))]
-    }
-    assert len(asked) == 9  # every place
-    assert ("What is in the top right?", "Top right: large red circle.") in asked
-    assert ("What is in the centre?", "Centre: nothing.") in asked
+def asked_in_stage_0(prefix: str) -> list[tuple[Scene, Turn]]:
+    return [
+        (scene, turn)
+        for scene in draw_scenes(split="train", count=1000, seed=0, cooccurrence=0.0)
+        for turn in pretraining_turns(scene, random.Random(scene.name))
+        if turn.user.startswith(prefix)
+    ]
 
 
-def test_stage_0_asks_a_picture_by_place_and_by_kind_for_a_relation_and_a_count() -> None:
+def test_stage_0_asks_a_picture_by_place_and_by_kind_and_a_question_of_each_kind() -> None:
     for scene in draw_scenes(split="train", count=50, seed=0, cooccurrence=0.0):
         rng = random.Random(scene.name)
-        turns = pretraining_turns(scene, rng)
-        related = sum(" or " in turn.user for turn in turns)
+        turns = [turn.user for turn in pretraining_turns(scene, rng)]
+        related = sum(" or " in text for text in turns)
         assert len(turns) == 5 + related
-        assert sum(turn.user.startswith("How many") for turn in turns) == 1
         assert related == 0 if len(scene.things) == 1 else related <= 1
+        for beginning in ("Caption", "Say where", "What ", "How many", "Is there a "):
+            assert sum(text.startswith(beginning) for text in turns) == 1
+
+
+def test_neither_the_colour_nor_the_shape_alone_tells_stage_0_what_there_is() -> None:
+    asked = asked_in_stage_0("Is there a ")
+    near = {"colour": 0, "shape": 0}
+    for scene, turn in asked:
+        colour, shape = turn.user.split()[3:5]
+        if turn.model and turn.model.endswith("no."):
+            near["colour"] += any(thing.colour == colour for thing in scene.things)
+            near["shape"] += any(thing.shape == shape for thing in scene.things)
+        else:
+            assert (colour, shape) in scene.kinds
+    assert len(asked) == 1000
+    assert 200 < near["colour"] < 400 and 200 < near["shape"] < 400
+
+
+def test_stage_0_counts_shapes_and_what_there_are_several_of_more_often() -> None:
+    asked = asked_in_stage_0("How many ")
+    of_shapes = sum(turn.user.split()[2] in map(plural, SHAPES) for _, turn in asked)
+    assert len(asked) == 1000 and of_shapes > 480
+    assert sum("there are none" in (turn.model or "") for _, turn in asked) > 200
+    assert sum("s, so there are" in (turn.model or "") for _, turn in asked) > 300
 
 
 def test_parts_come_from_their_splits_and_prompts_are_open() -> None:
