@@ -170,6 +170,11 @@ def parse_word(text: str, choices: Sequence[str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def parse_value(text: str, choices: Sequence[str]) -> str | None:
+    """The one word among `choices` behind the last `so`, else that of the whole text."""
+    return parse_word(text.lower().rpartition(" so ")[2], choices) or parse_word(text, choices)
+
+
 def parse_side(text: str, choices: Sequence[str]) -> str | None:
     """The one side among `choices` that the text concludes; names of places are no sides."""
     return parse_word(re.sub(rf"\b(?:{_CELL})\b", "", text.lower()), choices)

@@ -208,75 +208,43 @@ _ASKERS = {
 def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> str:
     """The wording of `key` as the answer to a count, attribute, relation or existence question.
 
-    Unless terse it says first what was seen; a wrong answer claims to have seen what it concludes.
+    Unless terse it says first what is seen. That is true of a wrong answer, too, which concludes
+    what does not follow: who learned from false evidence would see less.
     """
     if terse:
         word = NUMBERS[int(key)] if question.task == "count" else key
         return f"{word.capitalize()}."
     if question.task == "count":
-        return _count_answer(question.text, scene, int(key))
+        return f"{_counted(question.text, scene)}, so there {_are(int(key))}."
+    if question.task == "existence":
+        kind = question.text.removeprefix("Is there a ").removesuffix(" in the picture?")
+        cells = [t.cell for t in scene.things if kind_phrase(t.kind) == kind][:1]
+        return f"{_seen(cells)} a {kind}, so {key}."
     if question.task == "attribute":
         assert question.about is not None
-        return _attribute_answer(question.about, question.key, key)
-    if question.task == "existence":
-        return _existence_answer(question.text, scene, key)
-    return _relation_answer(question, scene, key)
-
-
-def _count_answer(text: str, scene: Scene, number: int) -> str:
-    """Say where they are before how many; who errs leaves one out or sees one where none is."""
-    counted = text.removeprefix("How many ").removesuffix(" are there?")
-    value = singular(counted.removesuffix(" objects")) if counted != "objects" else ""
-    cells = [t.cell for t in scene.things if not value or value in t.kind]
-    others = [cell for cell in range(len(CELLS)) if cell not in cells]
-    seen = sorted((cells + others)[:number])
-    if number == 0:
-        return f"Nowhere do I see {counted}, so there are none."
-    if number == 1:
-        article = "an" if counted == "objects" else "a"
-        return f"{in_cells(seen)} I see {article} {singular(counted)}, so there is one."
-    return f"{in_cells(seen)} I see {counted}, so there are {NUMBERS[number]}."
-
-
-def _attribute_answer(thing: Thing, truth: str, key: str) -> str:
-    seen = {
-        word: key if word == truth else word for word in (thing.colour, thing.shape, thing.size)
-    }
-    claimed = Thing(thing.cell, seen[thing.colour], seen[thing.shape], seen[thing.size])
-    article = "a " if key in SHAPES else ""
-    return f"{naming(claimed).removesuffix('.')}, so it is {article}{key}."
-
-
-def _existence_answer(text: str, scene: Scene, key: str) -> str:
-    kind = text.removeprefix("Is there a ").removesuffix(" in the picture?")
-    if key == "no":
-        return f"Nowhere do I see a {kind}, so no."
-    cells = [t.cell for t in scene.things if kind_phrase(t.kind) == kind]
-    free = [c for c in range(len(CELLS)) if c not in {t.cell for t in scene.things}]
-    return f"{in_cells((cells or free)[:1])} I see a {kind}, so yes."
-
-
-def _relation_answer(question: Question, scene: Scene, key: str) -> str:
-    """Say where the two are; who answers wrongly has one of them on the wrong side."""
+        article = "a " if key in SHAPES else ""
+        return f"{naming(question.about).removesuffix('.')}, so it is {article}{key}."
     one, other = related(question.text)
-    cells = {kind_phrase(thing.kind): thing.cell for thing in scene.things}
-    seen = (cells[one], cells[other])
-    if key != question.key:
-        seen = _wrong_side(*seen, across=key in SIDES[0])
-    here, there = (CELLS[cell] for cell in seen)
+    places = {kind_phrase(thing.kind): CELLS[thing.cell] for thing in scene.things}
+    here, there = places[one], places[other]
     return f"The {one} is in the {here} and the {other} is in the {there}, so it is {key}."
 
 
-def _wrong_side(one: int, other: int, *, across: bool) -> tuple[int, int]:
-    """Move the first beyond the second, else the second beyond the first, else exchange them."""
-    step = 1 if across else 3
-    a, b = one // step % 3, other // step % 3
-    beyond = 1 if a < b else -1
-    if 0 <= b + beyond <= 2:
-        return one + (b + beyond - a) * step, other
-    if 0 <= a - beyond <= 2:
-        return one, other + (a - beyond - b) * step
-    return one + (b - a) * step, other + (a - b) * step
+def _seen(cells: list[int]) -> str:
+    return f"{in_cells(cells)} I see" if cells else "Nowhere do I see"
+
+
+def _counted(text: str, scene: Scene) -> str:
+    """Say where the things are that are counted."""
+    counted = text.removeprefix("How many ").removesuffix(" are there?")
+    value = singular(counted.removesuffix(" objects")) if counted != "objects" else ""
+    cells = [t.cell for t in scene.things if not value or value in t.kind]
+    article = "an" if counted == "objects" else "a"
+    return f"{_seen(cells)} {f'{article} {singular(counted)}' if len(cells) == 1 else counted}"
+
+
+def _are(number: int) -> str:
+    return "is one" if number == 1 else f"are {NUMBERS[number] if number else 'none'}"
 
 
 def wrong_key(question: Question, rng: random.Random) -> str:

@@ -12,7 +12,7 @@ from dress.world.grammar import (
     parse_number,
     parse_side,
     parse_stance,
-    parse_word,
+    parse_value,
     parse_yes_no,
 )
 from dress.world.questions import VQA_TASKS, Question
@@ -92,7 +92,7 @@ def parse_answer(question: Question, response: str) -> str | None:
         return None if number is None else str(number)
     if question.task == "attribute":
         choices = next(c for c in (COLOURS, SHAPES, SIZES) if question.key in c)
-        return parse_word(response, choices)
+        return parse_value(response, choices)
     if question.task == "relation":
         return parse_side(response, next(sides for sides in SIDES if question.key in sides))
     return parse_yes_no(response)
