@@ -24,6 +24,7 @@ Items = tuple[Sample | Reject, ...]  # what becomes of one row
 Workers = Whole | Literal["auto"]
 CHUNK = 32  # rows that a process converts at a time
 FEW = 1024  # rows that are converted sooner than other processes start
+MOST = 8  # processes unless more are asked for: each reads over the rows of the others
 
 
 @checked
@@ -33,7 +34,7 @@ def converted(
     """Yield what becomes of each row from number `first` on: the same whatever `workers`.
 
     Process w of W converts the chunks w, w + W, ... and is at most one chunk ahead. `auto` is one
-    process for each CPU, from row FEW on.
+    process for each CPU, MOST at most, from row FEW on.
     """
     if workers == "auto":
         return _in_more_processes(source, part, first=first)
@@ -45,7 +46,7 @@ def converted(
 def _in_more_processes(source: Source, part: Part, *, first: int) -> Iterator[Items]:
     rows = islice(source.rows(part), first, None)
     yield from _in_this_process(source, part, islice(rows, FEW))
-    if (workers := _cpus()) == 1:
+    if (workers := min(_cpus(), MOST)) == 1:
         yield from _in_this_process(source, part, rows)
     elif next(rows, None) is not None:
         yield from _in_processes(source, part, workers=workers, first=first + FEW)

@@ -45,7 +45,7 @@ def test_rows_come_in_order_whoever_converts_them(count: int) -> None:
         ], (workers, first)
 
 
-@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("cpus", [1, 3])
 @pytest.mark.parametrize("count", [0, 39, 40, 41, 150])
 def test_further_processes_take_over_where_rows_are_many(
     count: int, cpus: int, monkeypatch: pytest.MonkeyPatch
@@ -58,6 +58,7 @@ def test_further_processes_take_over_where_rows_are_many(
 
     in_processes = conversion._in_processes
     monkeypatch.setattr(conversion, "FEW", 40)
+    monkeypatch.setattr(conversion, "MOST", 2)
     monkeypatch.setattr(conversion, "_cpus", lambda: cpus)
     monkeypatch.setattr(conversion, "_in_processes", watched)
     source = Numbered(count)
@@ -65,7 +66,7 @@ def test_further_processes_take_over_where_rows_are_many(
         found = list(converted(source, "prompts", workers="auto", first=first))
         expected = list(converted(source, "prompts", workers=0, first=first))
         assert [list(map(str, row)) for row in found] == [list(map(str, row)) for row in expected]
-    assert started == [cpus] * sum(count > 40 + first for first in (0, 7) if cpus > 1)
+    assert started == [2] * sum(count > 40 + first for first in (0, 7) if cpus > 1)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
