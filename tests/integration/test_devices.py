@@ -40,7 +40,8 @@ STAGE_0 = [
     "callbacks.train_state.every_n_steps=1",
     "trainer.log_every_n_steps=1",
     "matmul_precision=highest",
-    "optimizer=adamw",  # Muon's bf16 products amplify the order of sums
+    "optimizer=adamw",  # Muon amplifies the order of sums, and so does AdamW where a gradient is
+    "+optimizer.eps=1.0e-5",  # zero but for rounding, as that of the bias of keys
     "model.language.config.num_hidden_layers=1",
     "model.vision.config.layers=1",
 ]
@@ -82,7 +83,7 @@ def same_run(one: Artifact, other: Artifact) -> None:
     assert one.name == other.name
     assert other.metrics == pytest.approx(one.metrics, rel=1e-4)
     for name, value in weights(one).items():
-        assert (weights(other)[name] - value).norm() <= 1e-3 * value.norm()
+        assert (weights(other)[name] - value).norm() <= 1e-5 * value.norm()
 
 
 @pytest.fixture(scope="module")
