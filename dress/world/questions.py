@@ -217,7 +217,7 @@ def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> st
     if question.task == "count":
         return f"{_counted(question.text, scene)}, so there {_are(int(key))}."
     if question.task == "existence":
-        kind = question.text.removeprefix("Is there a ").removesuffix(" in the picture?")
+        kind = asked_for(question.text)
         cells = [t.cell for t in scene.things if kind_phrase(t.kind) == kind][:1]
         return f"{_seen(cells)} a {kind}, so {key}."
     if question.task == "attribute":
@@ -230,13 +230,19 @@ def answer_vqa(question: Question, scene: Scene, key: str, *, terse: bool) -> st
     return f"The {one} is in the {here} and the {other} is in the {there}, so it is {key}."
 
 
+def asked_for(text: str) -> str:
+    """What a question of number or existence asks for: `red objects`, `red circle`."""
+    number = text.removeprefix("How many ").removesuffix(" are there?")
+    return number.removeprefix("Is there a ").removesuffix(" in the picture?")
+
+
 def _seen(cells: list[int]) -> str:
     return f"{in_cells(cells)} I see" if cells else "Nowhere do I see"
 
 
 def _counted(text: str, scene: Scene) -> str:
     """Say where the things are that are counted."""
-    counted = text.removeprefix("How many ").removesuffix(" are there?")
+    counted = asked_for(text)
     value = singular(counted.removesuffix(" objects")) if counted != "objects" else ""
     cells = [t.cell for t in scene.things if not value or value in t.kind]
     article = "an" if counted == "objects" else "a"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from dress.records import ASPECTS, RATINGS, Assessment, Detail, Feedback
 from dress.world.grammar import SIDES, Mention, kind_phrase, parse_mentions
-from dress.world.questions import VQA_TASKS, Question, related
+from dress.world.questions import VQA_TASKS, Question, asked_for, related
 from dress.world.scene import CELLS, KINDS, Scene, Thing
 from dress.world.verdict import Verdict, judge
 
@@ -163,7 +163,7 @@ def answer_hint(question: Question, answer: str | None) -> str:
     on which side of the truth it lies. `answer` is None where no value was found in the response.
     """
     if question.task == "count":
-        counted = question.text.removeprefix("How many ").removesuffix(" are there?")
+        counted = asked_for(question.text)
         if answer is None:
             return f"Say how many {counted} there are."
         return f"There are {_side(answer, question.key)} {counted} than that."
@@ -172,7 +172,7 @@ def answer_hint(question: Question, answer: str | None) -> str:
         attribute = question.text.split()[1]
         return f"Check the {attribute} of the object in the {CELLS[question.about.cell]}."
     if question.task == "existence":
-        kind = question.text.removeprefix("Is there a ").removesuffix(" in the picture?")
+        kind = asked_for(question.text)
         return f"Look again for a {kind}."
     one, other = related(question.text)
     if answer is None:
@@ -204,7 +204,7 @@ def _false_description_hint(scene: Scene, response: str, rng: random.Random) -> 
 def _false_answer_hint(question: Question, verdict: Verdict, rng: random.Random) -> str:
     """Deny the true answer, or call for a look at what was not wrong."""
     if question.task == "count":
-        counted = question.text.removeprefix("How many ").removesuffix(" are there?")
+        counted = asked_for(question.text)
         if verdict.correct or verdict.answer is None:
             return f"There are {rng.choice(('more', 'fewer'))} {counted} than that."
         wrong_side = _side(question.key, verdict.answer)
@@ -218,7 +218,7 @@ def _false_answer_hint(question: Question, verdict: Verdict, rng: random.Random)
         others = [name for name in ("colour", "shape", "size") if name not in question.text]
         place = CELLS[question.about.cell]
         return f"Check the {rng.choice(others)} of the object in the {place}."
-    kind = question.text.removeprefix("Is there a ").removesuffix(" in the picture?")
+    kind = asked_for(question.text)
     others = [phrase for phrase in map(kind_phrase, KINDS) if phrase != kind]
     return f"Look again for a {rng.choice(others)}."
 
