@@ -17,6 +17,7 @@ from dress.chat.images import decode_image, png
 from dress.chat.processor import Processor
 from dress.data.collate import TreeCollator, stacked_images
 from dress.data.sources.photographs import read_photograph
+from dress.distributed import gather, place
 from dress.errors import InputError, Reject
 from dress.generation import GENERATED
 from dress.modeling.decoding import Heard
@@ -83,7 +84,7 @@ class Assistant:
         seed: int = 0,
         on_batch: Callable[[int], None] | None = None,
         rejects: dict[int, Reject] | None = None,
-        share: tuple[int, int] = (0, 1),
+        together: bool = False,
         on_tokens: Heard | None = None,
     ) -> list[list[str]]:
         """Return `num_samples` responses per prompt; `on_batch` hears how many prompts are done.
@@ -91,8 +92,9 @@ class Assistant:
         A prompt longer than the context or with an unreadable image raises Reject, or, where
         `rejects` is given, is noted there by its number and gets no response. With `guidance`
         greedy decoding moves away from what the prompt under the condition `contrast` suggests.
-        `share` (r, n) answers only the batches r, r + n, ...: what a prompt is batched with is the
-        same for every n. `on_tokens` hears of each batch the tokens as they are chosen.
+        Processes that answer the same prompts `together` take turns in the batches, which are the
+        same however many they are, and all get all responses. `on_tokens` hears of each batch the
+        tokens as they are chosen.
         """
         if guidance and temperature > 0:
             raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
@@ -102,8 +104,9 @@ class Assistant:
         if guidance:
             contrasts, _ = self._encode([replace(p, condition=contrast) for p in prompts])
         responses: list[list[str]] = [[] for _ in prompts]
+        before = self.generated_tokens
         order = sorted(encoded, key=lambda i: len(encoded[i].input_ids))
-        number, processes = share
+        number, processes = place() if together else (0, 1)
         for start in range(number * batch_size, len(order), processes * batch_size):
             rows = order[start : start + batch_size]
             contrasted = [contrasts[i] for i in rows] if guidance else []
@@ -122,11 +125,22 @@ class Assistant:
                 on_tokens=on_tokens,
             )
             texts = self._texts(tokens)
-            for place, i in enumerate(rows):
-                responses[i] = texts[place * num_samples : (place + 1) * num_samples]
+            for row, i in enumerate(rows):
+                responses[i] = texts[row * num_samples : (row + 1) * num_samples]
             if on_batch:
                 on_batch(len(rows))
-        return responses
+        return self._joined(responses, before=before, on_batch=on_batch) if together else responses
+
+    def _joined(
+        self, responses: list[list[str]], *, before: int, on_batch: Callable[[int], None] | None
+    ) -> list[list[str]]:
+        """Hear from the other processes what this one has not answered, and count their tokens."""
+        if on_batch:
+            on_batch(sum(not own for own in responses))
+        heard = gather((responses, self.generated_tokens - before))
+        self.generated_tokens = before + sum(count for _, count in heard)
+        shares = (share for share, _ in heard)
+        return [next(filter(None, found), []) for found in zip(*shares, strict=True)]
 
     def metrics(self) -> dict[str, float]:
         return {GENERATED: float(self.generated_tokens)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
-from dress.settings import Amount, Positive, Share, check_values
+from dress.settings import Amount, Positive, Share, Whole, check_values
 
 GENERATED = "rollout/generated_tokens"  # by a model of ours
 SERVED = "sampler/"  # begins what a model behind a server has cost
@@ -27,3 +29,28 @@ class Sampling:
 
     def __post_init__(self) -> None:
         check_values(type(self), vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Responding:
+    """How many responses are got, and from where (conf/feedback); Sampling says how."""
+
+    responses: Literal["sampled", "captions"]
+    prompts: Positive | None
+    chunk: Positive
+    parts: Positive
+    part: Whole | None
+    targets: Sequence[str | int]
+    samples: Positive
+    turns: Positive
+    first_candidates: Positive
+    candidates: Positive
+    revisions: Literal["heard", "fresh"]
+    relapse_share: Share
+    false_share: Share
+    false_feedback: Sequence[Literal["other", "aside", "wrong", "empty"]]
+    jsonl: bool
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any]) -> Responding:
+        return cls(**{field.name: node[field.name] for field in fields(cls)})

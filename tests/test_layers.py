@@ -21,7 +21,7 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/data/stores/store.py": {"dress.data.stores"},  # by the scheme of an address
     "dress/evaluation/benchmarks/amber_generative.py": {"nltk", "spacy"},  # optional
     "dress/jobs/chat.py": {"dress.loading", "dress.modeling", "dress.page", "torch"},  # gradio
-    "dress/jobs/annotate.py": {"dress.feedback"},  # torch
+    "dress/jobs/annotate.py": {"dress.jobs"},  # torch
     "dress/jobs/response_source.py": {"dress.loading", "dress.modeling", "torch"},
     "dress/jobs/evaluate.py": {"dress.jobs"},
     "dress/jobs/export.py": {"dress.jobs", "huggingface_hub"},  # torch; a second

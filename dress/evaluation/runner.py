@@ -58,7 +58,7 @@ def generate(
         batch_size=batch_size,
         guidance=guidance,
         contrast=sampler.condition.target(contrast),
-        share=place(),
+        together=True,
     )
     condition = partial(sampler.condition.at, text=sampler.condition.target(target))
     saves = place()[0] == 0
@@ -133,7 +133,7 @@ def _converse(
             for i, user in said.items()
         ]
         failed: dict[int, Reject] | None = {} if _skips(benchmark) else None
-        answers = _together(answer, prompts, rejects=failed, on_batch=None if number else on_batch)
+        answers = answer(prompts, rejects=failed, on_batch=None if number else on_batch)
         asked = list(said)
         rejects |= {asked[n]: reject for n, reject in (failed or {}).items()}
         for (i, user), responses in zip(said.items(), answers, strict=True):
@@ -159,23 +159,6 @@ def _told(
     # one process asks the user, who may be a language model
     told = gather(benchmark.replies(asked) if place()[0] == 0 else [])[0]
     return {i: text for i, text in zip(numbers, told, strict=True) if text is not None}
-
-
-def _together(
-    answer: Callable[..., list[list[str]]],
-    prompts: Sequence[Prompt],
-    *,
-    rejects: dict[int, Reject] | None,
-    on_batch: Callable[[int], None] | None,
-) -> list[list[str]]:
-    """Answer a share of the prompts and hear from the other processes about the rest.
-
-    All processes reject the same prompts, whosever share they would be in.
-    """
-    own = answer(prompts, on_batch=on_batch, rejects=rejects)
-    if on_batch:
-        on_batch(sum(not responses for responses in own))
-    return [next(filter(None, shares), []) for shares in zip(*gather(own), strict=True)]
 
 
 def _chunks(examples: Iterator[Example], size: int) -> Iterator[Sequence[Example]]:

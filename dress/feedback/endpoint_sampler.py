@@ -50,11 +50,11 @@ class EndpointSampler(Endpoint):
         seed: int = 0,
         on_batch: Callable[[int], None] | None = None,
         rejects: dict[int, Reject] | None = None,
-        share: tuple[int, int] = (0, 1),
+        together: bool = False,
     ) -> list[list[str]]:
         """Return the responses, as Sampler says; InputError where no request would succeed.
 
-        A server has batches of its own: `batch_size`, `contrast` and `share` mean nothing here.
+        A server has batches of its own: `batch_size`, `contrast` and `together` mean nothing here.
         """
         if guidance:
             raise InputError(NO_GUIDANCE)

@@ -168,6 +168,7 @@ class RefinementRollout:
             seed=seed,
             rejects=rejects,
             on_batch=on_batch,
+            together=True,
         )
         for number, reject in rejects.items():
             threads[number].reject = reject.at(where="prompts", key=threads[number].sample.id)

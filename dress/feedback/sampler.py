@@ -30,7 +30,7 @@ class Sampler(Protocol):
         seed: int = 0,
         on_batch: Callable[[int], None] | None = None,
         rejects: dict[int, Reject] | None = None,
-        share: tuple[int, int] = (0, 1),
+        together: bool = False,
     ) -> list[list[str]]:
         """Return `num_samples` responses per prompt; `on_batch` hears how many prompts are done.
 

@@ -43,6 +43,7 @@ def sample_responses(
         seed=seed,
         rejects=rejects,
         on_batch=on_batch,
+        together=True,
     )
     for number, (sample, turns) in enumerate(zip(samples, openings, strict=True)):
         first = number * len(conditions)

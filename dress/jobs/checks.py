@@ -54,7 +54,7 @@ TAKEN_BY = {  # who takes the values of a node that names no `_target_`
     "template": ("dress.chat.template.ChatTemplate",),
     "condition": ("dress.chat.condition.Condition",),
     "generation": ("dress.generation.Sampling",),
-    "feedback": ("dress.generation.Sampling", "dress.jobs.annotate.Responding"),
+    "feedback": ("dress.generation.Sampling", "dress.generation.Responding"),
     "shards": ("dress.jobs.shards.Working",),
     "report": ("dress.jobs.report.Shown",),
     "export": ("dress.jobs.export.Exporting",),

@@ -2,16 +2,19 @@
 
 Lightning's own launcher starts the whole command again for every rank. A command here is a chain of
 jobs, each of which may train on other devices or be there already, and a sweep is many of them; so
-the ranks are started for one piece of work, by torch.distributed.elastic as torchrun does it. What
-to do is an order: the composed configuration and the paths of what was built before, as JSON.
-Processes that are there already, of torchrun or SLURM, get the same orders (hosts.py).
+the ranks are started at the first piece of work, by torch.distributed.elastic as torchrun does it,
+and kept for the next ones: their imports take seconds. What to do is an order: the composed
+configuration and the paths of what was built before, as JSON. Processes that are there already, of
+torchrun or SLURM, get the same orders (hosts.py).
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -19,7 +22,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +44,18 @@ from torch.distributed.elastic.multiprocessing import (
 import dress
 from dress.artifact import Building
 from dress.errors import InputError
+from dress.files import write_text
 from dress.interrupts import INTERRUPTED, Interrupted, interruptible
 from dress.jobs.data_sets import Parents
 from dress.jobs.job import Job
 from dress.jobs.start import quieten, sentence_of
 
 ORDER = "order.json"
+END = "end"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 POLL_S = 0.1
 Order = Mapping[str, Any]
 Result = tuple[dict[str, float], bool]
-
-logger = logging.getLogger(__name__)
 
 
 def fit_on_all_devices(
@@ -82,40 +87,89 @@ def order_of(job: Job, work: str) -> dict[str, Any]:
     }
 
 
-def launch(order: Order, number: int) -> Result:
-    """Start the ranks and wait for them; raise what one that failed has to say."""
-    with tempfile.TemporaryDirectory(prefix="dress-") as name:
-        folder = Path(name)
-        (folder / ORDER).write_text(json.dumps(order), encoding="utf-8")
-        with handlers_kept():
-            context = started(folder, number)
+@dataclass
+class Ranks:
+    """Processes that carry out one order after the other, which they find in a folder."""
+
+    context: PContext
+    folder: Path
+    number: int
+    surroundings: tuple[str, Mapping[str, str]]
+    orders: int = 0
+
+    def can_be_used(self, number: int) -> bool:
+        alike = self.number == number and self.surroundings == surroundings()
+        return alike and self.context.wait(timeout=0) is None
+
+    def carry_out(self, order: Order) -> Result:
+        """Give all of them an order; raise what one that failed has to say."""
+        own = self.folder / str(self.orders)
+        self.orders += 1
+        own.mkdir()
+        write_text(own / ORDER, json.dumps(order))
+        return outcome(own, self.number, self.wait(own))
+
+    def wait(self, own: Path) -> RunProcsResult | None:
+        """Wait until all ranks have left their outcome, or one has failed, and pass signals on.
+
+        A rank ends after the step that it is at, at a second signal at once.
+        """
+        left = [own / f"{rank}.json" for rank in range(self.number)]
+        while True:
             try:
-                result = wait(context)
-            finally:
-                context.close(signal.SIGKILL)
-        return outcome(folder, number, result)
+                if all(path.exists() for path in left):
+                    return None
+                if (result := self.context.wait(timeout=0)) is not None:
+                    return result
+                time.sleep(POLL_S)
+            except SignalException:
+                for pid in self.context.pids().values():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
+
+    def end(self, *, patience: float) -> None:
+        """Send the ranks away, and kill those that are still there some seconds later."""
+        (self.folder / END).touch()
+        self.context.wait(timeout=patience, period=POLL_S)
+        self.context.close(signal.SIGKILL)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def wait(context: PContext) -> RunProcsResult | None:
-    """Wait until all ranks have ended, and pass signals on.
+_kept: list[Ranks] = []  # at most one
 
-    A rank ends after the step that it is at, at a second signal at once.
-    """
-    while True:
+
+def launch(order: Order, number: int) -> Result:
+    """Let `number` ranks carry out an order: those of the order before, or new ones."""
+    with signals_raised():
+        if not (_kept and _kept[0].can_be_used(number)):
+            end_ranks()
+            _kept.append(started(number))
         try:
-            return context.wait(period=POLL_S)
-        except SignalException:
-            for pid in context.pids().values():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+            return _kept[0].carry_out(order)
+        except BaseException:
+            end_ranks(patience=0.0)
+            raise
 
 
-def started(folder: Path, number: int) -> PContext:
+@atexit.register
+def end_ranks(patience: float = 10.0) -> None:
+    """End the ranks, which else wait for another order."""
+    while _kept:
+        _kept.pop().end(patience=patience)
+
+
+def surroundings() -> tuple[str, Mapping[str, str]]:
+    """Return what a process inherits that is started now."""
+    return os.getcwd(), dict(os.environ)
+
+
+def started(number: int) -> Ranks:
     """Start the ranks, each in a session of its own: Ctrl-C reaches this process alone."""
+    folder = Path(tempfile.mkdtemp(prefix="dress-"))
     root = str(Path(dress.__file__).resolve().parents[1])
     search = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    return start_processes(
+    context = start_processes(
         name="rank",
         entrypoint=sys.executable,
         args={rank: ("-m", "dress.jobs.processes", str(folder)) for rank in range(number)},
@@ -134,12 +188,17 @@ def started(folder: Path, number: int) -> PContext:
             redirects={rank: Std.ALL if rank else Std.NONE for rank in range(number)},
         ),
     )
+    return Ranks(context, folder, number, surroundings())
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Put back the handlers of signals that torch's launcher replaces."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+def signals_raised() -> Iterator[None]:
+    """Raise SignalException at a signal, as torch's launcher does that replaces the handlers."""
+
+    def stop(number: int, _: Any) -> None:
+        raise SignalException(f"signal {number}", signal.Signals(number))
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         yield
     finally:
@@ -154,8 +213,7 @@ def outcome(folder: Path, number: int, result: RunProcsResult | None) -> Result:
         raise InputError(error)
     for stopped in (rank["interrupted"] for rank in left if "interrupted" in rank):
         raise Interrupted(stopped)
-    assert result is not None
-    if result.is_failed():
+    if result is not None and result.is_failed():
         first = min(result.failures.values(), key=lambda failure: failure.timestamp)
         log = Path(result.stderrs[first.local_rank] or os.devnull)
         print(log.read_text(encoding="utf-8", errors="replace")[-4000:], file=sys.stderr, end="")
@@ -195,16 +253,27 @@ def join(meeting_place: str | Store) -> None:
 
 
 def main(folder: Path) -> None:
-    """Be one of the ranks of `launch`: read the order, leave the outcome in the folder."""
+    """Be one of the ranks of `launch`, order after order, until one fails or the parent ends."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     quieten()
+    for number in count():
+        own = folder / str(number)
+        while not (own / ORDER).exists():
+            if (folder / END).exists():
+                return
+            time.sleep(POLL_S)
+        if code := follow(own):
+            sys.exit(code)
+
+
+def follow(own: Path) -> int:
+    """Read the order of a folder and leave the outcome there; return 1 after a failure."""
     left: dict[str, Any] = {}
-    code = 0
     try:
         with interruptible(INTERRUPTED):
-            order = json.loads((folder / ORDER).read_text(encoding="utf-8"))
-            join(f"file://{folder / 'meeting'}")
+            order = json.loads((own / ORDER).read_text(encoding="utf-8"))
+            join(f"file://{own / 'meeting'}")
             figures, stop = execute(order)
             left = {"figures": figures, "stop": stop}
     except Interrupted as stopped:
@@ -212,10 +281,11 @@ def main(folder: Path) -> None:
     except Exception as error:
         if (sentence := sentence_of(error)) is None:
             raise
-        left, code = {"error": sentence}, 1
+        left = {"error": sentence}
     finally:
-        (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(left), encoding="utf-8")
-    sys.exit(code)
+        if left:
+            write_text(own / f"{os.environ['RANK']}.json", json.dumps(left))
+    return int("error" in left)
 
 
 def _end_with_the_parent() -> None:

@@ -1,11 +1,14 @@
-"""job=evaluate on two devices gives the bytes that it gives on one, also after a kill."""
+"""job=evaluate and job=annotate on two devices give the bytes of one, also after a kill."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +17,13 @@ from test_devices import ENVIRONMENT, LIMIT_S, ROOT, end, in_this_process
 
 from dress.artifact import Artifact
 from dress.assistant import Assistant
+from dress.data.shard_index import read_all
+from dress.data.split import SPLITS
 from dress.errors import InputError
 from dress.files import read_json, read_lines
 from dress.jobs import processes
-from dress.jobs.annotate import _sampler
 from dress.jobs.job import Job
+from dress.jobs.respond import _sampler
 from tests.processes import Process
 
 FILES = ("metrics.json", "responses.jsonl")
@@ -40,12 +45,15 @@ def typed(model: Artifact, folder: Path, *overrides: str) -> list[str]:
 
 
 def evaluate(model: Artifact, folder: Path, *overrides: str) -> Artifact:
-    given = typed(model, folder, *overrides)
+    return composed(*typed(model, folder, *overrides))
+
+
+def composed(*given: str) -> Artifact:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return Job(cfg=compose("run", given), overrides=given).run()
+            return Job(cfg=compose("run", [*given]), overrides=given).run()
     finally:
         torch.set_num_threads(threads)
 
@@ -56,19 +64,63 @@ def payload(evaluation: Artifact) -> dict[str, bytes]:
     return kept | {"images": " ".join(images).encode()}
 
 
-@pytest.mark.parametrize("name", ["world", pytest.param("interaction", marks=pytest.mark.slow)])
-def test_two_processes_answer_as_one(
-    name: str, tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    one = evaluate(model, tmp_path / "one", *BENCHMARKS[name])
-    two = evaluate(model, tmp_path / "two", *BENCHMARKS[name], "trainer.devices=2")
+def answer_as_one(model: Artifact, folder: Path, name: str) -> list[dict[str, Any]]:
+    one = evaluate(model, folder / "one", *BENCHMARKS[name])
+    two = evaluate(model, folder / "two", *BENCHMARKS[name], "trainer.devices=2")
     assert one.name == two.name and payload(one) == payload(two)
     rows = list(read_lines(two.path / "responses.jsonl"))
     assert len({row["response"] for row in rows}) > 1  # or the order could not matter
     assert len(rows) == len({(row["id"], row["turn"]) for row in rows})
-    if name == "interaction":
-        assert {row["turn"] for row in rows} == {0, 1, 2}
+    return rows
+
+
+@pytest.mark.slow  # of single questions below
+def test_two_processes_talk_as_one(
+    tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert {row["turn"] for row in answer_as_one(model, tmp_path, "interaction")} == {0, 1, 2}
+
+
+FEEDBACK = {
+    "single": ("experiment=dress_feedback",),
+    "rollouts": ("experiment=dress_refinements", "feedback.turns=2", "feedback.candidates=2"),
+}
+
+
+def annotate(model: Artifact, folder: Path, *overrides: str) -> Artifact:
+    sizes = ("data.sizes={prompts: 13}", "data.validation_share=0.3", "feedback.batch_size=3")
+    short = ("feedback.max_new_tokens=6", "data.max_rejects=100")
+    places = (f"artifact={model.path}", f"paths.artifacts={folder}")
+    return composed("matmul_precision=highest", *places, *sizes, *short, *overrides)
+
+
+@pytest.mark.parametrize("name", ["single", pytest.param("rollouts", marks=pytest.mark.slow)])
+def test_two_processes_annotate_as_one_and_are_kept(
+    name: str, tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one = annotate(model, tmp_path / "one", *FEEDBACK[name])
+    two = annotate(model, tmp_path / "two", *FEEDBACK[name], "trainer.devices=2")
+    assert one.name == two.name and one.metrics == two.metrics
+    assert one.metrics["rollout/generated_tokens"] > 100
+    for split in SPLITS:
+        assert list(read_all(one.path / split)) == list(read_all(two.path / split))
+    (ranks,) = processes._kept
+    answer_as_one(model, tmp_path, "world")
+    assert processes._kept == [ranks]
+    # those that ended since, or would inherit something else, are not used again
+    pids = ranks.context.pids()
+    assert ranks.can_be_used(2) and not ranks.can_be_used(3)
+    monkeypatch.setenv("CHANGED", "yes")
+    assert not ranks.can_be_used(2)
+    monkeypatch.delenv("CHANGED")
+    os.kill(pids[1], signal.SIGKILL)
+    while ranks.can_be_used(2):
+        time.sleep(0.01)
+    processes.end_ranks()
+    assert not processes._kept and not ranks.folder.exists()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
 
 
 @pytest.mark.slow
@@ -124,14 +176,11 @@ def test_what_a_rank_leaves_that_fails_ends_the_job_with_its_sentence(
     """The only rank is this process, which does all that one does that is started."""
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(processes, "_end_with_the_parent", lambda: None)
     codes = []
 
     def launch(order: processes.Order, number: int) -> processes.Result:
         (tmp_path / processes.ORDER).write_text(json.dumps(order))
-        with processes.handlers_kept(), pytest.raises(SystemExit) as ended:
-            processes.main(tmp_path)
-        codes.append((number, ended.value.code))
+        codes.append((number, processes.follow(tmp_path)))
         return processes.outcome(tmp_path, 1, None)
 
     monkeypatch.setattr("dress.jobs.answer.launch", launch)

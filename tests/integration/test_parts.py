@@ -8,7 +8,7 @@ import pytest
 from test_main_job import TINY, Done, Sandbox
 
 from dress.data.shard_index import ShardIndex, read_all
-from dress.jobs.annotate import _stored
+from dress.jobs.respond import stored
 from dress.types import Sample
 
 SPLIT = ["experiment=dress_feedback", *TINY, "feedback.chunk=10"]
@@ -51,10 +51,10 @@ def test_two_processes_make_what_one_makes(sandbox: Sandbox) -> None:
 def test_a_part_of_the_prompts_is_of_both_splits(sandbox: Sandbox) -> None:
     sizes = ["experiment=dress_prompts", *TINY, "data.sizes.prompts=400"]
     prompts = sandbox.run_forked(*sizes, "data.validation_share=0.05").artifact
-    stored = list(_stored(prompts))
-    assert len({sample.id for sample in stored}) == 400
+    samples = list(stored(prompts))
+    assert len({sample.id for sample in samples}) == 400
     held_out = {sample.id for sample in read_all(prompts.path / "validation")}
     for start in range(0, 400, 100):
-        share = sum(sample.id in held_out for sample in stored[start : start + 100])
+        share = sum(sample.id in held_out for sample in samples[start : start + 100])
         assert abs(share - len(held_out) / 4) < 1
-    assert stored[0].id in held_out
+    assert samples[0].id in held_out
