@@ -77,7 +77,13 @@ def generated(model: LVLM, groups: list[EncodedGroup], *, batched: bool) -> Answ
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize(
     ("responses", "images", "dtype"),
-    [(1, 0, F64), (2, 1, F32), (3, 2, F64), (5, 1, F32), (8, 2, F64)],
+    [
+        (1, 0, F64),
+        (2, 1, F32),
+        pytest.param(3, 2, F64, marks=pytest.mark.slow),
+        pytest.param(5, 1, F32, marks=pytest.mark.slow),
+        (8, 2, F64),
+    ],
     ids=str,
 )
 def test_the_same_tokens_from_every_layout(

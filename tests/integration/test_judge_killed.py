@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dress.artifact import Artifact
 from tests.evaluation.public_files import read_rows, write_lines
 from tests.feedback.llm_server import Answer, LLMServer
@@ -31,6 +33,7 @@ def rated(body: Mapping[str, Any]) -> Answer:
     return Answer(json.dumps(marks), delay=0.05)
 
 
+@pytest.mark.slow  # an annotator that is killed, and pays for nothing twice, is tested quickly
 def test_a_killed_judge_rates_each_response_once(tmp_path: Path) -> None:
     rows = [{"image_id": f"{n}.jpg", "caption": "A.", "query": f"Q {n}?"} for n in range(COUNT)]
     write_lines(tmp_path / "examine.jsonl", rows)

@@ -56,9 +56,12 @@ def outcome(model: LVLM, groups: list[EncodedGroup], layout: dict) -> tuple[torc
     return total, found
 
 
+SLOWLY = [pytest.param(number, marks=pytest.mark.slow) for number in range(4, 8)]
+
+
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 @pytest.mark.parametrize("images", [0, 1, 2])
-@pytest.mark.parametrize("responses", range(1, 9))
+@pytest.mark.parametrize("responses", [1, 2, 3, 8, *SLOWLY])
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str
 )

@@ -83,6 +83,7 @@ def test_steps_hold_groups_of_both_by_weight(tmp_path: Path, trained: list[str])
 INSTRUCTIONS = "{_target_: dress.chat.encoders.InstructionEncoder}"
 
 
+@pytest.mark.slow
 def test_records_of_another_kind_bring_an_encoder_and_their_experiment(
     tmp_path: Path, trained: list[str]
 ) -> None:
@@ -93,10 +94,10 @@ def test_records_of_another_kind_bring_an_encoder_and_their_experiment(
         "compare=[]",
         "data.steps={stage0: 2, stage1: 2, stage2: 4}",
         "data.sizes.prompts=40",
-        "lineage.replay=dress_captions",
+        "+lineage.replay=dress_captions",
         "data.replay=0",
     ]
-    entry = f"datamodule.mixture.replay={{weight: 1.0, encoder: {INSTRUCTIONS}}}"
+    entry = f"+datamodule.mixture.replay={{weight: 1.0, encoder: {INSTRUCTIONS}}}"
     feedback = job(tmp_path, "experiment=dress_feedback", *overrides[3:5]).run()
     trained.clear()  # of the stages before
     model = job(tmp_path, *overrides, f"datamodule.shards={feedback.path}", entry).run()
@@ -105,7 +106,7 @@ def test_records_of_another_kind_bring_an_encoder_and_their_experiment(
     assert model.lineage["parents"]["mixture_replay"]["name"].startswith("dress_captions-")
     recorded = model.config["datamodule"]["mixture"]["replay"]
     assert recorded["weight"] == 1.0 and "InstructionEncoder" in recorded["encoder"]["_target_"]
-    without = entry.replace(INSTRUCTIONS, "null")
+    without = entry.replace(f", encoder: {INSTRUCTIONS}", "")
     with pytest.raises(InputError, match="no feedback"):
         job(tmp_path, *overrides, f"datamodule.shards={feedback.path}", without).run()
 

@@ -145,6 +145,7 @@ def test_fake_tensors_take_what_real_ones_take(parts: tuple[str, ...], again: bo
     assert found[1].flops == found[0].flops
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_rows_and_less_with_checkpointing(real: LVLM) -> None:
     model = shapes(real, "projector", "language")
     one, two, four = (
@@ -194,6 +195,7 @@ def test_a_batch_has_an_image_and_text_in_each_row(real: LVLM) -> None:
     assert torch.isfinite(real(batch)).all()
 
 
+@pytest.mark.slow
 def test_fsdp_divides_and_gathers(plan: Callable[..., Any], real: LVLM) -> None:
     gpu = ["trainer=gpu", "plan.gpu=24gb", "model=tiny"]
     alone = plan(*SMALL, *gpu)

@@ -124,6 +124,7 @@ def test_interrupted_and_run_again_it_gives_the_same_bits(
     assert resumed.metrics == shared
 
 
+@pytest.mark.slow
 def test_facts_are_told_where_the_reward_model_was_told_them(folder: Path, ppo: Artifact) -> None:
     blind = trained(folder, "llava_rlhf_ppo", "lineage.reward=llava_rlhf_rm_no_facts")
     assert blind.lineage["parents"]["reward"]["name"].startswith("llava_rlhf_rm_no_facts-")
