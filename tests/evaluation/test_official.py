@@ -103,6 +103,7 @@ def test_mme_leaves_half_a_pair_out(tmp_path: Path) -> None:
     assert len((tmp_path / "official/mme/OCR.txt").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_amber(tmp_path: Path) -> None:
     made, figures = answer_all(AmberBenchmark(root=root()), tmp_path)
     assert again(AmberBenchmark(root=root()), made / "amber.json", tmp_path / "2") == figures

@@ -135,6 +135,7 @@ def test_only_schema_fields_rate() -> None:
     assert response_in(server.bodies[0]).startswith(forged)
 
 
+@pytest.mark.slow
 def test_a_thousand_rows(tmp_path: Path) -> None:
     pulled = most_ahead = finished = 0
 

@@ -25,6 +25,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_stages_begin_as_the_tokenizer_does(tmp_path: Path) -> None:
     beginning("<s> $A").save_pretrained(tmp_path / "own")
     common = [

@@ -82,6 +82,7 @@ def test_six_dialogues_of_ones_own(tmp_path: Path, stage: str) -> None:
     assert row["truth"].endswith("lies there.")
 
 
+@pytest.mark.slow
 def test_a_language_model_from_a_folder(tmp_path: Path) -> None:
     """As a pretrained one from the hub would be: its own tokenizer, LoRA, and nothing else."""
     write_nlf(tmp_path / "data", [nlf_row(number) for number in range(6)])

@@ -53,9 +53,8 @@ def plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Callabl
             typed = ["job=plan", *overrides, f"paths.artifacts={tmp_path}"]
             artifact = Job(cfg=compose("run", typed), overrides=typed).run()
             assert artifact.name.startswith("plan_")
-            return json.loads((artifact.path / "plan.json").read_text()) | {
-                "text": capsys.readouterr().out
-            }
+            found: dict[str, Any] = json.loads((artifact.path / "plan.json").read_text())
+            return found | {"text": capsys.readouterr().out}
 
         yield run
 
@@ -87,6 +86,7 @@ def test_a_small_model_by_hand(plan: Callable[..., Any]) -> None:
     assert re.search(r"language +1,\d{3},\d{3}", found["text"]) and "this machine" in found["text"]
 
 
+@pytest.mark.slow
 def test_what_an_objective_keeps_is_counted(plan: Callable[..., Any]) -> None:
     found = plan("experiment=silkie_dpo", "model=tiny", "optimizer=adamw", "plan.lengths=[64]")
     assert found["rest"]["reference"] == found["rest"]["gradients"]
@@ -97,8 +97,7 @@ def test_a_value_model_trains_too(plan: Callable[..., Any]) -> None:
     tiny = ("model=tiny", "optimizer=adamw", "plan.lengths=[64]")
     ppo, grpo = (plan(f"experiment={name}", *tiny) for name in ("llava_rlhf_ppo", "grpo"))
     ratio = {key: ppo["rest"][key] / grpo["rest"][key] for key in ("weights", "gradients")}
-    # policy, value and reward model against policy and reward model
-    assert ratio["weights"] == pytest.approx(3 / 2, rel=0.01)
+    assert ratio["weights"] == pytest.approx(3 / 2, rel=0.01)  # with a value model beside both
     # the value model's own head rests: 1024 words less
     assert 1.7 < ratio["gradients"] < 2
 

@@ -111,10 +111,10 @@ def one_rank(folder: Path, strategy: str, dtype: str) -> None:
     ("strategy", "world", "dtype"),
     [
         ("ddp", 2, "float64"),
-        ("fsdp", 2, "float64"),
         *(
             pytest.param(strategy, world, dtype, marks=pytest.mark.slow)
             for strategy, world, dtype in (
+                ("fsdp", 2, "float64"),
                 ("fsdp", 4, "float64"),
                 ("ddp", 2, "float32"),
                 ("fsdp", 2, "float32"),

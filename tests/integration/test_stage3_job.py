@@ -102,6 +102,7 @@ def test_everything_on_the_dashboard_is_logged(every: list[RunData]) -> None:
     assert {metric for kind, metric in named if not found(kind, metric)} == SOMETIMES
 
 
+@pytest.mark.slow
 def test_the_wandb_run_holds_the_same(runs: list[RunData]) -> None:
     run = runs[-1]
     files = sorted((run.artifact.path / "wandb").glob("offline-run-*/*.wandb"))
