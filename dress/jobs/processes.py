@@ -136,6 +136,7 @@ class Ranks:
 
 
 _kept: list[Ranks] = []  # at most one
+os.register_at_fork(after_in_child=_kept.clear)  # which are no matter of a forked process
 
 
 def launch(order: Order, number: int) -> Result:
