@@ -26,12 +26,23 @@ def summed(counts: Sequence[int]) -> list[int]:
     return vector.tolist()
 
 
-def summed_tensors(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Add up each tensor over the ranks, all of one type and device, in one message."""
-    message = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(message)
-    parts = message.split([tensor.numel() for tensor in tensors])
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+def from_owners(tensors: Sequence[Tensor], owners: Sequence[int]) -> list[Tensor]:
+    """Give every rank each tensor as the rank that owns it has it, in one message of each owner.
+
+    All are of one type and device; shapes are the same on every rank.
+    """
+    given = list(tensors)
+    messages = []
+    for owner in sorted(set(owners)):
+        numbers = [number for number, its_owner in enumerate(owners) if its_owner == owner]
+        flat = torch.cat([tensors[number].flatten() for number in numbers])
+        messages.append((numbers, flat, dist.broadcast(flat, src=owner, async_op=True)))
+    for numbers, flat, arriving in messages:
+        arriving.wait()
+        parts = flat.split([tensors[number].numel() for number in numbers])
+        for number, part in zip(numbers, parts, strict=True):
+            given[number] = part.view(tensors[number].shape)
+    return given
 
 
 def gather(value: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
-from dress.distributed import place, share, summed_tensors
+from dress.distributed import from_owners, place, share
 from dress.settings import Amount, Share, checked
 
 
@@ -63,14 +63,17 @@ def orthogonalized_by_all(
     shapes = defaultdict(list)
     for index, matrix in enumerate(matrices):
         shapes[matrix.shape, matrix.device].append(index)
-    found = [torch.zeros_like(matrix, dtype=precision_of(matrix)) for matrix in matrices]
+    found = [torch.empty_like(matrix, dtype=precision_of(matrix)) for matrix in matrices]
+    owners = [0] * len(matrices)
     for same in shapes.values():
+        for turn, index in enumerate(same):
+            owners[index] = turn % ranks
         if own := same[rank::ranks]:
             stack = torch.stack([matrices[index] for index in own])
             directions = orthogonalized(stack, coefficients=coefficients, steps=steps, eps=eps)
             for index, direction in zip(own, directions, strict=True):
                 found[index] = direction
-    return summed_tensors(found) if ranks > 1 else found
+    return from_owners(found, owners) if ranks > 1 else found
 
 
 def precision_of(matrix: Tensor) -> torch.dtype:

@@ -17,7 +17,9 @@ import torch
 
 from dress.artifact import Artifact
 from dress.files import read_lines
+from tests.integration import test_policy_ranks as policies
 from tests.integration.test_devices import ENVIRONMENT, ROOT, STAGE_0, in_this_process, weights
+from tests.lit import test_sharded as sharded
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 600
@@ -196,3 +198,40 @@ def test_hosts_that_do_not_share_the_artifacts_are_refused(
     second = network.torchrun(SECOND, artifacts, blind=tmp_path)
     for code, _, errors in end(first, second):
         assert code == 1 and "give paths.artifacts in a folder that all hosts share" in errors
+
+
+OBJECTIVES = ("sft", "critique", "dpo", "dpo_lora", "reward", "sdpo")
+
+
+def ranks_on_both(network: Network, module: str, *arguments: str) -> None:
+    """Run a module in two processes on each of two hosts, which know their rank."""
+    ranks = [
+        network.start(
+            host,
+            *("env", f"RANK={rank}", f"LOCAL_RANK={rank % 2}", "WORLD_SIZE=4"),
+            *(sys.executable, "-m", module, *arguments),
+        )
+        for rank, host in enumerate((FIRST, FIRST, SECOND, SECOND))
+    ]
+    for code, output, errors in end(*ranks):
+        assert code == 0, output + errors
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_every_objective_on_two_hosts_equals_one_process(
+    network: Network, tmp_path: Path, strategy: str
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    ranks_on_both(network, sharded.__name__, str(there), strategy, str(sharded.STEPS), *OBJECTIVES)
+    for kind in OBJECTIVES:
+        sharded.train(kind, tmp_path / kind)
+        sharded.same_weights(tmp_path / kind, there / kind, within=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_ppo_and_grpo_on_two_hosts_equal_one_process(
+    network: Network, tmp_path: Path, strategy: str
+) -> None:
+    ranks_on_both(network, policies.__name__, str(tmp_path), strategy, "float32")
+    policies.equal_one(tmp_path, world=4, dtype="float32")

@@ -125,6 +125,11 @@ def one_rank(folder: Path, strategy: str, dtype: str) -> None:
 )
 def test_ranks_equal_one(strategy: str, world: int, dtype: str, tmp_path: Path) -> None:
     run_ranks(Path(__file__), [str(tmp_path), strategy, dtype], world=world)
+    equal_one(tmp_path, world=world, dtype=dtype)
+
+
+def equal_one(folder: Path, *, world: int, dtype: str) -> None:
+    """Compare what `one_rank` left there with what this process learns alone."""
     number = getattr(torch, dtype)
     relative, within = (1e-9, 1e-11) if dtype == "float64" else (0.0, 1e-6)
     for kind in KINDS:
@@ -132,7 +137,7 @@ def test_ranks_equal_one(strategy: str, world: int, dtype: str, tmp_path: Path) 
         before = weights(make_module(make_parts(kind)))
         assert (expected - before).abs().max() > 1e-4
         for rank in range(world):
-            trained, found = json.loads((tmp_path / f"{kind}.{rank}").read_text())
+            trained, found = json.loads((folder / f"{kind}.{rank}").read_text())
             there = torch.tensor(trained, dtype=torch.float64)
             torch.testing.assert_close(there, expected, rtol=relative, atol=within)
             assert found == pytest.approx(figures, rel=max(relative, 1e-4 if within == 1e-6 else 0))

@@ -90,19 +90,23 @@ def test_singular_values_follow_the_polynomial(shape):
 
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
-def test_ranks_add_up_to_one_in_one_type_though_some_have_no_part(rank, monkeypatch):
+def test_a_rank_computes_its_part_in_one_type_and_is_sent_the_others(rank, monkeypatch):
     sent = []
+
+    def exchange(parts, owners):
+        sent.append(owners)
+        return parts
+
     monkeypatch.setattr("lit_modules.muon.place", lambda: (rank, 3))
-    monkeypatch.setattr(
-        "lit_modules.muon.summed_tensors", lambda parts: sent.append(parts) or parts
-    )
+    monkeypatch.setattr("lit_modules.muon.from_owners", exchange)
     settings = {"coefficients": (3.4445, -4.7750, 2.0315), "steps": 5, "eps": 1e-7}
     matrices = list(torch.randn(2, 4, 6, dtype=torch.bfloat16))
     whole = orthogonalized(torch.stack(matrices), **settings)
     for index, part in enumerate(orthogonalized_by_all(matrices, **settings)):
-        assert part.dtype == torch.float32
-        torch.testing.assert_close(part, whole[index] if index == rank else torch.zeros(4, 6))
-    assert len(sent) == 1
+        assert part.dtype == torch.float32 and part.shape == (4, 6)
+        if index == rank:
+            torch.testing.assert_close(part, whole[index])
+    assert sent == [[0, 1]]  # the third rank has no part
 
 
 def test_it_is_torch_s_muon_but_for_its_precision():
