@@ -77,7 +77,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("medium")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        join()
+        join("env://")
     rank, world = place()
     torch.manual_seed(0)
     own = anonymous()

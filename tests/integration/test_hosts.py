@@ -209,6 +209,7 @@ def ranks_on_both(network: Network, module: str, *arguments: str) -> None:
         network.start(
             host,
             *("env", f"RANK={rank}", f"LOCAL_RANK={rank % 2}", "WORLD_SIZE=4"),
+            f"PYTHONPATH={ROOT / 'tests' / 'integration'}",
             *(sys.executable, "-m", module, *arguments),
         )
         for rank, host in enumerate((FIRST, FIRST, SECOND, SECOND))
