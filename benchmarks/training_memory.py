@@ -129,7 +129,7 @@ def train(job: Job, *, length: int, rows: int) -> None:
 def measure(name: str) -> None:
     """Print the peak of the process that takes most."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        join()
+        join("env://")
     _, length, rows = SETTINGS[name]
     train(job_of(name, layers=2), length=length, rows=1 + (rows > 1))  # what libraries keep
     gc.collect()

@@ -7,9 +7,10 @@ often.
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 import torch.distributed as dist
@@ -23,8 +24,13 @@ from dress.modeling.layers import layers_of
 from dress.modeling.lvlm import LVLM
 
 
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+RETURNED = 2**18  # bytes from which a block that is freed goes back to the system at once
+
+
 def shard(model: LVLM, device: torch.device) -> None:
     """Leave each rank its share of the weights that rank 0 has, on its device."""
+    return_freed_memory()
     model.ways, model.differs = from_first((model.ways, model.differs))
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     trains = any(parameter.requires_grad for parameter in model.parameters())
@@ -40,6 +46,16 @@ def shard(model: LVLM, device: torch.device) -> None:
     warnings.filterwarnings(
         "ignore", message=".*returned a view tensor", module="torch.distributed"
     )
+
+
+def return_freed_memory() -> None:
+    """Let this process give back what it frees of layers that were put together.
+
+    glibc keeps freed blocks, the larger the longer a process runs, which a step of shares would
+    have twice. Where the C library is another one nothing is done.
+    """
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, RETURNED)
 
 
 @contextmanager
