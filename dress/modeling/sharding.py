@@ -23,7 +23,6 @@ from dress.distributed import from_first
 from dress.modeling.layers import layers_of
 from dress.modeling.lvlm import LVLM
 
-
 M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 RETURNED = 2**18  # bytes from which a block that is freed goes back to the system at once
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import platform
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dress.modeling.sharding import return_freed_memory
+from dress.modeling.sharding import M_MMAP_THRESHOLD, return_freed_memory
 
 MEGABYTES = 200
 
@@ -26,7 +27,8 @@ def free_every_second_block(reply: Connection, returned: bool) -> None:
     if returned:
         return_freed_memory()
     else:
-        np.ones(2**24, np.uint8)  # freed at once: glibc then keeps blocks of less than this size
+        # as glibc itself does when a block of this size has been freed
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**24)
     before = anonymous()
     blocks = [np.ones(2**20, np.uint8) for _ in range(MEGABYTES)]
     del blocks[::2]
