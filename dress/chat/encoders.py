@@ -9,7 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 from dress.chat.condition import Condition
 from dress.chat.processor import Processor
 from dress.errors import Reject
-from dress.settings import checked
+from dress.settings import Positive, checked
 from dress.types import RATINGS, Dialogue, Encoded, EncodedGroup, Feedback, Requires, Sample, Turn
 
 History = Literal["all", "none"]
@@ -54,6 +54,8 @@ class CritiqueEncoder:
     `history="none"` answers the first question with each turn's response as if nothing had been
     said in between: the control for what turns of feedback add. `feedback_of="other"` gives each
     response the feedback on the next one of its group: the control for what feedback says.
+    A response whose feedback is the best possible counts `perfect_weight` times: what is asked for
+    at test is rare among responses to what a model is bad at. A token tree computes it once.
     """
 
     requires: Requires = "feedback"
@@ -69,8 +71,10 @@ class CritiqueEncoder:
         responses: Responses = "all",
         history: History = "all",
         feedback_of: FeedbackOf = "own",
+        perfect_weight: Positive = 1,
     ) -> None:
         self.processor, self.condition, self.seed = processor, condition, seed
+        self.perfect_weight = perfect_weight
         self.loss_turns, self.responses = loss_turns, responses
         self.history, self.feedback_of = history, feedback_of
 
@@ -79,19 +83,21 @@ class CritiqueEncoder:
             raise Reject("no feedback", key=sample.id, detail="critiques condition on feedback")
         images, pixels = self.processor.load_images(sample.images)
         dialogues = self._chosen(sample)
-        sequences = tuple(
-            self._encode_turn(
-                dialogue,
-                turn,
-                feedback=self._feedback(dialogues, number, turn),
-                images=images,
-                epoch=epoch,
-                key=f"{sample.id}/{number}/{turn}",
-            )
-            for number, dialogue in enumerate(dialogues)
-            for turn in supervised_turns(dialogue, self.loss_turns, key=sample.id)
-        )
-        return EncodedGroup(sample.id, sequences, pixels)
+        sequences: list[Encoded] = []
+        for number, dialogue in enumerate(dialogues):
+            for turn in supervised_turns(dialogue, self.loss_turns, key=sample.id):
+                feedback = self._feedback(dialogues, number, turn)
+                encoded = self._encode_turn(
+                    dialogue,
+                    turn,
+                    feedback=feedback,
+                    images=images,
+                    epoch=epoch,
+                    key=f"{sample.id}/{number}/{turn}",
+                )
+                perfect = feedback and feedback.judgements and feedback.is_perfect
+                sequences += [encoded] * (self.perfect_weight if perfect else 1)
+        return EncodedGroup(sample.id, tuple(sequences), pixels)
 
     def _chosen(self, sample: Sample) -> Sequence[Dialogue]:
         """Keep all dialogues, or those whose last response is rated best within the group."""

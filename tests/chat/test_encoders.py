@@ -3,12 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from dress.chat.condition import Condition
 from dress.chat.encoders import CritiqueEncoder, InstructionEncoder
 from dress.data.collate import TreeCollator
 from dress.errors import InputError, Reject
-from dress.types import Dialogue, Sample, Turn
+from dress.types import Dialogue, EncodedGroup, Feedback, Sample, Turn
 from tests.chat.tiny_chat import feedback, make_processor, picture
 
 PROCESSOR = make_processor(max_length=500)
@@ -87,6 +88,44 @@ def test_feedback_of_another_response_is_that_of_the_next() -> None:
     painted = paint(encoder, replace(SAMPLE, dialogues=dialogues))
     assert "helpfulness 1" in painted[0] and painted[0].endswith("[ Two.</s>]")
     assert "helpfulness 4" in painted[1] and painted[1].endswith("[ Three.</s>]")
+
+
+@pytest.mark.parametrize("feedback_of", ["own", "other"])
+def test_a_response_with_perfect_feedback_counts_as_often_as_it_weighs(feedback_of: str) -> None:
+    dialogues = tuple(
+        Dialogue((Turn("How?", text, judged),))
+        for text, judged in (
+            ("Two.", feedback(4)),
+            ("Three.", feedback(3)),
+            ("Four.", Feedback({})),
+            ("Five.", None),
+        )
+    )
+    sample = replace(SAMPLE, dialogues=dialogues)
+
+    def encoded(weight: int) -> EncodedGroup:
+        return CritiqueEncoder(
+            processor=PROCESSOR,
+            condition=Condition(form="score", dropout=0.0),
+            seed=0,
+            feedback_of=feedback_of,
+            perfect_weight=weight,
+        )(sample, epoch=0)
+
+    plain, weighted = encoded(1), encoded(3)
+    # "Five." comes before the perfect one, in a ring
+    times = [3, 1, 1, 1] if feedback_of == "own" else [1, 1, 1, 3]
+    expected = [
+        s.input_ids.tolist() for s, n in zip(plain.sequences, times, strict=True) for _ in range(n)
+    ]
+    assert [s.input_ids.tolist() for s in weighted.sequences] == expected
+    collate = TreeCollator(
+        pad_token_id=0, image_token_id=PROCESSOR.image_token_id, num_image_tokens=4
+    )
+    (one,), (three,) = collate([plain]), collate([weighted])
+    assert torch.equal(one.input_ids, three.input_ids)  # a tree computes it once
+    perfect = plain.sequences[times.index(3)].loss_mask.sum()
+    assert len(three.target_node) == len(one.target_node) + 2 * perfect
 
 
 def test_a_group_with_nothing_to_learn_gives_no_sequence() -> None:
