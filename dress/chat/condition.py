@@ -90,12 +90,21 @@ class Condition:
         score = f"{aspect} {judgement.rating}"
         return f"{score}: {critique}" if self.form == "both" and critique else score
 
-    def sample(self, feedback: Feedback | None, *, seed: int, epoch: int, key: str) -> str:
-        """Return `text` with what dropout leaves of it: the same draw for the same key."""
+    def sample(
+        self, feedback: Feedback | None, *, seed: int, epoch: int, key: str, whole: bool = False
+    ) -> str:
+        """Return `text` with what dropout leaves of it: the same draw for the same key.
+
+        A `whole` one keeps all aspects or none.
+        """
         digest = hashlib.sha256(f"condition/{seed}/{epoch}/{key}".encode()).digest()
-        whole, *single = (int.from_bytes(digest[i : i + 8], "big") / 2**64 for i in (0, 8, 16, 24))
-        if feedback is None or whole < self.dropout:
+        all_of_it, *single = (
+            int.from_bytes(digest[i : i + 8], "big") / 2**64 for i in (0, 8, 16, 24)
+        )
+        if feedback is None or all_of_it < self.dropout:
             return ""
+        if whole:
+            return self.text(feedback)
         draws = dict(zip(ASPECTS, single, strict=True))
         kept = {a: j for a, j in feedback.judgements.items() if draws[a] >= self.aspect_dropout}
         return self.text(Feedback(kept))

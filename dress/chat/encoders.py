@@ -54,8 +54,9 @@ class CritiqueEncoder:
     `history="none"` answers the first question with each turn's response as if nothing had been
     said in between: the control for what turns of feedback add. `feedback_of="other"` gives each
     response the feedback on the next one of its group: the control for what feedback says.
-    A response whose feedback is the best possible counts `perfect_weight` times: what is asked for
-    at test is rare among responses to what a model is bad at. A token tree computes it once.
+    A response whose feedback is the best possible counts `perfect_weight` times and, where that is
+    more than once, keeps all aspects of it, as they are asked for at test: of what a model is bad
+    at it has sampled few such responses. A token tree computes them once.
     """
 
     requires: Requires = "feedback"
@@ -87,16 +88,17 @@ class CritiqueEncoder:
         for number, dialogue in enumerate(dialogues):
             for turn in supervised_turns(dialogue, self.loss_turns, key=sample.id):
                 feedback = self._feedback(dialogues, number, turn)
-                encoded = self._encode_turn(
-                    dialogue,
-                    turn,
-                    feedback=feedback,
-                    images=images,
+                perfect = feedback and feedback.judgements and feedback.is_perfect
+                weight = self.perfect_weight if perfect else 1
+                condition = self.condition.sample(
+                    feedback,
+                    seed=self.seed,
                     epoch=epoch,
                     key=f"{sample.id}/{number}/{turn}",
+                    whole=weight > 1,
                 )
-                perfect = feedback and feedback.judgements and feedback.is_perfect
-                sequences += [encoded] * (self.perfect_weight if perfect else 1)
+                encoded = self._encode_turn(dialogue, turn, condition=condition, images=images)
+                sequences += [encoded] * weight
         return EncodedGroup(sample.id, tuple(sequences), pixels)
 
     def _chosen(self, sample: Sample) -> Sequence[Dialogue]:
@@ -113,26 +115,14 @@ class CritiqueEncoder:
         return dialogues[number].turns[turn].feedback
 
     def _encode_turn(
-        self,
-        dialogue: Dialogue,
-        turn: int,
-        *,
-        feedback: Feedback | None,
-        images: tuple[Hashable, ...],
-        epoch: int,
-        key: str,
+        self, dialogue: Dialogue, turn: int, *, condition: str, images: tuple[Hashable, ...]
     ) -> Encoded:
         turns = dialogue.turns[: turn + 1]
         if self.history == "none":
             turns = (replace(dialogue.turns[0], model=dialogue.turns[turn].model),)
         last = len(turns) - 1
         encoded = self.processor.encode(
-            turns,
-            images=images,
-            condition=self.condition.at(
-                last, self.condition.sample(feedback, seed=self.seed, epoch=epoch, key=key)
-            ),
-            supervised={last},
+            turns, images=images, condition=self.condition.at(last, condition), supervised={last}
         )
         return replace(encoded, turn=last)
 

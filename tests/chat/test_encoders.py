@@ -128,6 +128,21 @@ def test_a_response_with_perfect_feedback_counts_as_often_as_it_weighs(feedback_
     assert len(three.target_node) == len(one.target_node) + 2 * perfect
 
 
+def test_what_weighs_more_keeps_all_aspects_of_its_feedback() -> None:
+    def painted(weight: int) -> list[str]:
+        dialogues = tuple(Dialogue((Turn("How?", "Two.", feedback(r)),)) for r in (4, 3))
+        condition = Condition(form="score", dropout=0.0, aspect_dropout=1.0)
+        encoder = CritiqueEncoder(
+            processor=PROCESSOR, condition=condition, seed=0, perfect_weight=weight
+        )
+        return paint(encoder, replace(SAMPLE, dialogues=dialogues))
+
+    assert not any("FEEDBACK" in text for text in painted(1))
+    *perfect, other = painted(2)
+    assert len(perfect) == 2 and "FEEDBACK" not in other
+    assert all("helpfulness 4 honesty 4 harmlessness 4" in text for text in perfect)
+
+
 def test_a_group_with_nothing_to_learn_gives_no_sequence() -> None:
     encoder = CritiqueEncoder(
         processor=PROCESSOR, condition=Condition(), seed=0, loss_turns="improved"
