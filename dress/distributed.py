@@ -38,6 +38,7 @@ def from_owners(tensors: Sequence[Tensor], owners: Sequence[int]) -> list[Tensor
         flat = torch.cat([tensors[number].flatten() for number in numbers])
         messages.append((numbers, flat, dist.broadcast(flat, src=owner, async_op=True)))
     for numbers, flat, arriving in messages:
+        assert arriving is not None  # every rank is a member
         arriving.wait()
         parts = flat.split([tensors[number].numel() for number in numbers])
         for number, part in zip(numbers, parts, strict=True):
