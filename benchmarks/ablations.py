@@ -35,6 +35,11 @@ ARMS: Arms = {
         "0": (*STAGE_2, "condition.aspect_dropout=0"),
         "0.3": STAGE_2,
     },
+    "weight of perfect responses": {
+        "1": (*STAGE_2, "data.perfect_weight=1"),
+        "3": STAGE_2,
+        "10": (*STAGE_2, "data.perfect_weight=10"),
+    },
     "annotator noise": {
         "0": (*STAGE_2, "data.noise=0"),
         "0.05": STAGE_2,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import platform
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dress.modeling.sharding import M_MMAP_THRESHOLD, return_freed_memory
+from dress.modeling.sharding import return_freed_memory
 
 MEGABYTES = 200
 
@@ -22,28 +21,24 @@ def anonymous() -> float:
     return int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0]) / 1024
 
 
-def free_every_second_block(reply: Connection, returned: bool) -> None:
-    """Send how many megabytes are still there of half of the blocks, after they were freed."""
-    if returned:
-        return_freed_memory()
-    else:
-        # as glibc itself does when a block of this size has been freed
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**24)
+def free_every_second_block(reply: Connection) -> None:
+    """Send the megabytes that blocks take, and those that are left when half of them are freed."""
+    np.ones(2**24, np.uint8)  # freed at once: glibc then keeps blocks of up to its size
+    return_freed_memory()
     before = anonymous()
     blocks = [np.ones(2**20, np.uint8) for _ in range(MEGABYTES)]
+    taken = anonymous() - before
     del blocks[::2]
-    reply.send(anonymous() - before - MEGABYTES / 2)
+    reply.send((taken, anonymous() - before))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_blocks_are_given_back_at_once() -> None:
     fork = multiprocessing.get_context("fork")
-    kept = {}
-    for returned in (False, True):
-        ours, theirs = fork.Pipe()
-        process = fork.Process(target=free_every_second_block, args=(theirs, returned))
-        process.start()
-        kept[returned] = ours.recv()
-        process.join()
-    assert kept[False] > 0.8 * MEGABYTES / 2
-    assert abs(kept[True]) < 0.1 * MEGABYTES / 2
+    ours, theirs = fork.Pipe()
+    process = fork.Process(target=free_every_second_block, args=(theirs,))
+    process.start()
+    taken, left = ours.recv()
+    process.join()
+    assert taken == pytest.approx(MEGABYTES, rel=0.1)
+    assert left == pytest.approx(MEGABYTES / 2, rel=0.1)
