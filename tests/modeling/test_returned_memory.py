@@ -13,7 +13,7 @@ import pytest
 
 from dress.modeling.sharding import return_freed_memory
 
-MEGABYTES = 200
+MEGABYTES, BLOCK = 200, 4
 
 
 def anonymous() -> float:
@@ -26,7 +26,7 @@ def free_every_second_block(reply: Connection) -> None:
     np.ones(2**24, np.uint8)  # freed at once: glibc then keeps blocks of up to its size
     return_freed_memory()
     before = anonymous()
-    blocks = [np.ones(2**20, np.uint8) for _ in range(MEGABYTES)]
+    blocks = [np.ones(BLOCK * 2**20, np.uint8) for _ in range(MEGABYTES // BLOCK)]
     taken = anonymous() - before
     del blocks[::2]
     reply.send((taken, anonymous() - before))
@@ -34,9 +34,9 @@ def free_every_second_block(reply: Connection) -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_blocks_are_given_back_at_once() -> None:
-    fork = multiprocessing.get_context("fork")
-    ours, theirs = fork.Pipe()
-    process = fork.Process(target=free_every_second_block, args=(theirs,))
+    fresh = multiprocessing.get_context("spawn")  # a fork would reuse what this process freed
+    ours, theirs = fresh.Pipe()
+    process = fresh.Process(target=free_every_second_block, args=(theirs,))
     process.start()
     taken, left = ours.recv()
     process.join()
