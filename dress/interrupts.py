@@ -12,6 +12,8 @@ from types import FrameType
 from typing import Any
 
 STDERR = 2
+IMPORTING = "<frozen importlib._bootstrap>"  # the file of the frames of an import
+COMPOSING = f"{os.sep}omegaconf{os.sep}"  # in the files of the frames of a composition
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RETRY_S = 0.05
 INTERRUPTED = "interrupted; nothing half-made is left, the same command goes on from what is done"
@@ -31,11 +33,12 @@ class Interrupted(BaseException):
 def interruptible(message: str) -> Iterator[None]:
     """Raise Interrupted(message) in the block at a signal, so that SIGTERM cleans up as well.
 
-    An import is never cut short: some swallow the exception, some of C++ abort the process.
+    An import is never cut short: some swallow the exception, some of C++ abort the process. Nor is
+    OmegaConf, whose lists are broken behind an exception that is none of its own.
     """
 
     def receive(number: int, frame: FrameType | None) -> None:
-        if _importing(frame):
+        if _must_end_first(frame):
             signal.setitimer(signal.ITIMER_REAL, RETRY_S)  # comes back here as SIGALRM
         else:
             raise Interrupted(message)
@@ -59,9 +62,10 @@ def ending_cleanly() -> Iterator[None]:
         sys.exit(stopped.exit_code)
 
 
-def _importing(frame: FrameType | None) -> bool:
+def _must_end_first(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+        file = frame.f_code.co_filename
+        if file == IMPORTING or COMPOSING in file:
             return True
         frame = frame.f_back
     return False
