@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -9,11 +10,13 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from dress.errors import InputError
 from dress.wandb_mode import wandb_mode
+from lit_modules.loggers.weights_and_biases import wandb_run
 from tests.integration.wandb_file import records
 from tests.processes import Process
 
@@ -185,3 +188,20 @@ def test_of_a_trial_in_a_sweep_of_wandb_the_parents_are_no_runs(tmp_path: Path) 
     assert {file.parents[2].name for file in files} == {"own"}
     runs = [r.run for f in files for r in records(f) if r.WhichOneof("record_type") == "run"]
     assert {(run.run_id, run.sweep_id) for run in runs} == {("id7", "abc")}
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B closes its own log when a run ends, and says only that there is no space left."""
+
+    def finish(*given: Any, **named: Any) -> None:
+        closed(*given, **named)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    given: Any = {"identity": "one", "name": "one", "project": "dress", "mode": "offline"}
+    with (
+        pytest.raises(OSError, match="No space left") as raised,
+        wandb_run(directory=tmp_path, config={}, **given) as run,
+    ):
+        closed = run.finish
+        monkeypatch.setattr(run, "finish", finish)
+    assert raised.value.filename == str(tmp_path)

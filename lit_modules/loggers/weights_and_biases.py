@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from dress.artifact import Artifact, Parent
 from dress.errors import InputError
-from dress.files import write_text
+from dress.files import naming, write_text
 from dress.reporting.dashboard import TURNS, by_turn
 from dress.wandb_mode import Choice, Mode, wandb_mode
 
@@ -191,7 +191,8 @@ def wandb_run(
     """
     shared = directory.parent.absolute() / "wandb"
     environment = {"WANDB_DATA_DIR": str(shared), "WANDB_CACHE_DIR": str(shared / "cache")}
-    with _environment(environment | {"WANDB_SILENT": "true"}), _asking_for_help():
+    silent = environment | {"WANDB_SILENT": "true"}
+    with _environment(silent), _asking_for_help(), naming(directory):  # W&B does not name its file
         import wandb
 
         given = wandb.setup().settings.model_fields_set
