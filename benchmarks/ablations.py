@@ -37,8 +37,8 @@ ARMS: Arms = {
     },
     "weight of perfect responses": {
         "1": (*STAGE_2, "data.perfect_weight=1"),
-        "3": STAGE_2,
-        "10": (*STAGE_2, "data.perfect_weight=10"),
+        "6": STAGE_2,
+        "20": (*STAGE_2, "data.perfect_weight=20"),
     },
     "annotator noise": {
         "0": (*STAGE_2, "data.noise=0"),

@@ -54,9 +54,9 @@ class CritiqueEncoder:
     `history="none"` answers the first question with each turn's response as if nothing had been
     said in between: the control for what turns of feedback add. `feedback_of="other"` gives each
     response the feedback on the next one of its group: the control for what feedback says.
-    A response whose feedback is the best possible counts `perfect_weight` times and, where that is
-    more than once, keeps all aspects of it, as they are asked for at test: of what a model is bad
-    at it has sampled few such responses. A token tree computes them once.
+    Above 1, the responses of a group whose feedback is the best possible count `perfect_weight`
+    times together, each at least once, and keep all aspects of it, as they are asked for at test:
+    of what a model is bad at it has sampled few of them. A token tree computes them once.
     """
 
     requires: Requires = "feedback"
@@ -84,21 +84,24 @@ class CritiqueEncoder:
             raise Reject("no feedback", key=sample.id, detail="critiques condition on feedback")
         images, pixels = self.processor.load_images(sample.images)
         dialogues = self._chosen(sample)
+        judged = [
+            (number, turn, self._feedback(dialogues, number, turn))
+            for number, dialogue in enumerate(dialogues)
+            for turn in supervised_turns(dialogue, self.loss_turns, key=sample.id)
+        ]
+        share = self.perfect_weight / max(1, sum(_is_best(feedback) for *_, feedback in judged))
         sequences: list[Encoded] = []
-        for number, dialogue in enumerate(dialogues):
-            for turn in supervised_turns(dialogue, self.loss_turns, key=sample.id):
-                feedback = self._feedback(dialogues, number, turn)
-                perfect = feedback and feedback.judgements and feedback.is_perfect
-                weight = self.perfect_weight if perfect else 1
-                condition = self.condition.sample(
-                    feedback,
-                    seed=self.seed,
-                    epoch=epoch,
-                    key=f"{sample.id}/{number}/{turn}",
-                    whole=weight > 1,
-                )
-                encoded = self._encode_turn(dialogue, turn, condition=condition, images=images)
-                sequences += [encoded] * weight
+        for number, turn, feedback in judged:
+            is_best = _is_best(feedback)
+            condition = self.condition.sample(
+                feedback,
+                seed=self.seed,
+                epoch=epoch,
+                key=f"{sample.id}/{number}/{turn}",
+                whole=is_best and self.perfect_weight > 1,
+            )
+            encoded = self._encode_turn(dialogues[number], turn, condition=condition, images=images)
+            sequences += [encoded] * (max(1, round(share)) if is_best else 1)
         return EncodedGroup(sample.id, tuple(sequences), pixels)
 
     def _chosen(self, sample: Sample) -> Sequence[Dialogue]:
@@ -153,6 +156,10 @@ def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[
             if _is_perfect(turn) or (i and turn.model == turns[i - 1].model)
         )
     return tuple(i for i in range(1, len(turns)) if _improved(turns[i - 1], turns[i]))
+
+
+def _is_best(feedback: Feedback | None) -> bool:
+    return feedback is not None and bool(feedback.judgements) and feedback.is_perfect
 
 
 def _is_perfect(turn: Turn) -> bool:

@@ -128,6 +128,26 @@ def test_a_response_with_perfect_feedback_counts_as_often_as_it_weighs(feedback_
     assert len(three.target_node) == len(one.target_node) + 2 * perfect
 
 
+@pytest.mark.parametrize(
+    ("ratings", "weight", "times"),
+    [((4, 3, 4), 6, [3, 1, 3]), ((4, 4, 4), 2, [1, 1, 1]), ((3, 2, 1), 6, [1, 1, 1])],
+)
+def test_perfect_responses_of_a_group_count_together(
+    ratings: tuple[int, ...], weight: int, times: list[int]
+) -> None:
+    texts = ("Two.", "Three.", "Four.")
+    dialogues = tuple(
+        Dialogue((Turn("How?", text, feedback(rating)),))
+        for text, rating in zip(texts, ratings, strict=True)
+    )
+    condition = Condition(form="score", dropout=0.0)
+    encoder = CritiqueEncoder(
+        processor=PROCESSOR, condition=condition, seed=0, perfect_weight=weight
+    )
+    painted = paint(encoder, replace(SAMPLE, dialogues=dialogues))
+    assert [sum(text in line for line in painted) for text in texts] == times
+
+
 def test_what_weighs_more_keeps_all_aspects_of_its_feedback() -> None:
     def painted(weight: int) -> list[str]:
         dialogues = tuple(Dialogue((Turn("How?", "Two.", feedback(r)),)) for r in (4, 3))

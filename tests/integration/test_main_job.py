@@ -198,6 +198,7 @@ def test_an_artifact_knows_where_it_comes_from(first: Done) -> None:
     assert {role: p["name"].rsplit("-", 1)[0] for role, p in lineage["parents"].items()} == {
         "init": "dress_stage1",
         "data": "dress_feedback",
+        "mixture_replay": "dress_captions",
     }
     assert lineage["kind"] == "model" and lineage["code_version"]
     assert first.artifact.config["condition"]["form"] == "both"

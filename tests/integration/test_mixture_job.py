@@ -80,9 +80,6 @@ def test_steps_hold_groups_of_both_by_weight(tmp_path: Path, trained: list[str])
     assert isinstance(other.run(), Artifact) and len(trained) == 96
 
 
-INSTRUCTIONS = "{_target_: dress.chat.encoders.InstructionEncoder}"
-
-
 @pytest.mark.slow
 def test_records_of_another_kind_bring_an_encoder_and_their_experiment(
     tmp_path: Path, trained: list[str]
@@ -94,21 +91,20 @@ def test_records_of_another_kind_bring_an_encoder_and_their_experiment(
         "compare=[]",
         "data.steps={stage0: 2, stage1: 2, stage2: 4}",
         "data.sizes.prompts=40",
-        "+lineage.replay=dress_captions",
-        "data.replay=0",
+        "data.replay.stage1=0",
     ]
-    entry = f"+datamodule.mixture.replay={{weight: 1.0, encoder: {INSTRUCTIONS}}}"
+    replayed = "data.replay.stage2=1.0"
     feedback = job(tmp_path, "experiment=dress_feedback", *overrides[3:5]).run()
     trained.clear()  # of the stages before
-    model = job(tmp_path, *overrides, f"datamodule.shards={feedback.path}", entry).run()
+    model = job(tmp_path, *overrides, f"datamodule.shards={feedback.path}", replayed).run()
     parts = {name.split("-")[1] for name in trained}
     assert parts == {"prompts", "captions"}
     assert model.lineage["parents"]["mixture_replay"]["name"].startswith("dress_captions-")
     recorded = model.config["datamodule"]["mixture"]["replay"]
     assert recorded["weight"] == 1.0 and "InstructionEncoder" in recorded["encoder"]["_target_"]
-    without = entry.replace(f", encoder: {INSTRUCTIONS}", "")
+    overrides += [f"datamodule.shards={feedback.path}", replayed]
     with pytest.raises(InputError, match="no feedback"):
-        job(tmp_path, *overrides, f"datamodule.shards={feedback.path}", without).run()
+        job(tmp_path, *overrides, "~datamodule.mixture.replay.encoder").run()
 
 
 def test_without_a_mixture_its_settings_count_nothing(tmp_path: Path) -> None:
