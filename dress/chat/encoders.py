@@ -56,7 +56,9 @@ class CritiqueEncoder:
     response the feedback on the next one of its group: the control for what feedback says.
     Above 1, the responses of a group whose feedback is the best possible count `perfect_weight`
     times together, each at least once, and keep all aspects of it, as they are asked for at test:
-    of what a model is bad at it has sampled few of them. A token tree computes them once.
+    of what a model is bad at it has sampled few of them. A response after the first counts
+    `later_weight` times: most of its words are those of the one before. A token tree computes
+    what is the same once.
     """
 
     requires: Requires = "feedback"
@@ -73,9 +75,10 @@ class CritiqueEncoder:
         history: History = "all",
         feedback_of: FeedbackOf = "own",
         perfect_weight: Positive = 1,
+        later_weight: Positive = 1,
     ) -> None:
         self.processor, self.condition, self.seed = processor, condition, seed
-        self.perfect_weight = perfect_weight
+        self.perfect_weight, self.later_weight = perfect_weight, later_weight
         self.loss_turns, self.responses = loss_turns, responses
         self.history, self.feedback_of = history, feedback_of
 
@@ -101,7 +104,8 @@ class CritiqueEncoder:
                 whole=is_best and self.perfect_weight > 1,
             )
             encoded = self._encode_turn(dialogues[number], turn, condition=condition, images=images)
-            sequences += [encoded] * (max(1, round(share)) if is_best else 1)
+            times = (max(1, round(share)) if is_best else 1) * (self.later_weight if turn else 1)
+            sequences += [encoded] * times
         return EncodedGroup(sample.id, tuple(sequences), pixels)
 
     def _chosen(self, sample: Sample) -> Sequence[Dialogue]:
@@ -140,7 +144,8 @@ def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[
 
     `improved` takes the turns after the first that are rated above the one before, or the best
     possible: what a revision can teach. `sound` takes the turns that are rated the best possible,
-    and those that stay with what was said before. A dialogue may have none.
+    and those that stay with what was said before unless its own refinement called for a change. A
+    dialogue may have none.
     """
     turns = dialogue.turns
     if any(turn.model is None for turn in turns):
@@ -153,7 +158,7 @@ def supervised_turns(dialogue: Dialogue, rule: LossTurns, *, key: str) -> tuple[
         return tuple(
             i
             for i, turn in enumerate(turns)
-            if _is_perfect(turn) or (i and turn.model == turns[i - 1].model)
+            if _is_perfect(turn) or (i and _stands_firm(turns[i - 1], turn))
         )
     return tuple(i for i in range(1, len(turns)) if _improved(turns[i - 1], turns[i]))
 
@@ -164,6 +169,11 @@ def _is_best(feedback: Feedback | None) -> bool:
 
 def _is_perfect(turn: Turn) -> bool:
     return turn.feedback is not None and turn.feedback.is_perfect
+
+
+def _stands_firm(before: Turn, after: Turn) -> bool:
+    called_for = before.feedback.refinement if before.feedback else ""
+    return after.model == before.model and not (called_for and after.user == called_for)
 
 
 def _improved(before: Turn, after: Turn) -> bool:

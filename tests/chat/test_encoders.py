@@ -148,6 +148,14 @@ def test_perfect_responses_of_a_group_count_together(
     assert [sum(text in line for line in painted) for text in texts] == times
 
 
+def test_a_later_response_counts_as_often_as_it_weighs() -> None:
+    turns = tuple(Turn("How?", text, feedback(4)) for text in ("One.", "Two.", "Three."))
+    condition = Condition(form="score", dropout=0.0)
+    encoder = CritiqueEncoder(processor=PROCESSOR, condition=condition, seed=0, later_weight=2)
+    group = encoder(replace(SAMPLE, dialogues=(Dialogue(turns),)), epoch=0)
+    assert [sequence.turn for sequence in group.sequences] == [0, 1, 1, 2, 2]
+
+
 def test_what_weighs_more_keeps_all_aspects_of_its_feedback() -> None:
     def painted(weight: int) -> list[str]:
         dialogues = tuple(Dialogue((Turn("How?", "Two.", feedback(r)),)) for r in (4, 3))

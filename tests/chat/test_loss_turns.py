@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dress.chat.encoders import supervised_turns
-from dress.types import Dialogue, Turn
+from dress.types import Dialogue, Feedback, Judgement, Turn
 from tests.chat.tiny_chat import feedback
 
 
@@ -48,3 +48,12 @@ def test_sound_turns_are_perfect_or_unchanged(
 ) -> None:
     said = tuple(Turn("?", text, feedback(r) if r else None) for text, r in turns)
     assert supervised_turns(Dialogue(said), "sound", key="a") == sound
+
+
+@pytest.mark.parametrize(("said", "sound"), [("Look again.", ()), ("", (1,)), ("Count.", (1,))])
+def test_a_fault_repeated_under_its_own_refinement_is_no_target(
+    said: str, sound: tuple[int, ...]
+) -> None:
+    faulty = Feedback({"honesty": Judgement(2, "It is not so.", "Look again.")})
+    turns = (Turn("What is it?", "A cat.", faulty), Turn(said, "A cat.", faulty))
+    assert supervised_turns(Dialogue(turns), "sound", key="a") == sound
