@@ -36,6 +36,7 @@ STAGE3 = [
     "trainer.log_every_n_steps=2",
     "datamodule.encoder.loss_turns=all",  # such a model says next to nothing that is sound at first
     "data.noise=0",  # an oracle that errs calls some faults repaired
+    "data.replay.stage2=0",  # captions teach such a model to repair one or another
     *SMALL,
     "logger=default",
     "logger.wandb.mode=offline",
