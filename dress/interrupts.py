@@ -13,7 +13,7 @@ from typing import Any
 
 STDERR = 2
 IMPORTING = "<frozen importlib._bootstrap>"  # the file of the frames of an import
-COMPOSING = f"{os.sep}omegaconf{os.sep}"  # in the files of the frames of a composition
+COMPOSING = "omegaconf"  # the package of the frames of a composition
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RETRY_S = 0.05
 INTERRUPTED = "interrupted; nothing half-made is left, the same command goes on from what is done"
@@ -64,8 +64,8 @@ def ending_cleanly() -> Iterator[None]:
 
 def _must_end_first(frame: FrameType | None) -> bool:
     while frame is not None:
-        file = frame.f_code.co_filename
-        if file == IMPORTING or COMPOSING in file:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if frame.f_code.co_filename == IMPORTING or package == COMPOSING:
             return True
         frame = frame.f_back
     return False

@@ -9,7 +9,8 @@ Differences from the paper (arXiv 2311.10081, whose template and settings are no
 2. conditions of earlier turns are not repeated; refinements are ordinary user turns;
 3. the condition is dropped at random so that the model also answers without one;
 4. the mean is over the supervised tokens of a step, not over responses;
-5. a response with the best possible feedback may count several times (CritiqueEncoder).
+5. a response may count several times: with the best feedback, or after the first of a dialogue
+   (CritiqueEncoder).
 """
 
 from __future__ import annotations
