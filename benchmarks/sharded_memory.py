@@ -25,7 +25,7 @@ from omegaconf import OmegaConf
 from released_memory import Peak, anonymous
 
 from dress.data.collate import TreeCollator
-from dress.distributed import gather, place
+from dress.distributed import from_first, gather, place
 from dress.jobs.processes import join
 from dress.modeling.build import build_hollow, build_model
 from dress.modeling.checkpoint import save_weights
@@ -108,7 +108,7 @@ def main() -> None:
         trainer.fit(module, torch.utils.data.DataLoader([batch] * STEPS, batch_size=None))
     peaks["trained"] = peak.bytes - own
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(from_first(name) if world > 1 else name)
         with Peak() as peak:
             trainer.save_checkpoint(folder / "last.ckpt")
         peaks["state saved"] = peak.bytes - own

@@ -72,8 +72,11 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def share(tensor: Tensor, like: Tensor) -> Tensor:
-    """Cut a tensor that every rank has as `like` is cut; one of another shape stays whole."""
-    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+    """Cut a tensor that every rank has as `like` is cut.
+
+    One that is cut already stays so, and one of another shape whole.
+    """
+    if not isinstance(like, DTensor) or isinstance(tensor, DTensor) or tensor.shape != like.shape:
         return tensor
     cut = distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
     return cut.clone()  # or the whole would stay in memory

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import lightning as L
 from safetensors.torch import load_file, save_file
 
+from dress.distributed import whole
 from dress.errors import InputError
 from dress.files import replacing
 from dress.settings import checked
@@ -84,12 +85,13 @@ class BestWeights(L.Callback):
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write the weights; remove older ones that no run can resume from."""
         state = trainable_state(module, trainer.strategy.lightning_module_state_dict())
+        # from the shares of all ranks; tied weights are copied apart
+        copies = {name: whole(tensor).clone().contiguous() for name, tensor in state.items()}
         file = self._file(self.step)
         try:
             if trainer.is_global_zero:
-                with replacing(file) as temporary:  # tied weights are copied apart
-                    copies = {name: t.to("cpu", copy=True) for name, t in state.items()}
-                    save_file({name: t.contiguous() for name, t in copies.items()}, temporary)
+                with replacing(file) as temporary:
+                    save_file(copies, temporary)
                 for other in self.folder.glob("best-*.safetensors"):
                     if other not in (file, self._file(self._resumable)):
                         other.unlink()

@@ -26,6 +26,7 @@ from dress.settings import Positive, checked
 from lit_modules.alignment import CHECKPOINT_KEY, NonFiniteStep
 from lit_modules.callbacks.best_weights import BestWeights
 from lit_modules.loggers.json_lines import JsonLinesLogger
+from lit_modules.share_files import SHARES, remove_other_shares, shares_reader, with_shares
 
 FILE_NAME = "last.ckpt"
 FIGURES, STOPPED = "figures", "stopped"
@@ -39,13 +40,20 @@ logger = logging.getLogger(__name__)
 
 
 class _BesideTheFile(TorchCheckpointIO):
-    """Write a state beside the file that it then replaces."""
+    """Write a state beside the file that it then replaces; read one whole."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         with replacing(Path(path)) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
+        remove_other_shares(checkpoint, path=Path(path))
+
+    def load_checkpoint(
+        self, path: str | os.PathLike[str], map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
+        state = super().load_checkpoint(Path(path), map_location, weights_only)
+        return with_shares(state, path=Path(path))
 
 
 class TrainState(Checkpoint):
@@ -111,6 +119,8 @@ class TrainState(Checkpoint):
             # mapped, so that only the structure is read; tensors and plain data, nothing else
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             sound = state.keys() >= {"state_dict", "optimizer_states", "loops", CHECKPOINT_KEY}
+            if SHARES in state:
+                shares_reader(state, path=path).read_metadata()
         except Exception:  # a damaged or malicious file may make the reader raise anything
             sound = False
         if not sound:

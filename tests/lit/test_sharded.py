@@ -54,6 +54,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {"trains": ("projector", "lora")},
     "frozen_tower": {"trains": ("language",)},
     "adamw": {"optimizer": lambda groups: torch.optim.AdamW(groups, lr=1e-3, fused=True, eps=1e-3)},
+    "tied": {
+        "optimizer": lambda groups: torch.optim.AdamW(groups, lr=1e-3, eps=1e-3),
+        "tied": True,
+    },
     "muon": {"optimizer": lambda groups: MuonAdamW(groups, lr=1e-4, muon_scale=20.0)},
     "dpo": {"objective": DPO, "encoder": PreferenceEncoder, "trains": ("projector", "language")},
     "dpo_lora": {"objective": DPO, "encoder": PreferenceEncoder, "trains": ("lora",)},
@@ -120,6 +124,9 @@ def built(setting: dict[str, Any]) -> Assistant:
         assistant.model.language = add_lora(assistant.model.language, r=2, alpha=4)
     if setting["objective"] is PairwiseReward:
         assistant.model.scalar_head = new_scalar_head(64)
+    if setting.get("tied"):
+        own = assistant.model.language
+        own.get_output_embeddings().weight = own.get_input_embeddings().weight
     assistant.model.language.to(setting.get("language", torch.float32))
     set_trainable(assistant.model, setting["trains"])
     return assistant
@@ -199,7 +206,7 @@ def test_any_processes_equal_one(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["adamw", "muon", "dpo_lora"])
+@pytest.mark.parametrize("kind", ["adamw", "tied", "muon", "dpo_lora"])
 def test_training_goes_on_with_other_ranks_and_another_strategy(
     tmp_path: Path, alone: Callable[[str], Path], kind: str
 ) -> None:
