@@ -40,6 +40,10 @@ ARMS: Arms = {
         "6": STAGE_2,
         "20": (*STAGE_2, "data.perfect_weight=20"),
     },
+    "captions among the responses": {
+        "0": (*STAGE_2, "data.replay.stage2=0"),
+        "0.12": STAGE_2,
+    },
     "annotator noise": {
         "0": (*STAGE_2, "data.noise=0"),
         "0.05": STAGE_2,
@@ -71,15 +75,24 @@ ARMS: Arms = {
 FIGURES = ("helpfulness", "honesty", "harmlessness", "mean")
 TURN_ARMS: Arms = {
     "turns learned": {
-        "all": STAGE_3,
+        "sound": STAGE_3,
+        "all": (*STAGE_3, "datamodule.encoder.loss_turns=all"),
         "last": (*STAGE_3, "datamodule.encoder.loss_turns=last"),
         "improved": (*STAGE_3, "datamodule.encoder.loss_turns=improved"),
-        "all, feedback left out": ("experiment=stage3_no_feedback", "data=world_mini"),
+        "feedback left out": ("experiment=stage3_no_feedback", "data=world_mini"),
     },
     "dialogues with false feedback": {
         "0": (*STAGE_3, "feedback.false_share=0"),
-        "0.1": STAGE_3,
-        "0.3": (*STAGE_3, "feedback.false_share=0.3"),
+        "0.2": (*STAGE_3, "feedback.false_share=0.2"),
+        "0.4": STAGE_3,
+    },
+    "weight of later responses": {
+        "1": (*STAGE_3, "datamodule.encoder.later_weight=1"),
+        "4": STAGE_3,
+    },
+    "captions among the dialogues": {
+        "0": (*STAGE_3, "data.replay.stage3=0"),
+        "0.12": STAGE_3,
     },
     "one stage": {
         "stage 3 after stage 2": STAGE_3,
