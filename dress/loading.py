@@ -114,7 +114,7 @@ def assemble(
         tokenizer=tokenizer,
         template=ChatTemplate(**({"begin": ""} | template)),  # a config names what there is
         preprocess=model.vision.preprocess,
-        num_image_tokens=model.vision.num_tokens,
+        num_image_tokens=model.num_image_tokens,
         max_length=config["model"]["max_length"],
         decode_at_least=model.vision.image_size if model.vision.draft else None,
     )

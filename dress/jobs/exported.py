@@ -18,6 +18,7 @@ from dress.errors import InputError
 from dress.loading import WEIGHTS, load_artifact
 from dress.modeling.checkpoint import saved_adapters
 from dress.modeling.hub.adapter_writer import write_adapter
+from dress.modeling.hub.llava import LLAVA
 from dress.modeling.hub.llava_writer import processor_of, write_model
 from dress.modeling.hub.released import family_of, shown_picture
 from dress.types import Turn
@@ -50,8 +51,8 @@ def write(
         write_model(model, folder, base=base, changed=changed, shard_size=size)
     condition = assistant.condition.target(target)
     write_processor(assistant, folder, condition, base=base)
-    kind = "llava" if base is None else family_of(base).kind
-    return {"condition": condition, "base": base, "kind": kind}
+    family = LLAVA if base is None else family_of(base)
+    return {"condition": condition, "base": base, "kind": family.kind, "views": family.views}
 
 
 def write_processor(
@@ -91,11 +92,15 @@ def chat_templates(
 
 
 def prompts_agree(assistant: Assistant, folder: Path, condition: str) -> bool:
-    """Compare the exported processor's tokens of a question, with and without, with ours."""
+    """Compare the exported processor's tokens of a question, with and without, with ours.
+
+    It is about two pictures, since there are types that show a single one as several.
+    """
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     picture = Image.fromarray(np.zeros((48, 64, 3), dtype=np.uint8))
-    names, _ = assistant.processor.load_images([png(picture)])
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+    names, _ = assistant.processor.load_images([png(picture)] * 2)
+    images = [{"type": "image", "image": picture}] * 2
+    content = [*images, {"type": "text", "text": QUESTION}]
     agree = True
     for template, text in ((DEFAULT, condition), (BARE, "")):
         theirs = processor.apply_chat_template(

@@ -201,7 +201,7 @@ def _both(policy: LVLM, value: LVLM) -> Loss:
 
 
 def _check_lengths(lengths: Sequence[int], model: LVLM) -> None:
-    least = model.vision.num_tokens + 2
+    least = model.num_image_tokens + 2
     if not lengths or min(lengths) < least:
         raise InputError(
             f"plan.lengths is {list(lengths)}: give lengths of at least {least}, an image and text."

@@ -5,12 +5,10 @@ Names are looked up here, never imported: the specification of an artifact is da
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from inspect import signature
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -23,6 +21,7 @@ from dress.modeling.hub.folder import ReleasedWeights, released_folder
 from dress.modeling.hub.weight_names import read_part
 from dress.modeling.language import LanguageModel, add_lora, causal_lm, token_embedding
 from dress.modeling.lvlm import LVLM
+from dress.modeling.projector import PROJECTORS
 from dress.modeling.self_check import ways_of
 from dress.modeling.tokenizer import IMAGE_TOKEN, image_token_of
 from dress.modeling.tower import Tower
@@ -30,43 +29,6 @@ from dress.modeling.tree_attention import Ways
 from dress.modeling.vision import open_clip_tower
 
 Fill = Callable[[nn.Module], Any]  # gives a module the weights of a released model
-
-
-def linear_projector(in_dim: int, out_dim: int) -> nn.Module:
-    return nn.Linear(in_dim, out_dim)
-
-
-def mlp_projector(
-    in_dim: int,
-    out_dim: int,
-    hidden_dim: int | None = None,
-    depth: int = 2,
-    activation: Literal["gelu", "linear"] = "gelu",
-    bias: bool = True,
-    norm: bool = False,
-) -> nn.Module:
-    """Build `depth` linear layers with GELU between them, as in LLaVA-1.5 (arXiv 2310.03744).
-
-    With the activation `linear` nothing is between them. With `norm` a layer norm stands before
-    them, as in InternVL (arXiv 2312.14238).
-    """
-    assert depth >= 1
-    widths = [in_dim, *[hidden_dim or out_dim] * (depth - 1), out_dim]
-    layers: list[nn.Module] = []
-    for width, next_width in pairwise(widths):
-        between = nn.GELU() if activation == "gelu" else nn.Identity()
-        layers += [nn.Linear(width, next_width, bias=bias), between]
-    projector = nn.Sequential(*layers[:-1])
-    if norm:
-        first = {"norm": nn.LayerNorm(in_dim)}
-        return nn.Sequential(OrderedDict(first | dict(projector.named_children())))
-    return projector
-
-
-PROJECTORS: Mapping[str, Callable[..., nn.Module]] = {
-    "linear": linear_projector,
-    "mlp": mlp_projector,
-}
 
 
 def build_model(

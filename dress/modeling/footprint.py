@@ -179,7 +179,7 @@ def batch_of_rows(model: LVLM, *, rows: int, length: int) -> TokenBatch:
 
     Each row and the next are a pair of responses.
     """
-    patches, size = model.vision.num_tokens, model.vision.image_size
+    patches, size = model.num_image_tokens, model.vision.image_size
     row, token = torch.arange(rows)[:, None], torch.arange(length)
     slot = torch.full((rows, length), -1)
     slot[:, 1 : 1 + patches] = row * patches + torch.arange(patches)
@@ -209,7 +209,7 @@ def rows_in_pieces(model: LVLM, *, length: int) -> int:
 
     At most 8, where logits are few beside the rest.
     """
-    logits = (length - 1 - model.vision.num_tokens) * output_head(model.language).out_features
+    logits = (length - 1 - model.num_image_tokens) * output_head(model.language).out_features
     return min(LOGITS // logits + 1, 8)
 
 

@@ -24,6 +24,7 @@ from dress.modeling.decoding import (
 from dress.modeling.head import Read, fits, read_in_pieces
 from dress.modeling.language import LanguageModel, text_config, token_embedding
 from dress.modeling.layers import layers_of
+from dress.modeling.projector import EndedProjector
 from dress.modeling.tower import Tower
 from dress.modeling.tree_attention import AttentionOf, Ways, run_language
 from dress.types import EncodedImagesBatch, TokenBatch
@@ -73,6 +74,7 @@ class LVLM(nn.Module):
         super().__init__()
         self.vision = vision
         self.projector = projector
+        self.num_image_tokens = vision.num_tokens + isinstance(projector, EndedProjector)
         self.language = language
         self.scalar_head = scalar_head
         self.image_token_id = image_token_id

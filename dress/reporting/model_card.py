@@ -24,7 +24,8 @@ UNKNOWN = "see the page of the released weights; this project does not know it"
 class Card:
     """What a model card is made of; `base` is the released model, or None for own parts.
 
-    `kind` is the type of transformers in whose layout it is written.
+    `kind` is the type of transformers in whose layout it is written, and `views` says that it
+    shows a single picture several times.
     """
 
     artifact: Artifact
@@ -33,6 +34,7 @@ class Card:
     base: str | None
     form: str
     kind: str = "llava"
+    views: bool = False
 
 
 def card_of(card: Card) -> str:
@@ -49,6 +51,7 @@ def card_of(card: Card) -> str:
         "front": Markup(f"---\n{yaml.safe_dump(front)}---\n"),
         "title": card.artifact.name,
         "kind": card.kind,
+        "views": card.views,
         "name": card.artifact.name,
         "code_version": card.artifact.lineage.get("code_version", "of an unknown version"),
         "created": card.artifact.lineage.get("created", "an unknown day"),

@@ -18,9 +18,15 @@ from transformers import (
     InternVLProcessor,
     InternVLVideoProcessor,
     LlamaConfig,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    SiglipVisionConfig,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
     SmolVLMImageProcessor,
@@ -29,7 +35,7 @@ from transformers import (
 )
 
 from dress.modeling.tokenizer import IMAGE_TOKEN, PAD_TOKEN, train_tokenizer
-from tests.hub.released_models import SHAPE, SIZE, TEXTS, WIDE
+from tests.hub.released_models import CHATML, SHAPE, SIZE, TEXTS, WIDE
 
 BEGIN, END = "<|im_start|>", "<end_of_utterance>"
 AROUND = ("<fake_token_around_image>", "<global-img>")
@@ -63,7 +69,12 @@ class FamilyKind:
 
 def save_family(kind: FamilyKind, folder: Path) -> Path:
     """Save a model with large random weights, so that every layer matters."""
-    saved = {"idefics3": _idefics3, "smolvlm": _smolvlm, "internvl": _internvl}
+    saved = {
+        "idefics3": _idefics3,
+        "smolvlm": _smolvlm,
+        "internvl": _internvl,
+        "onevision": _onevision,
+    }
     torch.manual_seed(0)
     model, processor = saved[kind.family](kind)
     with torch.no_grad():
@@ -140,6 +151,43 @@ def _smolvlm(kind: FamilyKind) -> tuple[PreTrainedModel, Any]:
         chat_template=SMOL_CHAT,
     )
     return SmolVLMForConditionalGeneration(config), processor
+
+
+def _onevision(kind: FamilyKind) -> tuple[PreTrainedModel, Any]:
+    assert not kind.whole, "the processor has no such setting"
+    chat = [BEGIN, "<|im_end|>"]
+    tokenizer = train_tokenizer(TEXTS, vocab_size=360, special_tokens=[*chat, VIDEO])
+    tokenizer.eos_token = "<|im_end|>"
+    text = Qwen2Config(
+        **WIDE,
+        num_hidden_layers=2,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        vocab_size=len(tokenizer) + 5,
+        tie_word_embeddings=kind.tied,
+        **_ids(tokenizer),
+    )
+    grid = [[SIZE, SIZE], [SIZE, 2 * SIZE], [2 * SIZE, SIZE]]
+    config = LlavaOnevisionConfig(
+        text_config=text,
+        vision_config=SiglipVisionConfig(
+            **SHAPE, hidden_act="gelu_pytorch_tanh", vision_use_head=False
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        video_token_index=tokenizer.convert_tokens_to_ids(VIDEO),
+        image_grid_pinpoints=grid,
+        tie_word_embeddings=kind.tied,
+    )
+    side = {"height": SIZE, "width": SIZE}
+    processor = LlavaOnevisionProcessor(
+        LlavaOnevisionImageProcessor(size=side, image_grid_pinpoints=grid),
+        tokenizer,
+        LlavaOnevisionVideoProcessor(size=side),
+        num_image_tokens=(SIZE // 14) ** 2,
+        vision_feature_select_strategy="full",
+        chat_template=CHATML,
+    )
+    return LlavaOnevisionForConditionalGeneration(config), processor
 
 
 def _internvl(kind: FamilyKind) -> tuple[PreTrainedModel, Any]:

@@ -20,8 +20,8 @@ from tests.hub.released_models import Theirs, photographs
 QUESTION = "What is in the picture?"
 
 
-def specification(folder: Path) -> dict[str, Any]:
-    found = described(str(folder))
+def specification(folder: Path, *, one_tile: bool = False) -> dict[str, Any]:
+    found = described(str(folder), one_tile=one_tile)
     common = {"name": None, "random_init": False}
     return {
         "name": str(folder),
@@ -34,8 +34,8 @@ def specification(folder: Path) -> dict[str, Any]:
     }
 
 
-def import_model(folder: Path) -> Assistant:
-    spec = specification(folder)
+def import_model(folder: Path, *, one_tile: bool = False) -> Assistant:
+    spec = specification(folder, one_tile=one_tile)
     tokenizer = load_tokenizer(str(folder), image_token=image_token_of(spec))
     config = {
         "model": spec,

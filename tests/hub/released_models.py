@@ -186,7 +186,19 @@ class Theirs:
         prompt = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
-        return self.processor(text=prompt, images=images or None, return_tensors="pt")
+        given: Any = [images] if images else None
+        made = self.processor(text=prompt, images=given, return_tensors="pt")
+        several = len(images) == 1 and "batch_num_images" in made
+        return self._whole(prompt, images[0]) if several else made
+
+    def _whole(self, prompt: str, image: Image.Image) -> dict[str, Any]:
+        """Show a single picture as each of two is shown, by a processor with further views."""
+        two = self.processor.image_processor([[image, image]], return_tensors="pt")
+        run = self.processor.replace_image_token(two, 0)
+        asked = prompt.replace(self.processor.image_token, run)
+        shown = {name: two[name][:1] for name in ("pixel_values", "image_sizes")}
+        number = {"batch_num_images": torch.tensor([2])}
+        return {**self.processor.tokenizer(asked, return_tensors="pt"), **shown, **number}
 
     def answer(self, inputs: Any, *, max_new_tokens: int = 12) -> list[int]:
         made = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)

@@ -19,10 +19,13 @@ from transformers import AutoModelForImageTextToText
 import dress
 from dress.artifact import Artifact
 from dress.assistant import Assistant
+from dress.chat.images import png
 from dress.errors import InputError
 from dress.jobs.job import Job
 from dress.modeling.hub.llava_writer import write_model
 from dress.modeling.hub.released import described, released_prompt
+from dress.records import Prompt
+from dress.types import Turn
 from tests.data.nlf_files import nlf_row, write_nlf
 from tests.hub.family_models import FamilyKind, save_family
 from tests.hub.imported import check_same, import_model
@@ -37,6 +40,7 @@ KINDS = [
     pytest.param(FamilyKind("idefics3"), id="idefics3"),
     pytest.param(FamilyKind("smolvlm", tied=True), id="smolvlm", marks=NEEDS),
     pytest.param(FamilyKind("internvl"), id="internvl"),
+    pytest.param(FamilyKind("onevision", whole=False), id="onevision"),
 ]
 Both = tuple[Assistant, Theirs, Path]
 
@@ -44,7 +48,7 @@ Both = tuple[Assistant, Theirs, Path]
 @pytest.fixture(scope="module", params=KINDS)
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Both:
     folder = save_family(request.param, tmp_path_factory.mktemp("family") / "model")
-    return import_model(folder), Theirs.load(folder), folder
+    return import_model(folder, one_tile=not request.param.whole), Theirs.load(folder), folder
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -56,9 +60,9 @@ def test_pixels_tokens_logits_and_answers_are_theirs(both: Both, count: int) -> 
 def test_features_are_those_of_get_image_features(both: Both) -> None:
     ours, theirs, _ = both
     given = theirs.inputs("What?", photographs()[:1])
-    names = {"pixel_values", "pixel_attention_mask"} & given.keys()
+    texts = {"input_ids", "attention_mask"}
     with torch.no_grad():
-        made = theirs.model.get_image_features(**{name: given[name] for name in names})
+        made = theirs.model.get_image_features(**{n: v for n, v in given.items() if n not in texts})
         mine = ours.model.image_features(ours.model.vision.preprocess(photographs()[0])[None])
     found = made.pooler_output
     found = torch.stack(found) if isinstance(found, list) else found
@@ -105,8 +109,9 @@ def exported(artifact: Artifact, form: str) -> Path:
 
 
 def says(model: Any, processor: Any, template: str | None = None) -> str:
-    """Ask a model of transformers about the first picture."""
-    content = [{"type": "image", "image": photographs()[0]}, {"type": "text", "text": "What?"}]
+    """Ask a model of transformers about two pictures."""
+    shown = [{"type": "image", "image": picture} for picture in photographs()[:2]]
+    content = [*shown, {"type": "text", "text": "What?"}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}],
         chat_template=template,
@@ -119,9 +124,8 @@ def says(model: Any, processor: Any, template: str | None = None) -> str:
     return processor.decode(made[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def check_round(released: Path, root: Path, *overrides: str) -> None:
-    """Train, reopen, export: the export answers in transformers as the artifact does here."""
-    artifact = out_of(released, root, *overrides)
+def check_round(released: Path, artifact: Artifact) -> None:
+    """Reopen and export: the export answers in transformers as the artifact does here."""
     stored = {file.stem for file in (artifact.path / "weights").glob("*.safetensors")}
     assert stored == {"projector", "lora-0"}
     assistant = dress.load(artifact.path)
@@ -129,33 +133,57 @@ def check_round(released: Path, root: Path, *overrides: str) -> None:
     merged = exported(artifact, "merged")
     theirs = Theirs.load(merged)
     for target, template in (("best", None), ("none", "bare")):
-        mine = assistant.respond(photographs()[0], "What?", condition=target, max_new_tokens=10)
+        images = tuple(png(picture) for picture in photographs()[:2])
+        asked = Prompt(images, (Turn("What?"),), assistant.condition.target(target))
+        ((mine,),) = assistant.generate([asked], max_new_tokens=10)
         assert unescape(says(theirs.model, theirs.processor, template).strip()) == mine
     one, other = raw(released), raw(merged)
     moved = {name for name in one if not torch.equal(one[name], other[name])}
     assert one.keys() == other.keys() and moved
-    assert all("projector" in name or "connector" in name or "layers." in name for name in moved)
+    where = ("projector", "connector", "layers.", "image_newline")
+    assert all(any(part in name for part in where) for name in moved)
     assert not any("vision" in name for name in moved)
+
+
+def check_adapter(released: Path, artifact: Artifact) -> None:
+    """Export both forms: they give the same logits."""
+    theirs = Theirs.load(exported(artifact, "merged"))
     with torch.no_grad():
         adapter = PeftModel.from_pretrained(
             AutoModelForImageTextToText.from_pretrained(released), exported(artifact, "adapter")
         )
-        asked = theirs.inputs("What?", photographs()[:1])
-        wanted, found = theirs.model(**asked).logits, adapter.eval()(**asked).logits
+        given = theirs.inputs("What?", photographs()[:1])
+        wanted, found = theirs.model(**given).logits, adapter.eval()(**given).logits
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
 def test_two_steps_and_out_again(tmp_path: Path) -> None:
     """A released model whose pictures are cut into several is trained with whole ones."""
     cut = save_family(FamilyKind("internvl", whole=False), tmp_path / "released")
-    check_round(cut, tmp_path, "model.one_tile=true")
+    artifact = out_of(cut, tmp_path, "model.one_tile=true")
+    check_round(cut, artifact)
+    check_adapter(cut, artifact)
+
+
+def test_a_type_with_views_is_trained_with_whole_pictures(tmp_path: Path) -> None:
+    """Of two pictures transformers shows no views either; the token behind each trains, too."""
+    released = save_family(FamilyKind("onevision", whole=False), tmp_path / "released")
+    with pytest.raises(InputError, match=r"give model\.one_tile=true"):
+        described(str(released))
+    artifact = out_of(released, tmp_path, "model.one_tile=true")
+    check_round(released, artifact)
+    assert "in further views as well" in (exported(artifact, "merged") / "README.md").read_text()
+    with pytest.raises(InputError, match=r"give export\.form=merged"):
+        exported(artifact, "adapter")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_two_steps_of_the_others_and_out_again(kind: FamilyKind, tmp_path: Path) -> None:
     released = save_family(kind, tmp_path / "released")
-    check_round(released, tmp_path)
+    artifact = out_of(released, tmp_path)
+    check_round(released, artifact)
+    check_adapter(released, artifact)
 
 
 Damage = Callable[[dict[str, Any]], None]

@@ -14,11 +14,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from dress.chat.jinja_template import jinja_of
 from dress.chat.template import ChatTemplate
 from dress.errors import InputError
-from dress.modeling.build import linear_projector, mlp_projector
 from dress.modeling.hub.adapter_writer import joined_adapters
 from dress.modeling.hub.folder import ReleasedWeights
 from dress.modeling.hub.llava_writer import write_model
 from dress.modeling.language import causal_lm
+from dress.modeling.projector import linear_projector, mlp_projector
 from dress.modeling.vision import open_clip_tower
 from tests.hub.imported import import_model
 from tests.hub.released_models import KINDS, Kind, save_released

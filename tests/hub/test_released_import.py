@@ -184,11 +184,11 @@ def code(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "cannot be read"),
         (
             edit("config.json", model_type="llama"),
-            "only llava, smolvlm, idefics3, internvl are read",
+            "only llava, llava_onevision, smolvlm, idefics3, internvl are read",
         ),
         (edit("config.json", model_type="qwen2_5_vl"), "positions have three axes"),
         (edit("config.json", model_type="paligemma"), "see those behind them"),
-        (edit("config.json", model_type="llava_onevision"), "a picture as several, whose number"),
+        (edit("config.json", model_type="llava_next"), "a picture as several, whose number"),
         (edit("config.json", vision_feature_layer=[-2, -5]), "one layer"),
         (edit("config.json", vision_feature_layer=9), "one layer"),
         (edit("config.json", vision_feature_select_strategy="full"), "only default is read"),

@@ -11,9 +11,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from dress.modeling.build import linear_projector
 from dress.modeling.language import causal_lm
 from dress.modeling.lvlm import LVLM
+from dress.modeling.projector import linear_projector
 from dress.modeling.vision import VisionTower, open_clip_tower
 from dress.types import TokenBatch
 

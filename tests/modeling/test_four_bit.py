@@ -16,12 +16,13 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dress.errors import InputError
-from dress.modeling.build import build_lvlm, linear_projector
+from dress.modeling.build import build_lvlm
 from dress.modeling.checkpoint import load_weights, merge_lora, save_weights
 from dress.modeling.four_bit import is_quantized, nf4
 from dress.modeling.hub.llava_writer import write_model
 from dress.modeling.language import causal_lm
 from dress.modeling.lvlm import LVLM
+from dress.modeling.projector import linear_projector
 from dress.modeling.specification import check_quantization
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.trainable import set_trainable

@@ -19,8 +19,9 @@ from modeling_helpers import (
 from torch import nn
 
 from dress.errors import InputError
-from dress.modeling.build import build_lvlm, linear_projector
+from dress.modeling.build import build_lvlm
 from dress.modeling.language import causal_lm
+from dress.modeling.projector import linear_projector
 from dress.modeling.tokenizer import train_tokenizer
 from dress.modeling.tree_attention import Ways
 from dress.modeling.vision import open_clip_tower

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from dress.modeling.build import linear_projector, mlp_projector
+from dress.modeling.projector import linear_projector, mlp_projector
 
 
 def test_linear_shape() -> None:

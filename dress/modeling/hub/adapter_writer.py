@@ -21,6 +21,7 @@ from dress.modeling.hub.folder import (
     released_folder,
 )
 from dress.modeling.hub.llava_writer import part_weights
+from dress.modeling.hub.weight_names import NEWLINE
 from dress.modeling.lvlm import LVLM
 
 ROOT = "base_model.model."
@@ -48,6 +49,11 @@ def write_adapter(
     joined, rank = joined_adapters(adapters)
     renamed = {_released(name, prefix, kind): tensor for name, tensor in joined.items()}
     saved = part_weights(model, "projector") if "projector" in changed else {}
+    if NEWLINE in saved:
+        raise InputError(
+            "export.form=adapter holds whole layers, and the token behind each picture is none: "
+            "give export.form=merged."
+        )
     tensors = renamed | {_module(own_name(name, kind)): tensor for name, tensor in saved.items()}
     targets = sorted(name.removeprefix(ROOT).removesuffix(A) for name in renamed if A in name)
     LoraConfig(

@@ -17,7 +17,9 @@ class Family:
 
     `described` reads the nodes `vision` and `projector` from a configuration. With the settings
     `one_tile` the image processor shows a picture as one square, and reports `told` of it; without
-    `told` the processor writes nothing but image tokens in a picture's place.
+    `told` the processor writes nothing but image tokens in a picture's place. `views` says that no
+    settings keep it from showing a single picture several times. `newlines` are the tokens of a
+    picture behind those of its patches.
     """
 
     kind: str
@@ -26,6 +28,8 @@ class Family:
     described: Callable[[Any, str], dict[str, dict[str, Any]]]
     one_tile: Mapping[str, Any] = field(default_factory=dict)
     told: Mapping[str, Any] | None = None
+    views: bool = False
+    newlines: int = 0
 
 
 def choice(key: str, value: Any, choices: Collection[Any], name: str) -> Any:

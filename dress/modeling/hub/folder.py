@@ -110,7 +110,7 @@ IDEFICS3_NAMES = {  # canonical beginnings, and what they are called there
 }
 OWN_NAMES = {"idefics3": IDEFICS3_NAMES, "smolvlm": IDEFICS3_NAMES}  # by the type of a model
 RENAMED = (  # layouts of older and of other writers, and of other families
-    (re.compile(r"^model\.(vision_tower|multi_modal_projector)\."), r"\1."),
+    (re.compile(r"^model\.(vision_tower\.|multi_modal_projector\.|image_newline$)"), r"\1"),
     (re.compile(r"^model\.language_model\."), LANGUAGE),
     *((re.compile(rf"^{re.escape(own)}"), name) for name, own in IDEFICS3_NAMES.items()),
     (re.compile(r"^vision_tower\.vision_model\."), "vision_tower."),

@@ -38,7 +38,8 @@ from dress.modeling.hub.folder import (
     read_json_of,
     released_folder,
 )
-from dress.modeling.hub.released import released_processor
+from dress.modeling.hub.llava import LLAVA
+from dress.modeling.hub.released import family_of, released_processor
 from dress.modeling.hub.towers import CLIP, SIGLIP
 from dress.modeling.hub.weight_names import TOWER, released_names, written_part
 from dress.modeling.language import decoder_of, text_config, token_embedding
@@ -247,14 +248,14 @@ def processor_of(
 ) -> Any:
     """Join what prepares pictures and texts; `templates` are chat templates, one called default.
 
-    Where the tower is transformers' own, it is the released processor, with pictures as here.
+    Of a released model of another type than llava it is that model's, with pictures as here.
     """
-    if not isinstance(vision, VisionTower):
-        assert base is not None, "such a tower comes from a released model alone"
+    if base is not None and family_of(base) is not LLAVA:
         processor = copy(released_processor(base))
         processor.tokenizer, processor.chat_template = tokenizer, dict(templates)
         processor.image_processor = vision.image_processor
         return processor
+    assert isinstance(vision, VisionTower), "the tower of a released model of another type"
     is_clip = not isinstance(vision.visual, TimmModel)
     return LlavaProcessor(
         vision.image_processor or _image_processor(vision),

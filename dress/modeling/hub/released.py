@@ -19,18 +19,19 @@ from dress.modeling.hub.folder import CONFIG, read_json_of, released_folder
 from dress.modeling.hub.idefics3 import IDEFICS3, SMOLVLM
 from dress.modeling.hub.internvl import INTERNVL
 from dress.modeling.hub.llava import LLAVA
+from dress.modeling.hub.onevision import ONEVISION
 from dress.modeling.hub.towers import image_processor_of, pixels_of
 from dress.modeling.hub.transformers_tower import SHUFFLE
 from dress.modeling.language import shape_keys
 from dress.modeling.tokenizer import IMAGE_TOKEN
 
-FAMILIES = {family.kind: family for family in (LLAVA, SMOLVLM, IDEFICS3, INTERNVL)}
+FAMILIES = {family.kind: family for family in (LLAVA, ONEVISION, SMOLVLM, IDEFICS3, INTERNVL)}
 THREE_AXES, SEEN = "its positions have three axes", "its image tokens see those behind them"
 TILES = "it shows a picture as several, whose number depends on its shape"
 NOT_READ = {  # types whose answers the splice alone does not give
     **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5"), THREE_AXES),
     **dict.fromkeys(("paligemma", "gemma3", "gemma3n", "gemma4"), SEEN),
-    **dict.fromkeys(("llava_next", "llava_onevision"), TILES),
+    "llava_next": TILES,
 }
 PLAIN = (  # keys that describe no shape
     *("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"),
@@ -108,15 +109,16 @@ def released_processor(name: str) -> Any:
 
 def _check_count(tower: dict[str, Any], name: str) -> None:
     """Compare how many image tokens the processor writes with how many the tower gives."""
-    if family_of(name).told is None:
+    family, processor = family_of(name), released_processor(name)
+    if family.told is None:
         return
-    processor = released_processor(name)
-    side = tower["image_size"] / tower["patch_size"] / tower[SHUFFLE]
-    written = processor.replace_image_token(family_of(name).told, 0).count(processor.image_token)
-    if side**2 != written:
+    side = tower["image_size"] / tower["patch_size"] / tower.get(SHUFFLE, 1)
+    given = side**2 + family.newlines
+    written = processor.replace_image_token(family.told, 0).count(processor.image_token)
+    if given != written:
         raise InputError(
             f"{released_folder(name)}: its processor writes {written} tokens for a picture, and "
-            f"its tower gives {side**2:g}: correct its files."
+            f"its tower gives {given:g}: correct its files."
         )
 
 
@@ -196,6 +198,11 @@ def _image_processor(
     kind = type(made).__name__
     choice("image_processor_type", kind, family.image_processors, name)
     settings = {k: v for k, v in json.loads(made.to_json_string()).items() if v is not None}
+    if family.views and not one_tile:
+        raise InputError(
+            f"{name}: its processor shows a single picture several times, and here each is one "
+            "square: give model.one_tile=true to train with whole pictures."
+        )
     for key, value in family.one_tile.items():
         if settings.get(key) != value and not one_tile:
             raise InputError(

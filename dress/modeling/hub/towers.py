@@ -22,6 +22,8 @@ from transformers import (
     Idefics3ImageProcessorPil,
     LlavaImageProcessor,
     LlavaImageProcessorPil,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionImageProcessorPil,
     SiglipImageProcessor,
     SiglipImageProcessorPil,
     SmolVLMImageProcessor,
@@ -40,12 +42,14 @@ SIZES = (
     *("image_size", "patch_size", "hidden_size", "intermediate_size"),
     *("num_hidden_layers", "num_attention_heads"),
 )
+OF_VIEWS = (LlavaOnevisionImageProcessor, LlavaOnevisionImageProcessorPil)
 IMAGE_PROCESSORS: Mapping[str, type[BaseImageProcessor]] = {
     kind.__name__: kind
     for kind in (
         *(CLIPImageProcessor, CLIPImageProcessorPil),
         *(SiglipImageProcessor, SiglipImageProcessorPil),
         *(LlavaImageProcessor, LlavaImageProcessorPil),
+        *OF_VIEWS,
         *(Idefics3ImageProcessor, Idefics3ImageProcessorPil),
         *(SmolVLMImageProcessor, SmolVLMImageProcessorPil),
         *(GotOcr2ImageProcessor, GotOcr2ImageProcessorPil),  # InternVL's
@@ -112,6 +116,8 @@ def image_processor_of(config: Mapping[str, Any]) -> BaseImageProcessor:
 
 def pixels_of(processor: BaseImageProcessor, image: Image.Image) -> Tensor:
     """Prepare a picture without scaling and normalising it: bytes [height width 3]."""
-    made = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")
+    views = isinstance(processor, OF_VIEWS)
+    shown: Any = [[image, image]] if views else image  # two of one text are shown whole
+    made = processor(shown, do_rescale=False, do_normalize=False, return_tensors="pt")
     squares = made["pixel_values"].flatten(0, -4)  # some nest the pictures of a text
     return squares[0].to(torch.uint8).permute(1, 2, 0).contiguous()

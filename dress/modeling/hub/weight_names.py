@@ -16,6 +16,7 @@ from dress.errors import InputError
 from dress.modeling.hub.folder import ReleasedWeights
 
 TOWER, PROJECTOR, LANGUAGE = "vision_tower", "multi_modal_projector", "language_model"
+NEWLINE = "image_newline"  # LLaVA-OneVision's token behind a picture
 QKV = ("q", "k", "v")
 # {} is the number of a layer, {w} weight or bias, {qkv} each of q, k and v
 CLIP = {
@@ -60,7 +61,7 @@ def _compiled(table: Mapping[str, str], prefix: str) -> list[tuple[re.Pattern[st
 AS_IT_IS = [(re.compile(r"tower\.(?P<n>.+)"), f"{TOWER}.{{}}")]  # networks of transformers
 RULES = {
     "vision": _compiled(CLIP, TOWER) + _compiled(SIGLIP, TOWER) + AS_IT_IS,
-    "projector": _compiled(MLP, PROJECTOR),
+    "projector": [*_compiled(MLP, PROJECTOR), (re.compile("newline"), NEWLINE)],
 }
 
 
