@@ -27,6 +27,7 @@ FIRST, SECOND, WEB = "10.77.0.1", "10.77.0.2", "10.77.0.3"
 SGD = [
     "optimizer._target_=torch.optim.SGD",
     "~optimizer.betas",
+    "~optimizer.eps",
     "optimizer.fused=false",
     "optimizer.lr=0.05",
 ]
