@@ -24,6 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, empty
 
 from dress.distributed import from_first, place
+from dress.files import naming
 
 SHARES = "shares"  # of a state: its folder, and how many ranks wrote there
 
@@ -31,7 +32,7 @@ SHARES = "shares"  # of a state: its folder, and how many ranks wrote there
 def save_shares(state: Mapping[str, Any], *, path: Path) -> dict[str, Any]:
     """Write all DTensors of a state to a new folder beside `path`, from all ranks, each once.
 
-    Return the state with names in their places. OSError on every rank where one cannot write.
+    Return the state with names in their places. Where one rank cannot write, each raises its error.
     """
     names: dict[int, str] = {}
     tensors: dict[str, DTensor] = {}
@@ -44,13 +45,13 @@ def save_shares(state: Mapping[str, Any], *, path: Path) -> dict[str, Any]:
     small = apply_to_collection(dict(state), DTensor, named)
     folder = path.with_name(f"{path.name}-{from_first(uuid4().hex[:12])}")
     writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    try:
-        dcp.save(tensors, storage_writer=writer)
-    except CheckpointException as error:  # which every rank raises
-        if place()[0] == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-        causes = [cause for cause, _ in error.failures.values()]
-        raise next((c for c in causes if isinstance(c, OSError)), causes[0]) from error
+    with naming(folder):
+        try:
+            dcp.save(tensors, storage_writer=writer)
+        except CheckpointException as error:  # which every rank raises, and is no Exception
+            if place()[0] == 0:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise next(cause for cause, _ in error.failures.values()) from error
     return {**small, SHARES: {"folder": folder.name, "ranks": place()[1]}}
 
 
