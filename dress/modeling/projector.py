@@ -41,7 +41,7 @@ def mlp_projector(
     projector = nn.Sequential(*layers[:-1])
     if norm:
         first = {"norm": nn.LayerNorm(in_dim)}
-        return nn.Sequential(OrderedDict(first | dict(projector.named_children())))
+        projector = nn.Sequential(OrderedDict(first | dict(projector.named_children())))
     return EndedProjector(projector, dim=out_dim) if newline else projector
 
 
@@ -49,7 +49,7 @@ class EndedProjector(nn.Sequential):
     """Put one learned token behind the projected patches of each picture."""
 
     def __init__(self, layers: nn.Sequential, *, dim: int) -> None:
-        super().__init__(*layers)
+        super().__init__(OrderedDict(layers.named_children()))
         self.newline = nn.Parameter(torch.randn(dim) / dim**0.5)
 
     def forward(

@@ -122,6 +122,7 @@ def test_what_the_layout_cannot_hold(tmp_path: Path) -> None:
     refused("vision", normed, "behind it: train with model/vision=clip_l14_336")
     refused("vision", eva, "a CLIP or SigLIP tower, .*: train with model/vision=clip_l14_336")
     refused("projector", mlp_projector(32, 32, depth=3), "model/projector=mlp or linear")
+    refused("projector", mlp_projector(32, 32, newline=True), "no token behind a picture")
     cohere = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
     scaled = {"model_type": "cohere", **cohere, "num_attention_heads": 4, "logit_scale": 0.5}
     refused("language", causal_lm(config=scaled, random_init=True), "CohereForCausalLM does more")

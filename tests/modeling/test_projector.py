@@ -25,3 +25,13 @@ def test_mlp_depth_and_hidden_width() -> None:
         (5, 4),
     ]
     assert [type(layer) for layer in mlp_projector(6, 4, depth=1)] == [nn.Linear]
+
+
+def test_a_newline_ends_each_picture() -> None:
+    plain, ended = mlp_projector(6, 4, norm=True), mlp_projector(6, 4, norm=True, newline=True)
+    ended.load_state_dict(plain.state_dict(), strict=False)
+    patches = torch.rand(2, 3, 6)
+    found = ended(patches)
+    assert torch.equal(found[:, :3], plain(patches))
+    assert torch.equal(found[:, 3], ended.newline.expand(2, 4))
+    assert ended.state_dict().keys() - plain.state_dict().keys() == {"newline"}

@@ -44,6 +44,7 @@ from dress.modeling.hub.towers import CLIP, SIGLIP
 from dress.modeling.hub.weight_names import TOWER, released_names, written_part
 from dress.modeling.language import decoder_of, text_config, token_embedding
 from dress.modeling.lvlm import LVLM
+from dress.modeling.projector import EndedProjector
 from dress.modeling.tower import Tower
 from dress.modeling.vision import VisionTower
 
@@ -203,6 +204,8 @@ def _patch(vision: VisionTower) -> int:
 def _projector(projector: nn.Module) -> tuple[str, bool]:
     if isinstance(projector, nn.Linear):
         return "linear", True
+    if isinstance(projector, EndedProjector):
+        raise InputError("a LLaVA model has no token behind a picture: train without newline.")
     layers = [m for m in projector.modules() if isinstance(m, nn.Linear)]
     if len(layers) != 2 or layers[0].out_features != layers[1].out_features:
         raise InputError(
