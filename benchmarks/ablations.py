@@ -50,11 +50,6 @@ ARMS: Arms = {
         "0.1": (*STAGE_2, "data.noise=0.1"),
         "0.3": (*STAGE_2, "data.noise=0.3"),
     },
-    "flaws of the SFT corpus": {
-        "half": (*STAGE_2, "data.flaw_scale=0.5"),
-        "default": STAGE_2,
-        "1.5 times": (*STAGE_2, "data.flaw_scale=1.5"),
-    },
     "prompts": {
         "0.1": (*STAGE_2, "feedback.prompts=100"),
         "0.3": (*STAGE_2, "feedback.prompts=300"),
