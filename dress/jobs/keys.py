@@ -135,7 +135,7 @@ def _constructor(cfg: DictConfig, node: str) -> str | None:
     if named and (not is_foreign(named) or lies_in(named, cfg.packages)):
         return named
     if node == "model.projector":
-        return f"dress.modeling.build.{cfg.model.projector.kind}_projector"
+        return f"dress.modeling.projector.{cfg.model.projector.kind}_projector"
     return CONSTRUCTORS.get(node)
 
 
