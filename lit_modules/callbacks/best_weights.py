@@ -85,8 +85,11 @@ class BestWeights(L.Callback):
     def _write(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write the weights; remove older ones that no run can resume from."""
         state = trainable_state(module, trainer.strategy.lightning_module_state_dict())
-        # from the shares of all ranks; tied weights are copied apart
-        copies = {name: whole(tensor).clone().contiguous() for name, tensor in state.items()}
+        copies = {}
+        for name, tensor in state.items():
+            joined = whole(tensor)  # of the shares that all ranks have
+            if trainer.is_global_zero:  # tied weights are copied apart
+                copies[name] = joined.clone().contiguous()
         file = self._file(self.step)
         try:
             if trainer.is_global_zero:
