@@ -35,6 +35,7 @@ from dress.jobs.checks import (
 )
 from dress.jobs.contradictions import check_typed
 from dress.jobs.keys import typed
+from dress.modeling.specification import tower_weights
 
 FORWARDED_GROUPS = {
     "model",
@@ -257,8 +258,11 @@ def draw_weights(cfg: DictConfig) -> list[str]:
     if cfg.job.name != "train" or cfg.init_from != "random":
         return []
     model, vision, language = cfg.model, cfg.model.vision, cfg.model.language
-    tower = f"{vision.name}:{vision.pretrained}" if vision.pretrained else None
-    named = ((model, model.get("name")), (vision, tower), (language, language.name))
+    named = (
+        (model, model.get("name")),
+        (vision, tower_weights(vision)),
+        (language, language.name),
+    )
     replaced = [name for node, name in named if name and not node.random_init]
     for node, _ in named:
         if "random_init" in node:

@@ -25,6 +25,9 @@ def resolved_model(job: Job) -> dict[str, Any]:
         model["language"].pop("quantization", None)
     if "name" in model:
         return _completed(model)
+    weights = model["vision"].get("pretrained")
+    if weights and Path(weights).is_file():  # so that it is found from every folder
+        model["vision"] |= {"pretrained": str(Path(weights).resolve())}
     if not model["vision"]["name"]:
         return model
     from dress.modeling.vision import resolved_tower  # imports torch

@@ -23,6 +23,7 @@ from dress.modeling.language import LanguageModel, add_lora, causal_lm, token_em
 from dress.modeling.lvlm import LVLM
 from dress.modeling.projector import PROJECTORS
 from dress.modeling.self_check import ways_of
+from dress.modeling.specification import tower_weights
 from dress.modeling.tokenizer import IMAGE_TOKEN, image_token_of
 from dress.modeling.tower import Tower
 from dress.modeling.tree_attention import Ways
@@ -77,9 +78,8 @@ def public_base(spec: Mapping[str, Any]) -> dict[str, str | None]:
         drawn = {part: spec[part]["random_init"] for part in ("vision", "language")}
         drawn["projector"] = spec["random_init"]
         return {part: None if drawn[part] else name for part in drawn}
-    tower = f"{vision['name']}:{vision['pretrained']}"
     return {
-        "vision": None if vision["random_init"] or not vision["pretrained"] else tower,
+        "vision": None if vision["random_init"] else tower_weights(vision),
         "projector": None,
         "language": None if language["random_init"] else language["name"],
     }

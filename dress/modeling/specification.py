@@ -55,6 +55,13 @@ def check_tokenizer(spec: Mapping[str, Any]) -> None:
         )
 
 
+def tower_weights(vision: Mapping[str, Any]) -> str | None:
+    """Name the weights that the node of a tower asks for: open_clip's name and tag, or a file."""
+    if not vision["pretrained"]:
+        return None
+    return ":".join(filter(None, (vision["name"], vision["pretrained"])))
+
+
 def not_from_random(spec: Mapping[str, Any], parts: Sequence[str]) -> str | None:
     """Name the first of the trained parts that does not train whole from random weights."""
     whole = spec.get("name") is not None

@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import BaseImageProcessor
 
@@ -104,12 +105,14 @@ def open_clip_tower(
     final_norm: bool = True,
     image_processor: Mapping[str, Any] | None = None,
 ) -> Tower:
-    """Build a tower from open_clip's registry, or from an own `config` (a vision_cfg) at random.
+    """Build a tower from open_clip's registry, or from an own `config` (a vision_cfg).
 
-    A `config` with a model_type is one of transformers (hub/towers.py, hub/transformers_tower.py),
-    with the settings of its `image_processor`. `resize`, `interpolation` and `quick_gelu` (the
-    activation) are by default those with which the weights were trained. With `random_init` nothing
-    is downloaded; `pretrained` then gives these and the pixel statistics alone.
+    The weights of an own `config` are those of the safetensors file `pretrained`, without it
+    random. A `config` with a model_type is one of transformers (hub/towers.py,
+    hub/transformers_tower.py), with the settings of its `image_processor`. `resize`,
+    `interpolation` and `quick_gelu` (the activation) are by default those with which the weights
+    were trained. With `random_init` nothing is read or downloaded; `pretrained` then gives these
+    and the pixel statistics alone.
     """
     if (name is None) == (config is None):
         raise InputError(
@@ -137,7 +140,7 @@ def open_clip_tower(
         raise InputError(f"model.vision.name: {name} yields no patch tokens; choose a ViT.")
     if quick_gelu and isinstance(visual, TimmModel):
         raise InputError(f"model.vision.quick_gelu: {name} has an activation of its own; leave it.")
-    return VisionTower(
+    tower = VisionTower(
         visual,
         image_size=_square(visual),
         mean=given.get("image_mean") or tag.get("mean") or open_clip.OPENAI_DATASET_MEAN,
@@ -149,6 +152,9 @@ def open_clip_tower(
         final_norm=final_norm,
         image_processor=image_processor_of(given) if given else None,
     )
+    if name is None and pretrained is not None and not random_init:
+        _read_file(tower, Path(pretrained))
+    return tower
 
 
 def resolved_tower(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,6 +239,21 @@ def _pretrained_visual(
             "model.vision.random_init=true."
         ) from error
     return model.visual
+
+
+def _read_file(tower: VisionTower, path: Path) -> None:
+    """Give a tower its weights from a file, of open_clip's whole CLIP or of an artifact's tower."""
+    key = f"model.vision.pretrained: {path}"
+    try:
+        with safe_open(path, "pt") as file:
+            tower.load_state_dict({name: file.get_tensor(name) for name in tower.state_dict()})
+    except OSError as error:
+        raise InputError(f"{key} cannot be read ({error.strerror or error}).") from error
+    except (SafetensorError, RuntimeError) as error:
+        why = str(error).splitlines()[-1].strip()
+        raise InputError(
+            f"{key} does not hold the weights of model.vision.config as safetensors ({why})."
+        ) from error
 
 
 def _check_name(name: str, *, pretrained: str | None, random_init: bool) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import open_clip
 import pytest
@@ -5,6 +7,7 @@ import torch
 from modeling_helpers import VISION, random_pixels, tiny_vision
 from open_clip.transformer import QuickGELU
 from PIL import Image
+from safetensors.torch import save_file
 
 from dress.errors import InputError
 from dress.modeling.vision import open_clip_tower
@@ -158,3 +161,37 @@ def test_weights_from_a_file(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(tower.visual.conv1.weight, source.visual.conv1.weight)
     larger = open_clip_tower(name="tiny-clip", pretrained=str(tmp_path / "clip.pt"), image_size=32)
     assert larger.num_tokens == 16
+
+
+def test_an_own_shape_takes_its_weights_from_a_file(tmp_path: Path) -> None:
+    """A file of a whole CLIP, whose text weights and output projection no tower here needs."""
+    shape = {"embed_dim": 8, "vision_cfg": VISION, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}
+    clip = open_clip.CLIP(**shape).state_dict()
+    save_file(clip, tmp_path / "clip.safetensors")
+    tower = open_clip_tower(config=VISION, pretrained=str(tmp_path / "clip.safetensors"))
+    assert len(held := tower.state_dict()) > 20
+    assert all(torch.equal(tensor, clip[name]) for name, tensor in held.items())
+    save_file(held, tmp_path / "tower.safetensors")
+    again = open_clip_tower(config=VISION, pretrained=str(tmp_path / "tower.safetensors"))
+    assert all(torch.equal(tensor, held[name]) for name, tensor in again.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "message"),
+    [
+        (VISION, None, "clip.safetensors cannot be read"),
+        (VISION, "no weights", "as safetensors"),
+        ({**VISION, "layers": 3}, "", "does not hold the weights of model.vision.config.*resblocks.2"),
+        ({**VISION, "patch_size": 4}, "", "size mismatch"),
+    ],
+)
+def test_a_file_of_other_weights_is_an_input_error(
+    tmp_path: Path, config: dict, text: str | None, message: str
+) -> None:
+    path = tmp_path / "clip.safetensors"
+    if text == "":
+        save_file(open_clip_tower(config=VISION).state_dict(), path)
+    elif text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        open_clip_tower(config=config, pretrained=str(path))
