@@ -30,8 +30,9 @@ from dress.modeling.lvlm import LVLM
 from dress.modeling.sharding import shard
 from dress.modeling.tokenizer import image_token_of, load_tokenizer, train_tokenizer
 from dress.modeling.tower import Tower
+from dress.modeling.tower_settings import recorded_tower
 from dress.modeling.trainable import set_trainable
-from dress.modeling.vision import open_clip_tower, recorded_tower
+from dress.modeling.vision import open_clip_tower
 
 WEIGHTS, TOKENIZER, PREPROCESS = "weights", "tokenizer", "preprocess.json"
 TOLERANCE = 1e-3  # of features, by their length; another activation makes three times as much

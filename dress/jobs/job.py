@@ -257,14 +257,10 @@ def draw_weights(cfg: DictConfig) -> list[str]:
     """Let `init_from=random` mean random weights; return the names of those not read for it."""
     if cfg.job.name != "train" or cfg.init_from != "random":
         return []
-    model, vision, language = cfg.model, cfg.model.vision, cfg.model.language
-    named = (
-        (model, model.get("name")),
-        (vision, tower_weights(vision)),
-        (language, language.name),
-    )
-    replaced = [name for node, name in named if name and not node.random_init]
-    for node, _ in named:
+    model, vision, language = nodes = cfg.model, cfg.model.vision, cfg.model.language
+    names = (model.get("name"), tower_weights(vision), language.name)
+    replaced = [n for node, n in zip(nodes, names, strict=True) if n and not node.random_init]
+    for node in nodes:
         if "random_init" in node:
             node.random_init = True
     return replaced

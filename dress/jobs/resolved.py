@@ -30,7 +30,7 @@ def resolved_model(job: Job) -> dict[str, Any]:
         model["vision"] |= {"pretrained": str(Path(weights).resolve())}
     if not model["vision"]["name"]:
         return model
-    from dress.modeling.vision import resolved_tower  # imports torch
+    from dress.modeling.tower_settings import resolved_tower  # imports torch
 
     return model | {"vision": resolved_tower(model["vision"])}
 
@@ -54,7 +54,7 @@ def recorded_model(config: Mapping[str, Any]) -> dict[str, Any]:
     model = config["model"]
     if not model["vision"]["name"]:
         return model
-    from dress.modeling.vision import recorded_tower  # imports torch
+    from dress.modeling.tower_settings import recorded_tower  # imports torch
 
     return model | {"vision": recorded_tower(model["vision"])}
 

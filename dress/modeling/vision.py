@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -23,9 +22,7 @@ from dress.errors import InputError
 from dress.modeling.hub.towers import image_processor_of, tower_of
 from dress.modeling.hub.transformers_tower import LEADING, transformers_tower
 from dress.modeling.tower import Tower
-
-LIST_NAMES = "python -c 'import open_clip; print(open_clip.list_models())'"
-RESIZE: Mapping[str, Resize] = {"shortest": "crop", "squash": "squash"}  # by open_clip's names
+from dress.modeling.tower_settings import check_name, tag_of, trained_with
 
 
 class VisionTower(Tower):
@@ -122,22 +119,17 @@ def open_clip_tower(
     if config is not None and config.get("model_type") in LEADING:
         return transformers_tower(config, layer=layer, final_norm=final_norm, image_processor=given)
     if name is not None:
-        _check_name(name, pretrained=pretrained, random_init=random_init)
-    tag = _tag(name, pretrained)
+        check_name(name, pretrained=pretrained, random_init=random_init)
+    tag = tag_of(name, pretrained)
     own = trained_with(name, pretrained)
     quick_gelu = own["quick_gelu"] if quick_gelu is None else quick_gelu
-    if config is not None and "model_type" in config:
-        visual: nn.Module = tower_of(config)
-    elif random_init or name is None:
-        shape = {"vision_cfg": dict(config)} if config else open_clip.get_model_config(name)
-        visual = _random_visual(shape, image_size=image_size, quick_gelu=quick_gelu)
-    else:
-        assert pretrained is not None
-        visual = _pretrained_visual(
-            name, pretrained=pretrained, image_size=image_size, quick_gelu=quick_gelu
-        )
-    if not isinstance(visual, VisionTransformer | TimmModel):
-        raise InputError(f"model.vision.name: {name} yields no patch tokens; choose a ViT.")
+    visual = _visual(
+        name,
+        pretrained=None if random_init else pretrained,
+        config=config,
+        image_size=image_size,
+        quick_gelu=quick_gelu,
+    )
     if quick_gelu and isinstance(visual, TimmModel):
         raise InputError(f"model.vision.quick_gelu: {name} has an activation of its own; leave it.")
     tower = VisionTower(
@@ -157,44 +149,27 @@ def open_clip_tower(
     return tower
 
 
-def resolved_tower(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in what the settings of a named tower leave to its weights."""
-    name, pretrained = settings["name"], settings["pretrained"]
-    if name is None:
-        return dict(settings)
-    _check_name(name, pretrained=pretrained, random_init=settings["random_init"])
-    own = trained_with(name, pretrained)
-    return {**settings, **{key: v for key, v in own.items() if settings.get(key) is None}}
-
-
-def recorded_tower(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete what an artifact says of its tower.
-
-    Where it lacks these keys it is older than they are: pictures were squashed, and random weights
-    had the activation of the bare name.
-    """
-    older: dict[str, Any] = {"resize": "squash", "interpolation": "bicubic"}
-    if settings["random_init"]:
-        older["quick_gelu"] = trained_with(settings["name"], None)["quick_gelu"]
-    return resolved_tower(older | dict(settings))
-
-
-def trained_with(name: str | None, pretrained: str | None) -> dict[str, Any]:
-    """Return the preprocessing and activation of an open_clip name and tag, by its own table.
-
-    Weights from a file have open_clip's defaults; a tower without a name squashes.
-    """
-    tag = _tag(name, pretrained)
-    shape = open_clip.get_model_config(name) or {} if name else {}
-    return {
-        "resize": RESIZE[tag.get("resize_mode", "shortest")] if name else "squash",
-        "interpolation": tag.get("interpolation", "bicubic"),
-        "quick_gelu": bool(shape.get("quick_gelu") or tag.get("quick_gelu")),
-    }
-
-
-def _tag(name: str | None, pretrained: str | None) -> Mapping[str, Any]:
-    return open_clip.get_pretrained_cfg(name, pretrained) if name and pretrained else {}
+def _visual(
+    name: str | None,
+    *,
+    pretrained: str | None,
+    config: Mapping[str, Any] | None,
+    image_size: int | None,
+    quick_gelu: bool,
+) -> VisionTransformer | TimmModel:
+    """Build the image encoder alone; without a name, or without `pretrained`, it is random."""
+    if config is not None and "model_type" in config:
+        visual: nn.Module = tower_of(config)
+    elif name is None or pretrained is None:
+        shape = {"vision_cfg": dict(config)} if config else open_clip.get_model_config(name)
+        visual = _random_visual(shape, image_size=image_size, quick_gelu=quick_gelu)
+    else:
+        visual = _pretrained_visual(
+            name, pretrained=pretrained, image_size=image_size, quick_gelu=quick_gelu
+        )
+    if not isinstance(visual, VisionTransformer | TimmModel):
+        raise InputError(f"model.vision.name: {name} yields no patch tokens; choose a ViT.")
+    return visual
 
 
 def _random_visual(
@@ -254,24 +229,6 @@ def _read_file(tower: VisionTower, path: Path) -> None:
         raise InputError(
             f"{key} does not hold the weights of model.vision.config as safetensors ({why})."
         ) from error
-
-
-def _check_name(name: str, *, pretrained: str | None, random_init: bool) -> None:
-    if name not in open_clip.list_models():
-        close = difflib.get_close_matches(name, open_clip.list_models(), n=5, cutoff=0.3)
-        raise InputError(
-            f"model.vision.name: open_clip has no model {name!r}; close: {', '.join(close)} "
-            f"(all of them: {LIST_NAMES})."
-        )
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained is None and not random_init:
-        raise InputError(
-            f"model.vision.pretrained: choose one of {tags} for {name}, or set random_init=true."
-        )
-    if pretrained is not None and pretrained not in tags and not Path(pretrained).is_file():
-        raise InputError(
-            f"model.vision.pretrained: {name} has no weights {pretrained!r}; it has {tags}."
-        )
 
 
 def _prune(

@@ -18,8 +18,8 @@ import dress
 from dress.artifact import Artifact, ArtifactStore
 from dress.errors import InputError
 from dress.loading import artifact_spec, save
+from dress.modeling.tower_settings import resolved_tower
 from dress.modeling.trainable import set_trainable
-from dress.modeling.vision import resolved_tower
 
 SHAPE = {
     "embed_dim": 8,

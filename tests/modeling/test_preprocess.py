@@ -17,7 +17,8 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from dress.chat.images import decode_image, to_square
 from dress.errors import InputError
-from dress.modeling.vision import VisionTower, open_clip_tower, resolved_tower, trained_with
+from dress.modeling.tower_settings import resolved_tower, trained_with
+from dress.modeling.vision import VisionTower, open_clip_tower
 
 CONF = Path(__file__).parents[2] / "conf/model/vision"
 SHIPPED = [node for path in CONF.glob("*.yaml") if (node := yaml.safe_load(path.open()))["name"]]

@@ -165,11 +165,16 @@ def test_weights_from_a_file(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_own_shape_takes_its_weights_from_a_file(tmp_path: Path) -> None:
     """A file of a whole CLIP, whose text weights and output projection no tower here needs."""
-    shape = {"embed_dim": 8, "vision_cfg": VISION, "text_cfg": {"width": 8, "heads": 1, "layers": 1}}
+    shape = {
+        "embed_dim": 8,
+        "vision_cfg": VISION,
+        "text_cfg": {"width": 8, "heads": 1, "layers": 1},
+    }
     clip = open_clip.CLIP(**shape).state_dict()
     save_file(clip, tmp_path / "clip.safetensors")
     tower = open_clip_tower(config=VISION, pretrained=str(tmp_path / "clip.safetensors"))
-    assert len(held := tower.state_dict()) > 20
+    held = tower.state_dict()
+    assert len(held) > 20
     assert all(torch.equal(tensor, clip[name]) for name, tensor in held.items())
     save_file(held, tmp_path / "tower.safetensors")
     again = open_clip_tower(config=VISION, pretrained=str(tmp_path / "tower.safetensors"))
@@ -181,7 +186,11 @@ def test_an_own_shape_takes_its_weights_from_a_file(tmp_path: Path) -> None:
     [
         (VISION, None, "clip.safetensors cannot be read"),
         (VISION, "no weights", "as safetensors"),
-        ({**VISION, "layers": 3}, "", "does not hold the weights of model.vision.config.*resblocks.2"),
+        (
+            {**VISION, "layers": 3},
+            "",
+            "does not hold the weights of model.vision.config.*resblocks.2",
+        ),
         ({**VISION, "patch_size": 4}, "", "size mismatch"),
     ],
 )
