@@ -16,7 +16,7 @@ from dress.jobs.job import Job
 from dress.reporting.selection import Selection, select
 from dress.settings import Whole
 
-BENCHMARK = re.compile(r"(dress\.evaluation\.benchmarks\.\w+)\.([A-Z]\w*)")
+BENCHMARK = re.compile(r"(dress\.evaluation\.benchmarks\.\w+)\.([A-Z]\w*|interaction)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ def write(job: Job, selection: Selection) -> Artifact:
 def combine_of(evaluation: Artifact) -> Any:
     """Return how the benchmark of an evaluation makes metrics from labels; None if not known.
 
-    The name in the artifact's config may only lead to a class among our own benchmarks.
+    The name in the artifact's config may only lead to one of our own benchmarks.
     """
     node = dict(evaluation.config.get("benchmark") or {})
     match = BENCHMARK.fullmatch(str(node.pop("_target_", "")))

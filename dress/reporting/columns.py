@@ -32,7 +32,8 @@ class Evaluation:
     def suite(self) -> str:
         """Name the benchmark: evaluations of one suite can be compared row by row."""
         benchmark = self.artifact.config.get("benchmark", {})
-        return f"{class_of(benchmark)} {benchmark.get('name', '')}".strip()
+        parts = (class_of(benchmark), benchmark.get("name"), benchmark.get("first"))
+        return " ".join(str(part) for part in parts if part)
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -124,7 +125,7 @@ def _same_subject(first: Artifact, second: Artifact) -> bool:
     Files of responses have no model; each is a subject of its own.
     """
     one, other = settings_of(first), settings_of(second)
-    shared = one.keys() & other.keys() - {"scenes"}
+    shared = one.keys() & other.keys() - {"scenes", "first"}
     if not (of_world(first) and of_world(second)):
         shared &= {"temperature"}  # files of a benchmark are no ways to run a model
     return (
@@ -144,7 +145,7 @@ def settings_of(evaluation: Artifact) -> dict[str, Any]:
 def of_world(evaluation: Artifact) -> bool:
     """Tell the synthetic world's benchmarks, which share their settings."""
     benchmark = class_of(evaluation.config.get("benchmark", {}))
-    return benchmark.endswith((".WorldBenchmark", ".InteractionBenchmark"))
+    return benchmark.endswith((".WorldBenchmark", ".interaction.interaction"))
 
 
 def facts_of(evaluations: Sequence[Artifact], nodes: Mapping[str, Node]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tests.reporting.report_store import Store, row_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 WORLD = "dress.evaluation.benchmarks.world.WorldBenchmark"
+INTERACTION = "dress.evaluation.benchmarks.interaction.interaction"
 
 
 def mean(ratios: Ratios) -> dict[str, float]:
@@ -244,6 +245,22 @@ def test_equal_labels_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     ]
 
 
+def test_benchmarks_of_one_model_share_a_column_and_blank_pictures_have_their_own(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    model = store.model("dress_stage3")
+    for node in (
+        {"_target_": WORLD, "images": "true"},
+        {"_target_": INTERACTION, "images": "true", "first": "own"},
+        {"_target_": INTERACTION, "images": "true", "first": "faulty"},
+        {"_target_": INTERACTION, "images": "blank", "first": "own"},
+    ):
+        store.evaluation(model, "best", [1, 0], benchmark=node)
+    labels = Reader(files(tmp_path)[0]).row("Headline")
+    assert sorted(labels) == ["dress_stage3 best, images blank", "dress_stage3 best, images true"]
+
+
 @pytest.fixture
 def configurations() -> Iterator[None]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -288,6 +305,7 @@ def test_only_a_class_among_the_benchmarks_is_ever_called(tmp_path: Path) -> Non
         config = {"benchmark": {"_target_": target, "scenes": 1}}
         return combine_of(Artifact(path=tmp_path, config=config, lineage={}))
 
-    assert found(WORLD) is not None
+    assert found(WORLD) is not None and found(INTERACTION) is not None
     for target in ("os.system", f"{WORLD}.examples", f"{WORLD[:-14]}random._os.system", "toy.Toy"):
         assert found(target) is None
+    assert found(INTERACTION.replace(".interaction.", ".faulty_first.")) is None
