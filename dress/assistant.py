@@ -100,12 +100,12 @@ class Assistant:
             raise InputError("generation.guidance needs greedy decoding: set temperature=0.")
         self._check_answers()
         encoded, pixels = self._encode(prompts, rejects=rejects)
-        contrasts: dict[int, Encoded] = {}
-        if guidance:
-            contrasts, _ = self._encode([replace(p, condition=contrast) for p in prompts])
+        others = [replace(prompt, condition=contrast) for prompt in prompts] if guidance else []
+        contrasts, _ = self._encode(others, rejects=rejects)
+        asked = [i for i in encoded if i in contrasts or not guidance]
         responses: list[list[str]] = [[] for _ in prompts]
         before = self.generated_tokens
-        order = sorted(encoded, key=lambda i: len(encoded[i].input_ids))
+        order = sorted(asked, key=lambda i: len(encoded[i].input_ids))
         number, processes = place() if together else (0, 1)
         for start in range(number * batch_size, len(order), processes * batch_size):
             rows = order[start : start + batch_size]
@@ -124,7 +124,7 @@ class Assistant:
                 seed=seed + start,
                 on_tokens=on_tokens,
             )
-            texts = self._texts(tokens)
+            texts = self._texts(tokens[: len(rows) * num_samples])  # behind them, the contrasts
             for row, i in enumerate(rows):
                 responses[i] = texts[row * num_samples : (row + 1) * num_samples]
             if on_batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -46,6 +47,13 @@ def whole_number(value: object) -> int | None:
         text = value.strip()
         return int(text.partition(".")[0]) if _WHOLE.fullmatch(text) else None
     return int(value) if isinstance(value, int | float) and value % 1 == 0 else None
+
+
+def finite(value: object) -> float | None:
+    """Read a number of JSON; None for all else, such as True, infinity and 10**400."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class Encoded:
     loss_mask: np.ndarray  # bool [seq]
     images: tuple[Hashable, ...]
     turn: int = 0  # of its dialogue, where only one turn carries loss
+    dropped: int = 0  # turns of its dialogue that it leaves out, the first ones
 
 
 @dataclass(frozen=True)

@@ -47,11 +47,15 @@ def read_many(rows: Sequence[Totals]) -> dict[str, float]:
 
 
 def means(totals: Mapping[str, float], stage: str) -> dict[str, float]:
-    """Divide by the count of all, or a metric's own; a part that is nothing or all is left out."""
+    """Divide by the count of all, or a metric's own.
+
+    A part that is nothing is left out, and so is a part of the loss that is all of it.
+    """
     count = totals["count"]
     figures = {}
     for name, value in totals.items():
         own = totals.get(f"{name}_count")
-        if name != "count" and not name.endswith("_count") and own not in (0, count):
+        whole = own == count and name.endswith("_loss")
+        if name != "count" and not name.endswith("_count") and own != 0 and not whole:
             figures[f"{stage}/{name}"] = value / (count if own is None else own)
     return figures

@@ -17,6 +17,7 @@ from dress.errors import InputError
 from dress.fingerprint import fingerprint
 from dress.jobs.job import Job, forwarded_overrides
 from dress.jobs.resolved import resolved_model
+from dress.jobs.train import fingerprinted
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 CHAIN = {
@@ -220,6 +221,20 @@ def test_a_null_quantization_changes_no_fingerprint(model: str) -> None:
         del cfg.model.language.quantization
     assert fingerprint(with_null, {}, {}) == fingerprint(resolved_model(job), {}, {})
     assert rounded["language"] == with_null["language"] | {"quantization": "nf4"}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "own"), [("dress_stage2", None), ("llava_rlhf_ppo", 2), ("grpo", 2)]
+)
+def test_the_number_of_processes_counts_where_they_draw_responses(
+    experiment: str, own: int | None
+) -> None:
+    def nodes(devices: int) -> dict[str, Any]:
+        typed = [f"experiment={experiment}", f"trainer.devices={devices}"]
+        return fingerprinted(Job(cfg=compose("run", typed), overrides=typed))
+
+    assert nodes(2).pop("processes", None) == own
+    assert nodes(1) == {name: node for name, node in nodes(2).items() if name != "processes"}
 
 
 def test_random_weights_in_place_of_others_are_said(

@@ -261,7 +261,11 @@ def test_what_contradicts_itself(
         ),
         (
             ["experiment=dress_stage1", "datamodule.encoder.loss_turns=last"],
-            "datamodule.answer_gap is for encoders with loss on all turns",
+            "datamodule.answer_gap is for dialogues with loss on all turns",
+        ),
+        (
+            ["experiment=dress_stage2", "datamodule.answer_gap=96"],
+            "datamodule.answer_gap is for dialogues with loss on all turns",
         ),
         (
             ["experiment=silkie_dpo", "objective.reference=cached", "trainer.devices=2"],

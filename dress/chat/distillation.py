@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Literal
 
 import numpy as np
 
 from dress.chat.condition import Condition
 from dress.chat.encoders import supervised_turns
-from dress.chat.processor import Processor
+from dress.chat.processor import Processor, behind_same_turns
 from dress.errors import Reject
 from dress.settings import checked
-from dress.types import Encoded, EncodedGroup, Requires, Sample, Turn
+from dress.types import Dialogue, Encoded, EncodedGroup, Requires, Sample, Turn
 
 Told = Literal["best", "feedback"]
 
@@ -35,18 +36,30 @@ class SelfDistillationEncoder:
         images, pixels = self.processor.load_images(sample.images)
         sequences: list[Encoded] = []
         for dialogue in sample.dialogues:
-            supervised = supervised_turns(dialogue, "last", key=sample.id)
-            student, teacher = (
-                self.processor.encode(
-                    dialogue.turns, images=images, condition=told, supervised=supervised
-                )
-                for told in ("", self._told(dialogue.turns[-1], key=sample.id))
-            )
+            student, teacher = self._both(dialogue, images, key=sample.id)
             if not np.array_equal(_response(student), _response(teacher)):
                 raise Reject("too long", key=sample.id, detail="of what the teacher is told")
             sequences += [student, teacher]
         pairs = tuple((number, number + 1) for number in range(0, len(sequences), 2))
         return EncodedGroup(sample.id, tuple(sequences), pixels, pairs)
+
+    def _both(self, dialogue: Dialogue, images: tuple[Hashable, ...], *, key: str) -> list[Encoded]:
+        supervised = supervised_turns(dialogue, "last", key=key)
+        told = self._told(dialogue.turns[-1], key=key)
+
+        def encoded(dropped: int) -> list[Encoded]:
+            return [
+                self.processor.encode(
+                    dialogue.turns,
+                    images=images,
+                    condition=condition,
+                    supervised=supervised,
+                    dropped=dropped,
+                )
+                for condition in ("", told)
+            ]
+
+        return behind_same_turns(encoded)
 
     def _told(self, turn: Turn, *, key: str) -> str:
         if self.told == "best":

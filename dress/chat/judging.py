@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from dress.chat.encoders import supervised_turns
 from dress.chat.preferences import PairRule, preference_pairs, renumbered
-from dress.chat.processor import Processor
+from dress.chat.processor import Processor, behind_same_turns
 from dress.errors import Reject
 from dress.settings import Amount, checked
 from dress.types import Dialogue, Encoded, EncodedGroup, Requires, Sample, Turn
@@ -59,14 +59,24 @@ class RewardEncoder:
         pairs = preference_pairs(sample, rule=self.pairs, margin=self.margin)
         kept = sorted({number for pair in pairs for number in pair})
         facts = facts_of(sample) if self.facts else ()
-        sequences = []
-        for number in kept:
-            order = random.Random(f"facts/{self.seed}/{epoch}/{sample.id}/{number}")
-            shuffled = tuple(order.sample(facts, len(facts)))
-            dialogue = sample.dialogues[number]
-            sequences.append(
-                encode_judged(self.processor, dialogue, shuffled, images=images, key=sample.id)
-            )
+
+        def encoded(dropped: int) -> list[Encoded]:
+            sequences = []
+            for number in kept:
+                order = random.Random(f"facts/{self.seed}/{epoch}/{sample.id}/{number}")
+                sequences.append(
+                    encode_judged(
+                        self.processor,
+                        sample.dialogues[number],
+                        tuple(order.sample(facts, len(facts))),
+                        images=images,
+                        key=sample.id,
+                        dropped=dropped,
+                    )
+                )
+            return sequences
+
+        sequences = behind_same_turns(encoded)
         return EncodedGroup(sample.id, tuple(sequences), pixels, renumbered(pairs, kept))
 
 
@@ -77,6 +87,7 @@ def encode_judged(
     *,
     images: tuple[Hashable, ...],
     key: str,
+    dropped: int = 0,
 ) -> Encoded:
     """Encode a dialogue up to where the answer to the request would begin.
 
@@ -88,6 +99,7 @@ def encode_judged(
         images=images,
         supervised=response,
         prompt_only=True,
+        dropped=dropped,
     )
     if not encoded.loss_mask.any():
         raise Reject("too long", key=key, detail="there is no room for the response and the facts")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dress.chat.encoders import supervised_turns
-from dress.chat.processor import Processor
+from dress.chat.processor import Processor, behind_same_turns
 from dress.errors import Reject
 from dress.settings import Amount, checked
 from dress.types import Encoded, EncodedGroup, Requires, Sample
@@ -53,7 +53,9 @@ class PreferenceEncoder:
         images, pixels = self.processor.load_images(sample.images)
         pairs = preference_pairs(sample, rule=self.pairs, margin=self.margin)
         kept = sorted({number for pair in pairs for number in pair})
-        sequences = [self._encode(sample, number, images) for number in kept]
+        sequences = behind_same_turns(
+            lambda dropped: [self._encode(sample, n, images, dropped=dropped) for n in kept]
+        )
         pairs = renumbered(pairs, kept)
         if self.corrupted == "none":
             return EncodedGroup(sample.id, tuple(sequences), pixels, pairs)
@@ -64,14 +66,20 @@ class PreferenceEncoder:
         chosen = sorted({chosen for chosen, _ in pairs})
         twins = {number: len(sequences) + place for place, number in enumerate(chosen)}
         shown = tuple(poorer[image] for image in images)
-        sequences += [self._encode(sample, kept[number], shown) for number in chosen]
+        sequences += [
+            self._encode(sample, kept[n], shown, dropped=sequences[n].dropped) for n in chosen
+        ]
         image_pairs = tuple((number, twins[number]) for number, _ in pairs)
         return EncodedGroup(sample.id, tuple(sequences), pixels, pairs, image_pairs)
 
-    def _encode(self, sample: Sample, number: int, images: tuple[Hashable, ...]) -> Encoded:
+    def _encode(
+        self, sample: Sample, number: int, images: tuple[Hashable, ...], *, dropped: int
+    ) -> Encoded:
         dialogue = sample.dialogues[number]
         supervised = supervised_turns(dialogue, "last", key=sample.id)
-        return self.processor.encode(dialogue.turns, images=images, supervised=supervised)
+        return self.processor.encode(
+            dialogue.turns, images=images, supervised=supervised, dropped=dropped
+        )
 
 
 def corrupt(

@@ -72,12 +72,14 @@ class Processor:
         condition: str = "",
         supervised: Collection[int] = (),
         prompt_only: bool = False,
+        dropped: int = 0,
     ) -> Encoded:
         """Encode a dialogue; `images` are their keys, `supervised` turn indices with loss.
 
-        Raises Reject where even the last turn alone is too long or nothing supervised remains.
+        Of a dialogue that is too long the first turns are left out, `dropped` at least. Raises
+        Reject where even the last turn alone is too long or nothing supervised remains.
         """
-        for first in range(len(turns)):
+        for first in range(dropped, len(turns)):
             kept = {turn - first for turn in supervised if turn >= first}
             if not kept and not prompt_only:
                 break
@@ -90,7 +92,7 @@ class Processor:
             )
             encoded = self._tokenise(rendered, images)
             if len(encoded.input_ids) <= self.max_length:
-                return encoded
+                return replace(encoded, dropped=first)
         if not supervised and not prompt_only:
             raise Reject("no supervised turn")
         raise Reject("too long", detail=f"max_length is {self.max_length} tokens")
@@ -206,6 +208,16 @@ def _overlaps(offsets: Int[np.ndarray, "seq 2"], rendered: Rendered) -> Bool[np.
         if span.supervised:
             mask |= (offsets[:, 0] < span.end) & (offsets[:, 1] > span.start)
     return mask
+
+
+def behind_same_turns(encode: Callable[[int], Sequence[Encoded]]) -> list[Encoded]:
+    """Encode sequences that are compared: all leave out as many turns as the longest one has to.
+
+    `encode` is given how many turns they leave out at least.
+    """
+    found = encode(0)
+    dropped = {each.dropped for each in found}
+    return list(found if len(dropped) < 2 else encode(max(dropped)))
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, template: ChatTemplate) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from dress.chat.processor import Processor
 from dress.errors import Reject
+from dress.records import finite
 from dress.types import Dialogue, EncodedGroup, Requires, Sample
 
 
@@ -63,5 +64,7 @@ class PromptEncoder:
         encoded = self.processor.encode(opened.dialogues[0].turns, images=images, prompt_only=True)
         if len(encoded.input_ids) + self.room > self.processor.max_length:
             raise Reject("too long", key=sample.id, detail="there is no room for a response")
+        if finite(sample.annotations.get("length_bonus", 1.0)) is None:
+            raise Reject("invalid record", key=sample.id, detail="annotations.length_bonus")
         self.judge.check(opened, self.room)
         return PromptGroup(sample.id, (encoded,), pixels, sample=opened)

@@ -63,10 +63,8 @@ class ShardWriter:
     def state(self) -> dict[str, Any]:
         """Make durable what was written and return where it ends, as JSON."""
         if self._tar is not None:
-            file = cast(BinaryIO, self._tar.fileobj)
             with naming(self._partial):
-                file.flush()
-                os.fsync(file.fileno())
+                _sync(cast(BinaryIO, self._tar.fileobj))
         return {"shards": list(self._shards), "offsets": list(self._offsets) if self._tar else []}
 
     def _resume(self, state: Mapping[str, Any]) -> None:
@@ -151,8 +149,9 @@ class ShardWriter:
     def _close_shard(self) -> None:
         if self._tar is None:
             return
-        with naming(self._partial), cast(BinaryIO, self._tar.fileobj):
+        with naming(self._partial), cast(BinaryIO, self._tar.fileobj) as file:
             self._tar.close()
+            _sync(file)
         self._tar = None
         path = self.directory / self._file
         os.replace(self._partial, path)
@@ -175,6 +174,11 @@ class ShardWriter:
         index = {"schema": SCHEMA_VERSION, "groups": groups, "shards": self._shards}
         text = json.dumps(index, indent=1, sort_keys=True) + "\n"
         write_text(self.directory / INDEX_NAME, text)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _check_sizes(members: Sequence[bytes], sample_id: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from json import JSONDecodeError
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -40,6 +40,7 @@ Read = Callable[[object], Mapping[str, Any]]
 class ChatClient:
     """Ask within `async with client:`; at most `concurrency` requests are in flight.
 
+    One thread at a time enters it, which takes `alone` before.
     The SDK itself repeats what failed for the moment (HTTP 408, 409, 429, 5xx, a lost connection,
     a timeout) up to `max_retries` times. It waits for as long as the server asks, if that is two
     minutes at most; a longer wait ends the request. Settings that are None are not sent. The key is
@@ -48,6 +49,7 @@ class ChatClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
+        self.alone = Lock()
         self._cache = ReplyCache(Path(endpoint.cache_dir) if endpoint.cache_dir else None)
         self._counts: Counter[str] = Counter()
         self._asked: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
@@ -261,7 +263,7 @@ def in_order(client: ChatClient, requests: Iterable[Coroutine[Any, Any, T]]) -> 
     At most twice as many are held as may be in flight.
     """
     held: deque[Future[T]] = deque()
-    with LoopThread(client) as thread:
+    with client.alone, LoopThread(client) as thread:
         for request in requests:
             held.append(thread.submit(request))
             if len(held) > 2 * client.endpoint.concurrency:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Literal
 
+from dress.errors import Reject
 from dress.settings import Share, checked
 from dress.types import Dialogue, Feedback, Sample
 from dress.world.advice import advice_aside
@@ -54,6 +55,7 @@ def _truth(sample: Sample) -> tuple[Scene, Question]:
 
 def true_score(sample: Sample, dialogue: Dialogue) -> float | None:
     """Return the mean rating, 1 to 4, of an oracle that never errs; None for photographs."""
-    if not {"scene", "question"} <= sample.annotations.keys():
+    try:
+        return OracleAnnotator(noise=0.0).annotate(sample, dialogue).mean_rating
+    except (KeyError, Reject):  # nothing, or nothing of the world, is known of the picture
         return None
-    return OracleAnnotator(noise=0.0).annotate(sample, dialogue).mean_rating

@@ -223,10 +223,13 @@ def check_sharding(cfg: DictConfig) -> None:
 
 def check_gap(cfg: DictConfig) -> None:
     """Refuse a gap where sequences that share tokens could differ in where their answers begin."""
-    if cfg.datamodule.answer_gap and cfg.datamodule.encoder.get("loss_turns") != "all":
+    encoder = cfg.datamodule.encoder
+    alike = encoder._target_.endswith(".InstructionEncoder") and encoder.loss_turns == "all"
+    if cfg.datamodule.answer_gap and not alike:
         raise InputError(
-            "datamodule.answer_gap is for encoders with loss on all turns: give "
-            "datamodule.encoder.loss_turns=all or datamodule.answer_gap=0."
+            "datamodule.answer_gap is for dialogues with loss on all turns: give "
+            "datamodule=instructions and datamodule.encoder.loss_turns=all, or "
+            "datamodule.answer_gap=0."
         )
 
 

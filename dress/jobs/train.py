@@ -177,18 +177,21 @@ def fingerprinted(job: Job) -> dict[str, Any]:
     names = ("seed", "stage", "optimizer", "scheduler", "matmul_precision")
     callbacks = deciding_callbacks(job)
     watching = HARDWARE_AND_WATCHING - (VALIDATION if callbacks else set())
+    needed, processes = records_needed(job.cfg), processes_of(job.cfg)
     return {name: job.node(name) for name in names} | {
         "module": {k: v for k, v in job.node("module").items() if k not in MEMORY_KNOBS},
         "template": resolved_template(job),
         # the same numbers, computed at another time
         "objective": {k: v for k, v in job.node("objective").items() if k != "reference"}
-        | {"requires": records_needed(job.cfg)},
+        | {"requires": needed},
         # what trains in other stages is no matter of this one
         "model": model | {"trainable": model["trainable"][job.cfg.stage]},
         "datamodule": datamodule,
         "trainer": {k: v for k, v in trainer.items() if k not in watching},
         "condition": {name: condition[name] for name in CONDITION_NODES},
         **({"callbacks": callbacks} if callbacks else {}),
+        # each process draws the responses of its prompts from a random stream of its own
+        **({"processes": processes} if needed == "prompts" and processes > 1 else {}),
     }
 
 

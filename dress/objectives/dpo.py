@@ -89,6 +89,11 @@ class DPO(Objective):
             )
         if variant == "ipo" and label_smoothing:
             raise InputError("objective.label_smoothing is for variant=dpo: set it to 0 with ipo.")
+        if variant == "ipo" and (image_term or anchor):
+            raise InputError(
+                "objective.image_term and objective.anchor are mDPO's, for variant=dpo: set them "
+                "to 0 with ipo."
+            )
         self.beta, self.variant, self.label_smoothing = beta, variant, label_smoothing
         self.sft_weight, self.reference = sft_weight, reference
         self.image_term, self.anchor = image_term, anchor
@@ -108,6 +113,8 @@ class DPO(Objective):
         before = self._reference_log_probs(batch)
         (now,) = model(batch, target_log_probs)
         drift = now.detach() - before
+        sampled = torch.ones(batch.num_sequences, device=drift.device).to(drift)
+        sampled = sampled.index_fill(0, batch.image_pairs[:, 1], 0.0)[batch.target_seq]
 
         lengths = sequence_sums(torch.ones_like(now), batch.target_seq, batch.num_sequences)
         divisor = lengths if self.variant == "ipo" else torch.ones_like(lengths)
@@ -147,8 +154,8 @@ class DPO(Objective):
                 "rewards/accuracy": (margin > 0).sum().to(margin.dtype),
                 "log_probs/chosen": log_probs[chosen].detach().sum(),
                 "log_probs/rejected": log_probs[rejected].detach().sum(),
-                "kl": (drift.expm1() - drift).sum(),
-                "kl_count": drift.new_tensor(drift.shape[0]),
+                "kl": ((drift.expm1() - drift) * sampled).sum(),
+                "kl_count": sampled.sum(),
             },
         )
 

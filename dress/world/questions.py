@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dress.errors import Reject
 from dress.world.grammar import (
     NUMBERS,
     SIDES,
@@ -85,9 +85,15 @@ class Question:
         return {"task": self.task, "text": self.text, "key": self.key, "about": about}
 
     @staticmethod
-    def from_json(row: Mapping[str, Any]) -> Question:
-        about = Thing(**row["about"]) if row["about"] else None
-        return Question(task=row["task"], text=row["text"], key=row["key"], about=about)
+    def from_json(row: Any) -> Question:
+        """Read the question of a record; raise Reject where it is none of this world."""
+        try:
+            about = Thing(**row["about"]) if row["about"] else None
+            return Question(task=row["task"], text=row["text"], key=row["key"], about=about)
+        except (TypeError, KeyError):
+            raise Reject(
+                "invalid record", detail="annotations.question is no question of the world"
+            ) from None
 
 
 def ask(task: str, scene: Scene, rng: random.Random) -> Question | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
+
+from dress.errors import Reject
 
 SHAPES = ("circle", "square", "triangle", "cross")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "cyan")
@@ -55,6 +57,11 @@ class Thing:
     def column(self) -> int:
         return self.cell % 3
 
+    @property
+    def of_world(self) -> bool:
+        kind_known = self.kind in KINDS and self.size in SIZES
+        return kind_known and isinstance(self.cell, int) and 0 <= self.cell < len(CELLS)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "shape": self.shape,
@@ -89,8 +96,15 @@ class Scene:
         return [thing.to_json() for thing in self.things]
 
     @staticmethod
-    def from_json(rows: Sequence[Mapping[str, Any]]) -> Scene:
-        return Scene(tuple(sorted(Thing(**row) for row in rows)))
+    def from_json(rows: Any) -> Scene:
+        """Read the objects of a record; raise Reject where they are none of this world."""
+        try:
+            things = tuple(sorted(Thing(**row) for row in rows))
+        except TypeError:
+            things = None
+        if things is None or not all(thing.of_world for thing in things):
+            raise Reject("invalid record", detail="annotations.scene holds no objects of the world")
+        return Scene(things)
 
 
 def companion(kind: tuple[str, str]) -> tuple[str, str]:

@@ -82,7 +82,9 @@ def count_tokens(batch: TokenBatch) -> Int[Tensor, " two"]:
     """Count the tokens that are not padding, and those of all sequences written out in full."""
     here = torch.arange(1, batch.input_ids.shape[1] + 1, device=batch.subtree_end.device)
     padding = (batch.position_ids == 0) & (batch.subtree_end == here)
-    logical = (batch.position_ids.flatten()[batch.sequence_end] + 1).sum()
+    row, last = batch.sequence_end // len(here), batch.sequence_end[:, None] % len(here)
+    # of a sequence: what does not lie behind its last token, and is continued up to it at least
+    logical = ((here <= last + 1) & (batch.subtree_end[row] > last)).sum()
     return torch.stack([(~padding).sum(), logical])
 
 

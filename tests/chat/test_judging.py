@@ -8,6 +8,7 @@ import pytest
 
 from dress.chat.judging import RewardEncoder, facts_of, request
 from dress.errors import Reject
+from dress.feedback.oracle import true_score
 from dress.types import Dialogue, Sample, Turn
 from dress.world.scene import Scene, Thing
 from tests.chat.tiny_chat import feedback, make_processor, picture
@@ -59,6 +60,25 @@ def test_the_facts_about_a_scene_are_its_caption() -> None:
     sample = replace(SAMPLE, annotations={"scene": scene.to_json()})
     (fact,) = facts_of(sample)
     assert "red circle" in fact.lower()
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        7,
+        "a kitchen",
+        [7],
+        {"things": []},
+        [{"cell": 4}],
+        [{"cell": 9, "colour": "red", "shape": "circle", "size": "large"}],
+        [{"cell": 4, "colour": "red", "shape": "dog", "size": "large"}],
+    ],
+)
+def test_what_is_no_scene_is_a_reject(scene: object) -> None:
+    sample = replace(SAMPLE, annotations={"scene": scene, "question": 7})
+    with pytest.raises(Reject, match="invalid record"):
+        facts_of(sample)
+    assert true_score(sample, SAMPLE.dialogues[0]) is None
 
 
 def test_no_facts_and_no_room_are_rejects() -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dress.chat.condition import Condition
+from dress.chat.distillation import SelfDistillationEncoder
+from dress.chat.judging import RewardEncoder
 from dress.chat.preferences import (
     Corruption,
     PreferenceEncoder,
@@ -17,7 +21,7 @@ from dress.chat.preferences import (
     response_scores,
 )
 from dress.errors import InputError, Reject
-from dress.types import Dialogue, Feedback, Judgement, Sample, Turn
+from dress.types import Dialogue, Encoded, Feedback, Judgement, Sample, Turn
 from tests.chat.tiny_chat import make_processor, picture
 
 PROCESSOR = make_processor(max_length=500)
@@ -150,3 +154,37 @@ def test_mistakes_name_the_choices() -> None:
         PreferenceEncoder(processor=PROCESSOR, pairs="some")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="margin is -1"):
         PreferenceEncoder(processor=PROCESSOR, margin=-1)
+
+
+@pytest.mark.parametrize(
+    "encoder", [PreferenceEncoder, partial(RewardEncoder, seed=0, facts=False)]
+)
+def test_both_sides_of_a_pair_stand_behind_the_same_turns(encoder: Any) -> None:
+    """Where the longer response leaves no room for the first turn, the shorter one drops it too."""
+    first = Turn("Hello there, my friend.", "Hello.")
+    sides = (Turn("How many?", "Two.", rated(4)), Turn("How many?", "No. " * 30, rated(1)))
+    sample = Sample("g", (), tuple(Dialogue((first, side)) for side in sides), {})
+
+    def sequences(max_length: int) -> tuple[Encoded, ...]:
+        return encoder(processor=make_processor(max_length=max_length))(sample, epoch=0).sequences
+
+    short, long = sequences(900)
+    assert (short.dropped, long.dropped) == (0, 0)
+    short, long = sequences(len(long.input_ids) - 1)
+    assert (short.dropped, long.dropped) == (1, 1)
+    begin = PROCESSOR.paint(long).partition("[")[0]
+    assert "Hello" not in begin and PROCESSOR.paint(short).startswith(begin)
+
+
+def test_a_student_stands_behind_the_same_turns_as_its_teacher() -> None:
+    turns = (Turn("Hello there, my friend.", "Hello."), Turn("How many?", "Two.", rated(4, 4, 4)))
+    sample = Sample("g", (), (Dialogue(turns),), {})
+
+    def both(max_length: int) -> tuple[Encoded, ...]:
+        processor = make_processor(max_length=max_length)
+        encoder = SelfDistillationEncoder(processor=processor, condition=Condition())
+        return encoder(sample, epoch=0).sequences
+
+    _, teacher = both(900)
+    student, teacher = both(len(teacher.input_ids) - 1)
+    assert (student.dropped, teacher.dropped) == (1, 1)

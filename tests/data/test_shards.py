@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +86,23 @@ def test_an_abandoned_writer_leaves_no_index(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"index\.json does not exist"):
         ShardIndex.open(tmp_path)
     assert read(write(tmp_path)) == SAMPLES  # and can be started again
+
+
+def test_what_a_state_names_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished shard as well as the open one: a resumed run trusts both after a power cut."""
+    synced = set()
+
+    def fsync(descriptor: int, *, real: Callable[[int], None] = os.fsync) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with ShardWriter(tmp_path, max_groups=2, resumable=True) as writer:
+        for sample in SAMPLES[:3]:
+            writer.write(sample)
+        finished = [tmp_path / shard["file"] for shard in writer.state()["shards"]]
+        assert len(finished) == 1
+        assert {path.stat().st_ino for path in (*finished, *tmp_path.glob("*.partial"))} <= synced
 
 
 def test_nothing_written_is_an_error(tmp_path: Path) -> None:

@@ -54,7 +54,11 @@ def test_a_choice_is_judged_by_rationales(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [*({"caption_type": kind} for kind in (8, True, 2.5, [1])), {"length_bonus": "long"}],
+    [
+        *({"caption_type": kind} for kind in (8, True, 2.5, [1])),
+        {"length_bonus": "long"},
+        {"length_bonus": 10**400},
+    ],
 )
 def test_a_bad_row_is_a_reject(tmp_path: Path, change: dict[str, Any]) -> None:
     (reject,) = read(tmp_path, [prompt_row(1, **change)])

@@ -87,7 +87,14 @@ def test_a_whole_rating_is_read_however_it_is_written(tmp_path: Path, rating: An
 
 @pytest.mark.parametrize(
     ("rating", "fault"),
-    [("0", "'0'"), ("6", "'6'"), (4.5, "4.5"), ("4.5", "'4.5'"), (-1, "-1")],
+    [
+        ("0", "'0'"),
+        ("6", "'6'"),
+        (4.5, "4.5"),
+        ("4.5", "'4.5'"),
+        (-1, "-1"),
+        (10**400, "1" + 39 * "0"),
+    ],
 )
 def test_a_rating_outside_the_scale_is_a_reject(tmp_path: Path, rating: Any, fault: str) -> None:
     row = vlfeedback_row(3, completions=[completion("a", "It.", ["3", rating, "3"])])

@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +261,15 @@ def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - sent < 60  # the server would take 90
     assert process.returncode != 0 and "KeyboardInterrupt" in errors
     assert "never retrieved" not in errors and "was destroyed" not in errors
+
+
+def test_two_threads_that_ask_at_once_both_get_their_answer() -> None:
+    """As two tabs of a page do: the first to end must not end the other's request."""
+    answers = [Answer(judged(rating=4), delay=1.0), Answer(judged(rating=2))]
+    with LLMServer(answers) as server, ThreadPoolExecutor(2) as threads:
+        asked = annotator(server)
+        slow = threads.submit(asked.annotate, group(0), group(0).dialogues[0])
+        time.sleep(0.3)
+        fast = threads.submit(asked.annotate, group(1), group(1).dialogues[0])
+        ratings = [f.result().judgements["honesty"].rating for f in (slow, fast)]
+    assert ratings == [4, 2]

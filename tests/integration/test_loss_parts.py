@@ -9,6 +9,11 @@ import torch
 from small import feedback_samples, make_assistant, make_collator, with_an_earlier_turn
 
 from dress.chat.encoders import CritiqueEncoder
+from dress.objectives.calibration import (
+    calibration_curve,
+    calibration_error,
+    calibration_sums,
+)
 from dress.objectives.conditional_lm import ConditionalLM
 from dress.types import Dialogue, LossOutput
 from lit_modules.totals import figures, means
@@ -54,6 +59,15 @@ def test_the_parts_are_the_losses_of_the_turns_alone() -> None:
     # a part that is nothing, or all there is, is not shown beside the loss
     alone = means({n: float(v) for n, v in figures(first).items()}, "val")
     assert set(alone) == {"val/loss", "val/token_accuracy"}
+
+
+def test_a_reward_model_that_is_sure_of_all_pairs_has_a_calibration() -> None:
+    """All pairs lie in one bin, half of them wrong: sigmoid(4) - 1/2 from right."""
+    margin = torch.tensor([4.0, -4.0, 4.0, -4.0])
+    sums = {name: float(value) for name, value in calibration_sums(margin).items()}
+    curve = calibration_curve(means({"loss": 1.0, "count": 4.0, **sums}, "val"))
+    assert curve == [(pytest.approx(0.98201, abs=1e-5), 0.5, 1.0)]
+    assert calibration_error(curve) == pytest.approx(0.48201, abs=1e-5)
 
 
 def test_a_metric_is_divided_by_its_own_count() -> None:

@@ -219,6 +219,13 @@ def test_a_step_that_is_not_finite_names_its_groups() -> None:
     assert all(map(torch.equal, before, parts.policy.model.parameters()))
 
 
+@pytest.mark.parametrize("bonus", ["long", True, 10**400])
+def test_a_prompt_whose_bonus_is_no_number_is_a_reject(bonus: object) -> None:
+    encoder = PromptEncoder(processor=assistant().processor, room=1, judge=NO_JUDGE)
+    with pytest.raises(Reject, match="invalid record"):
+        encoder(replace(SAMPLES[0], annotations={"length_bonus": bonus}), epoch=0)
+
+
 def test_a_prompt_without_room_is_a_reject() -> None:
     policy = assistant()
     length = len(prompts(policy)[0].sequences[0].input_ids)

@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import types
+from dataclasses import replace
 
 import lightning as L
 import pytest
@@ -50,6 +51,13 @@ def one_tree() -> TokenBatch:
 
 def test_tokens_are_counted_with_and_without_sharing():
     assert count_tokens(one_tree()).tolist() == [5, 4 + 3]
+
+
+def test_a_gap_between_positions_holds_no_tokens():
+    tree = one_tree()
+    gap = torch.tensor([0, 0, 90, 90, 90, 0, 0, 0])
+    moved = replace(tree, position_ids=tree.position_ids + gap)
+    assert count_tokens(moved).tolist() == count_tokens(tree).tolist()
 
 
 def test_throughput_divides_by_the_time_of_its_window(monkeypatch):

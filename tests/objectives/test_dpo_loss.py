@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
-from dress.objectives.dpo import dpo_loss, ipo_loss
+from dress.errors import InputError
+from dress.objectives.dpo import DPO, dpo_loss, ipo_loss
+from dress.types import TokenBatch
 
 RATIO = torch.tensor([0.0, 2.0, -3.0, 40.0], dtype=torch.float64)
 
@@ -65,3 +69,39 @@ def test_they_equal_trl(smoothing: float, kind: str) -> None:
     )
     expected = trl(policy, reference, beta=0.1, smoothing=smoothing, kind=kind)
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+
+
+class Given:
+    """A model that gives log-probabilities, and its batch."""
+
+    def __init__(self, log_probs: Tensor) -> None:
+        self.log_probs = log_probs
+
+    def with_patches(self, batch: Any) -> Any:
+        return batch
+
+    def __call__(self, batch: Any, read: object) -> tuple[Tensor]:
+        return (self.log_probs,)
+
+
+def test_a_response_behind_a_corrupted_image_is_no_sample_of_the_reference() -> None:
+    """The chosen response, the rejected one and the first again; q gives all tokens log 1."""
+    drift = torch.tensor([0.1, 0.1, 0.2, -2.0, -2.0])
+    batch = SimpleNamespace(
+        target_seq=torch.tensor([0, 0, 1, 2, 2]),
+        num_sequences=3,
+        pairs=torch.tensor([[0, 1]]),
+        image_pairs=torch.tensor([[0, 2]]),
+    )
+    model: Any = Given(drift)
+    objective = DPO(image_term=1.0)
+    objective._reference_log_probs = lambda _: torch.zeros(5)
+    metrics = objective(model, cast(TokenBatch, batch)).metrics
+    by_hand = sum(math.exp(x) - 1 - x for x in (0.1, 0.1, 0.2))
+    assert float(metrics["kl"]) == pytest.approx(by_hand, rel=1e-5)
+    assert float(metrics["kl_count"]) == 3
+
+
+def test_mdpo_is_no_ipo() -> None:
+    with pytest.raises(InputError, match=r"objective\.anchor are mDPO's, for variant=dpo"):
+        DPO(variant="ipo", anchor=1.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dress.errors import InputError
 from dress.files import read_text
-from dress.records import whole_number
+from dress.records import finite, whole_number
 
 Id = int | str
 
@@ -78,8 +78,7 @@ def _objects(data: _AnnotationFile) -> tuple[dict[Id, tuple[str, ...]], tuple[st
     for number, record in enumerate(data.records("annotations")):
         name = names[data.reference(record, "category_id", number, names)]
         found = areas[data.reference(record, "image_id", number, areas)]
-        area = record.get("area", 0)
-        found[name] = found.get(name, 0.0) + (area if isinstance(area, int | float) else 0.0)
+        found[name] = found.get(name, 0.0) + (finite(record.get("area")) or 0.0)
     ordered = {
         image: tuple(sorted(found, key=lambda name: (-found[name], name)))
         for image, found in areas.items()

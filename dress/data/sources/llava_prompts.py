@@ -13,7 +13,7 @@ from dress.data.sources.facts_source import FactsSource
 from dress.data.sources.fields import Fields, conversation
 from dress.data.sources.row_source import Content
 from dress.data.sources.source import Part
-from dress.records import Dialogue, whole_number
+from dress.records import Dialogue, finite, whole_number
 
 ANSWERS = {1: None, 2: "A", 3: "B", 4: "C", 5: "D", 6: "no", 7: "yes"}  # by caption_type
 CHOICES = range(2, 6)
@@ -35,14 +35,14 @@ class LlavaPromptsSource(FactsSource):
         given = fields.row.get("caption_type", 1)
         if (kind := whole_number(given)) not in ANSWERS:
             raise fields.reject(f"caption_type is {given!r:.40}, not 1 to 7")
-        bonus = fields.row.get("length_bonus", 1.0)
-        if isinstance(bonus, bool) or not isinstance(bonus, int | float):
-            raise fields.reject(f"length_bonus is {bonus!r:.40}, not a number")
+        given = fields.row.get("length_bonus", 1.0)
+        if (bonus := finite(given)) is None:
+            raise fields.reject(f"length_bonus is {given!r:.40}, not a number")
         annotations: dict[str, Any] = {
             "task": "instruction",
             "reference": first.model,
             "answer": ANSWERS[kind],
-            "length_bonus": float(bonus),
+            "length_bonus": bonus,
         }
         told = [f"aok_{name}" for name in names] if kind in CHOICES else names
         annotations |= self.facts(told, fields)

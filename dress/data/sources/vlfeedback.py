@@ -142,6 +142,8 @@ def _rating(fields: Fields, value: Any, field: str) -> int | None:
         return rating
     try:
         is_number = not isinstance(value, bool) and math.isfinite(float(value))
+    except OverflowError:  # a whole number of hundreds of digits
+        is_number = True
     except (TypeError, ValueError):
         is_number = False
     if is_number:

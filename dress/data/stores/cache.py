@@ -24,6 +24,7 @@ from dress.files import no_space
 from dress.settings import Range, checked
 
 CHUNK = 16 * 2**20
+TRIES = 4  # another process may remove a copy at once; some file systems keep no time that is set
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _COPY = re.compile(r"[0-9a-f]{64}\.tar")
 _CHECKED_NS = 1_000_000_000  # time of modification that says: hashed, and not touched since
@@ -83,10 +84,16 @@ class CachedStore:
         self._direct: set[str] = set()  # shards that cannot be kept
 
     def read(self, name: str, begin: int, end: int) -> bytes:
-        while name in self._shards and name not in self._direct:
-            if (data := self._copied(name, begin, end)) is not None:
-                return data
-            self._fetch(name)
+        if name in self._shards:
+            for _ in range(TRIES):
+                if name in self._direct:
+                    break
+                if (data := self._copied(name, begin, end)) is not None:
+                    return data
+                self._fetch(name)
+            else:
+                logger.warning("%s keeps no copy of %s: not kept", self._cache.directory, name)
+                self._direct.add(name)
         return self._store.read(name, begin, end)
 
     def sizes(self) -> Mapping[str, int] | None:

@@ -12,7 +12,7 @@ import pytest
 
 from dress.data.shard_index import ShardIndex
 from dress.data.shard_writer import ShardWriter
-from dress.data.stores.cache import CachedStore, ShardCache
+from dress.data.stores.cache import TRIES, CachedStore, ShardCache
 from dress.data.stores.http import HttpStore
 from dress.data.stream import GroupStream
 from dress.errors import InputError, Reject
@@ -152,6 +152,24 @@ def test_a_shard_that_finds_no_room_is_read_where_it_lies(
     assert copies(tmp_path) == set()
     ours = [record.message for record in caplog.records if record.name.endswith("stores.cache")]
     assert ours == [f"{web.url}/{name} is not kept: File too large"]
+
+
+def test_a_folder_that_keeps_no_time_is_given_up(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a file system that knows no time before 1980, where each copy would look damaged."""
+    keep = os.utime
+    monkeypatch.setattr(
+        os, "utime", lambda path, ns: keep(path, ns=tuple(max(t, 315_532_800 * 10**9) for t in ns))
+    )
+    name = "shard-000000.tar"
+    with WebServer(shards) as web:
+        cached = store(web, shards, ShardCache(tmp_path, max_bytes=10**9))
+        for _ in range(2):
+            assert cached.read(name, 512, 600) == (shards / name).read_bytes()[512:600]
+        assert web.sent[name] == TRIES * entries(shards)[name][0] + 2 * 88
+    ours = [record.message for record in caplog.records if record.name.endswith("stores.cache")]
+    assert ours == [f"{tmp_path} keeps no copy of {name}: not kept"]
 
 
 def test_a_hash_in_the_index_names_no_other_file(shards: Path, tmp_path: Path) -> None:
