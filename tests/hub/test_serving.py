@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         not all(map(find_spec, ("fastapi", "uvicorn", "accelerate", "rich"))),
-        reason="transformers serve needs pip install 'dress[serve]'",
+        reason="transformers serve needs pip install -e '.[serve]'",
     ),
 ]
 

@@ -55,7 +55,7 @@ def open_store(location: str | os.PathLike[str]) -> Store:
         return HttpStore(place)
     except ImportError as error:
         raise InputError(
-            f"{public(place)} needs the package {error.name}: pip install 'dress[remote]'."
+            f"{public(place)} needs the package {error.name}: pip install -e '.[remote]'."
         ) from error
 
 

@@ -24,7 +24,7 @@ from dress.settings import Share, checked
 GENERATIVE = "generative"
 Alike = Callable[[str, str], bool]
 Association = Mapping[str, Sequence[str]]
-_PACKAGES = 'pip install "dress[amber]"'
+_PACKAGES = "pip install -e '.[amber]'"
 _NLTK_DATA = "python -m nltk.downloader punkt_tab averaged_perceptron_tagger_eng wordnet"
 
 

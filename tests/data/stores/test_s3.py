@@ -145,5 +145,5 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
             sys.modules, f"dress.data.stores.{place.split(':')[0].rstrip('s')}", False
         )
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(InputError, match=rf"needs the package {module}: pip install 'dress"):
+        with pytest.raises(InputError, match=rf"needs the package {module}: pip install -e"):
             ShardIndex.open(place)
