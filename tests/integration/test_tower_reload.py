@@ -10,16 +10,21 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from open_clip.pretrained import _pcfg
 from open_clip.transformer import QuickGELU
+from safetensors.torch import save_file
 from small import feedback_samples, make_assistant, model_config
 
 import dress
 from dress.artifact import Artifact, ArtifactStore
 from dress.errors import InputError
+from dress.jobs.job import Job
+from dress.jobs.resolved import resolved_model
 from dress.loading import artifact_spec, save
 from dress.modeling.tower_settings import resolved_tower
 from dress.modeling.trainable import set_trainable
+from tests.integration.own_data import CONF
 
 SHAPE = {
     "embed_dim": 8,
@@ -56,14 +61,16 @@ def public_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield
 
 
-def trained(tmp_path: Path, vision: Mapping[str, Any]) -> tuple[Path, torch.Tensor]:
+def trained(
+    tmp_path: Path, vision: Mapping[str, Any], *, rests: bool = False
+) -> tuple[Path, torch.Tensor]:
     """Save a model whose tower has learnt; return its folder and the features of some pixels."""
     config = model_config(vision=vision)
     assistant = make_assistant(feedback_samples(2), vision=vision)
-    set_trainable(assistant.model, ["vision"])
+    set_trainable(assistant.model, ["projector" if rests else "vision"])
     tower = assistant.model.vision
     with torch.no_grad():
-        for parameter in tower.parameters():
+        for parameter in tower.parameters() if not rests else ():
             parameter.add_(0.05 * torch.randn_like(parameter))
     with ArtifactStore(tmp_path / "store").build(
         "model-ab", kind="model", config=config, fingerprint="ab", parents={}, inputs={}
@@ -129,3 +136,28 @@ def test_an_artifact_from_before_the_keys_squashes(
     assert {type(block.mlp.gelu) for block in tower.visual.transformer.resblocks} == {kind}
     spec = artifact_spec(Artifact.open(path))
     assert spec["vision"]["resize"] == "squash"
+
+
+def test_a_tower_of_a_file_that_rests_is_read_from_it_again(tmp_path: Path) -> None:
+    file = tmp_path / "tower.safetensors"
+    save_file(open_clip.CLIP(**SHAPE).state_dict(), file)
+    own = {"name": None, "pretrained": str(file), "config": SHAPE["vision_cfg"], "image_size": 32}
+    node = {**own, "layer": -1, "random_init": False}
+    path, features = trained(tmp_path, node, rests=True)
+    assert not (path / "weights" / "vision.safetensors").exists()
+    torch.testing.assert_close(dress.load(path).model.vision(pixels()), features)
+    file.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"tower\.safetensors cannot be read"):
+        dress.load(path)
+
+
+def test_a_file_of_weights_is_recorded_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tower.safetensors").touch()
+    typed = ["experiment=dress_stage0", "model.vision.pretrained=tower.safetensors"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("run", [*typed, "model.vision.random_init=false"])
+    vision = resolved_model(Job(cfg=cfg, overrides=typed))["vision"]
+    assert vision["pretrained"] == str(tmp_path / "tower.safetensors")
