@@ -18,7 +18,7 @@ class Sampling:
     """Settings of generation; temperature 0 takes the likeliest token each time.
 
     `batch_size` counts prompts. `guidance` moves greedy decoding away from a contrasting condition
-    (dress/modeling/guidance.py).
+    (dress/modeling/decoding.py).
     """
 
     temperature: Amount = 1.0

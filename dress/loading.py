@@ -30,9 +30,7 @@ from dress.modeling.lvlm import LVLM
 from dress.modeling.sharding import shard
 from dress.modeling.tokenizer import image_token_of, load_tokenizer, train_tokenizer
 from dress.modeling.tower import Tower
-from dress.modeling.tower_settings import recorded_tower
 from dress.modeling.trainable import set_trainable
-from dress.modeling.vision import open_clip_tower
 
 WEIGHTS, TOKENIZER, PREPROCESS = "weights", "tokenizer", "preprocess.json"
 TOLERANCE = 1e-3  # of features, by their length; another activation makes three times as much
@@ -88,12 +86,11 @@ def value_model(reward: Artifact, policy: Assistant) -> Assistant:
 
 
 def artifact_spec(artifact: Artifact) -> dict[str, Any]:
-    """Return what `build_model` needs, completed where the artifact is an older one."""
+    """Return what `build_model` needs."""
     spec = artifact.config.get("model")
     if not isinstance(spec, Mapping) or not isinstance(spec.get("max_length"), int):
         raise InputError(f"{artifact.path / CONFIG} describes no model: give another artifact.")
-    vision = settings_of(spec, "vision", open_clip_tower, "name", "pretrained", "random_init")
-    return {**spec, "vision": recorded_tower(vision)}
+    return dict(spec)
 
 
 def restore(model: LVLM, artifact: Artifact, *, spec: Mapping[str, Any]) -> None:
@@ -122,13 +119,7 @@ def assemble(
     return Assistant(
         model=model,
         processor=processor,
-        condition=Condition(
-            form=condition["form"],
-            dropout=condition["dropout"],
-            aspect_dropout=condition.get("aspect_dropout", 0.0),
-            turns=condition.get("turns", "all"),
-            learned=has_learned(config),
-        ),
+        condition=Condition(**condition, learned=has_learned(config)),
     )
 
 
@@ -190,14 +181,13 @@ def probe(vision: Tower) -> dict[str, list[float]]:
 def check_tower(path: Path, vision: Tower) -> None:
     """Refuse a tower that would see otherwise than in its training."""
     saved, here = read_json(path), probe(vision)
-    pixels, features = saved.get("probe", []), saved.get("features")
+    pixels, features = saved.get("probe", []), saved.get("features", [])
     if len(pixels) != len(here["probe"]) or not np.allclose(pixels, here["probe"], atol=0.02):
         raise InputError(
             f"{path}: images are prepared otherwise here (mean, std, size or resizing differ): "
             "install the open_clip version that the artifact was trained with."
         )
-    # an older artifact has no features
-    if features is not None and not _agree(features, here["features"]):
+    if not _agree(features, here["features"]):
         raise InputError(
             f"{path}: the vision tower gives other features here (weights, activation or layer "
             "differ): install the open_clip version that the artifact was trained with."

@@ -8,7 +8,7 @@ so that a run that resumes between rollouts is the uninterrupted one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from dress.objectives.policy_objective import Experience, PolicyObjective
 from dress.settings import Amount, checked
 from dress.types import LossOutput
 from lit_modules.alignment import CHECKPOINT_KEY, AlignmentModule, NonFiniteStep
+from lit_modules.totals import add, means, over_ranks
 
 VALIDATION = 2**31  # apart from the numbers of rollouts
 
@@ -97,7 +98,7 @@ class PolicyModule(AlignmentModule):
         if totals:
             self.show(totals, norm_of=settings.updates)
         self.log_dict(
-            shares(sums, "ppo")
+            means(sums, "ppo")
             | {
                 "ppo/rollouts": float(self.rollouts),
                 "train/generated_tokens": float(self.generated_tokens),
@@ -154,7 +155,7 @@ class PolicyModule(AlignmentModule):
         return over_ranks(own)
 
     def _check(self, sums: dict[str, float]) -> None:
-        settings, figures = self.policy_objective.rollouts, shares(sums, "ppo")
+        settings, figures = self.policy_objective.rollouts, means(sums, "ppo")
         if not figures:
             return
         if bad := sorted(name for name, value in figures.items() if not math.isfinite(value)):
@@ -181,7 +182,7 @@ class PolicyModule(AlignmentModule):
             add(self._sums, sums)
 
     def on_validation_epoch_end(self) -> None:
-        if not (figures := shares(over_ranks(self._sums), "val")):
+        if not (figures := means(over_ranks(self._sums), "val")):
             raise InputError("no validation prompt is left: check the val split, or give more data")
         self.log_dict(figures | {"step": float(self.global_step)}, batch_size=1)
 
@@ -215,28 +216,6 @@ def cut(drawn: Sequence[Drawn], minibatches: int) -> list[list[Drawn]]:
 
 def rollout_seed(seed: int, number: int, rank: int) -> int:
     return int(np.random.SeedSequence((seed, number, rank)).generate_state(1)[0])
-
-
-def add(sums: dict[str, float], more: Mapping[str, float]) -> None:
-    for name, value in more.items():
-        sums[name] = sums.get(name, 0.0) + value
-
-
-def shares(sums: dict[str, float], stage: str) -> dict[str, float]:
-    """Divide sums by the count of responses, or their own; what was never counted is left out."""
-    found = {}
-    for name, value in sums.items():
-        count = sums.get(f"{name}_count", sums["count"])
-        if name != "count" and not name.endswith("_count") and count:
-            found[f"{stage}/{name}"] = value / count
-    return found
-
-
-def over_ranks(own: dict[str, float]) -> dict[str, float]:
-    total = dict[str, float]()
-    for share in gather(own):
-        add(total, share)
-    return total
 
 
 @checked

@@ -38,24 +38,31 @@ def read_many(rows: Sequence[Totals]) -> dict[str, float]:
     """Sum over any number of batches, in float64, and over ranks, some of which may have none."""
     names = list(rows[0]) if rows else []
     columns = {name: torch.stack([row[name] for row in rows]) for name in names}
-    own = {name: column.cpu().double().sum().item() for name, column in columns.items()}
-    totals: dict[str, float] = {}
-    for rank in gather(own):
-        for name, value in rank.items():
-            totals[name] = totals.get(name, 0.0) + value
-    return totals
+    return over_ranks({n: column.cpu().double().sum().item() for n, column in columns.items()})
+
+
+def add(sums: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+def over_ranks(own: dict[str, float]) -> dict[str, float]:
+    total = dict[str, float]()
+    for share in gather(own):
+        add(total, share)
+    return total
 
 
 def means(totals: Mapping[str, float], stage: str) -> dict[str, float]:
     """Divide by the count of all, or a metric's own.
 
-    A part that is nothing is left out, and so is a part of the loss that is all of it.
+    What was never counted is left out, and so is a part of the loss that is all of it.
     """
-    count = totals["count"]
+    total = totals.get("count", 0.0)
     figures = {}
     for name, value in totals.items():
-        own = totals.get(f"{name}_count")
-        whole = own == count and name.endswith("_loss")
-        if name != "count" and not name.endswith("_count") and own != 0 and not whole:
-            figures[f"{stage}/{name}"] = value / (count if own is None else own)
+        count = totals.get(f"{name}_count", total)
+        whole = f"{name}_count" in totals and count == total and name.endswith("_loss")
+        if name != "count" and not name.endswith("_count") and count and not whole:
+            figures[f"{stage}/{name}"] = value / count
     return figures

@@ -20,7 +20,7 @@ LAZY = {  # imports inside functions: what takes seconds or is seldom installed,
     "dress/__init__.py": {"dress.loading"},  # `import dress` takes no second
     "dress/data/stores/store.py": {"dress.data.stores"},  # by the scheme of an address
     "dress/evaluation/benchmarks/amber_generative.py": {"nltk", "spacy"},  # optional
-    "dress/jobs/chat.py": {"dress.loading", "dress.modeling", "dress.page", "torch"},  # gradio
+    "dress/jobs/chat.py": {"dress.page"},  # gradio
     "dress/jobs/annotate.py": {"dress.jobs"},  # torch
     "dress/jobs/response_source.py": {"dress.loading", "dress.modeling", "torch"},
     "dress/jobs/evaluate.py": {"dress.jobs"},

@@ -31,7 +31,6 @@ class Rejects:
         self.groups_seen = 0
         self.retries = 0  # reads that succeeded only when tried again
         self.by_reason: Counter[str] = Counter()
-        self.by_file: Counter[str] = Counter()
         self.first: Reject | None = None
         self._once: dict[tuple[str, str], Reject] = {}
 
@@ -51,13 +50,12 @@ class Rejects:
         return {
             "seen": self.groups_seen,
             "by_reason": self.by_reason,
-            "by_file": self.by_file,
             "first": self.first.fields if self.first else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.groups_seen = state["seen"]
-        self.by_reason, self.by_file = Counter(state["by_reason"]), Counter(state["by_file"])
+        self.by_reason = Counter(state["by_reason"])
         self.first = reject_of(*state["first"]) if state["first"] else None
 
     def seen(self, groups: int = 1) -> None:
@@ -66,7 +64,6 @@ class Rejects:
     def add(self, where: str, key: str, reason: str, detail: str = "") -> None:
         """Count one rejected group; raise InputError when that is one too many."""
         self.by_reason[reason] += 1
-        self.by_file[where] += 1
         self.first = self.first or Reject(reason, key=key, where=where, detail=detail)
         if self.count > self.limit:
             raise InputError(
@@ -97,7 +94,6 @@ class Rejects:
             if (where, key) not in self._once:
                 self._once[where, key] = Reject(reason, key=key, where=where, detail=detail)
                 self.by_reason[reason] += 1
-                self.by_file[where] += 1
         self.first = self.first or next(iter(self._once.values()), None)
 
     def metrics(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from dress.feedback.sampler import Sampler
 from dress.jobs.checks import world_size
 from dress.jobs.job import Job
 from dress.jobs.processes import Order, Result, launch, order_of
-from dress.jobs.response_source import open_endpoint, open_model_sampler
+from dress.jobs.response_source import open_assistant, open_endpoint
 from dress.progress import Bar
 
 JOURNAL = "generated.jsonl"
@@ -48,7 +48,7 @@ def answers(
 def carry_out(job: Job, order: Order) -> Result:
     """Answer this process's share of the questions; the first one saves all answers."""
     artifact = Artifact.open(order["artifact"])
-    sampler = open_model_sampler(job, artifact)
+    sampler = open_assistant(job, artifact)
     building = Building(path=Path(order["building"]))
     _answer(job, building, sampler, name=artifact.name, on=order["on"], target=order["target"])
     return {}, False

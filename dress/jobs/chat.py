@@ -17,6 +17,7 @@ from dress.feedback.annotator import Annotator
 from dress.feedback.feedback_folder import FeedbackFolder
 from dress.interrupts import interruptible
 from dress.jobs.job import Job, open_model
+from dress.jobs.response_source import open_assistant
 from dress.page.access import check_extra, token_for
 from dress.page.human import HumanAnnotator
 from dress.settings import Positive, Whole
@@ -87,21 +88,16 @@ def load_streamers(
     job: Job, artifacts: Sequence[Artifact], *, max_new_tokens: int
 ) -> list[Streamer]:
     """Load the models onto the device of this job."""
-    import torch  # seconds
+    from dress.page.streamer import Streamer  # imports torch
 
-    from dress.loading import load_artifact
-    from dress.modeling.devices import own_device
-    from dress.page.streamer import Streamer
-
-    streamers = []
-    torch.set_float32_matmul_precision(job.cfg.matmul_precision)
-    for artifact in artifacts:
-        assistant = load_artifact(artifact)
-        assistant.model.to(own_device(job.cfg.trainer.accelerator))
-        streamers.append(
-            Streamer(name=artifact.name, assistant=assistant, max_new_tokens=max_new_tokens)
+    return [
+        Streamer(
+            name=artifact.name,
+            assistant=open_assistant(job, artifact),
+            max_new_tokens=max_new_tokens,
         )
-    return streamers
+        for artifact in artifacts
+    ]
 
 
 def _annotator(job: Job) -> Annotator | None:

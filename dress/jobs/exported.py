@@ -44,8 +44,7 @@ def write(
                 "export.form=adapter needs a released model under it, and this one began "
                 "from parts: give export.form=merged."
             )
-        only = changed - ({"language"} if "language" not in model.differs else set())
-        write_adapter(model, folder, base=base, changed=only, adapters=adapters)
+        write_adapter(model, folder, base=base, changed=set(model.differs), adapters=adapters)
     else:
         size = f"{shard_gigabytes * 1000:.0f}MB"
         write_model(model, folder, base=base, changed=changed, shard_size=size)

@@ -5,7 +5,6 @@ Fingerprints and artifacts hold what was found, so that another version of a lib
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,16 +46,6 @@ def _completed(model: dict[str, Any]) -> dict[str, Any]:
         missing = {key: value for key, value in found.items() if model[part].get(key) is None}
         model[part] = model[part] | missing
     return model
-
-
-def recorded_model(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the node `model` of an artifact's config.yaml, completed where it is an older one."""
-    model = config["model"]
-    if not model["vision"]["name"]:
-        return model
-    from dress.modeling.tower_settings import recorded_tower  # imports torch
-
-    return model | {"vision": recorded_tower(model["vision"])}
 
 
 def resolved_template(job: Job) -> dict[str, Any]:

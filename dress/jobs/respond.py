@@ -30,7 +30,7 @@ from dress.generation import Responding, Sampling
 from dress.jobs.checks import world_size
 from dress.jobs.job import Job
 from dress.jobs.processes import Order, Result, launch, order_of
-from dress.jobs.response_source import is_endpoint, open_endpoint, open_model_sampler
+from dress.jobs.response_source import is_endpoint, open_assistant, open_endpoint
 from dress.jobs.shards import described, write_split
 from dress.progress import Bar, progress
 from dress.types import Sample
@@ -211,7 +211,7 @@ def _prompts(
 
 
 def _sampler(job: Job, parents: Mapping[str, Artifact]) -> Sampler:
-    return open_endpoint(job) if is_endpoint(job.cfg) else open_model_sampler(job, parents["model"])
+    return open_endpoint(job) if is_endpoint(job.cfg) else open_assistant(job, parents["model"])
 
 
 def _chunks(job: Job, artifact: Artifact) -> Iterator[tuple[int, list[Sample]]]:

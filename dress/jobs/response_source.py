@@ -6,7 +6,7 @@ What either of them needs, torch or the SDK of chat servers, is imported when it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -17,13 +17,16 @@ from dress.feedback.endpoint import named_settings
 from dress.feedback.sampler import Sampler
 from dress.jobs.job import Job
 
+if TYPE_CHECKING:
+    from dress.assistant import Assistant  # imports torch
+
 
 def is_endpoint(cfg: DictConfig) -> bool:
     """Tell whether responses come from a server (sampler=endpoint)."""
     return cfg.sampler.get("_target_") is not None
 
 
-def open_model_sampler(job: Job, artifact: Artifact) -> Sampler:
+def open_assistant(job: Job, artifact: Artifact) -> Assistant:
     """Return a model of ours, on this process's own device."""
     import torch
 

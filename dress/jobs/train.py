@@ -17,7 +17,7 @@ from dress.jobs.data_sets import Parents, mixed, open_data_set
 from dress.jobs.evaluate import evaluate_artifact
 from dress.jobs.job import Job, open_model
 from dress.jobs.plan import settle_rows
-from dress.jobs.resolved import recorded_model, resolved_model, resolved_template
+from dress.jobs.resolved import resolved_model, resolved_template
 from dress.reporting.comparison import gain_line, headline_gains
 from dress.reporting.selection import Selection
 from dress.reporting.tables import table
@@ -142,7 +142,7 @@ def reward_artifact(job: Job) -> Artifact | None:
 
 
 def check_inherited(config: Mapping[str, Any], init: Artifact) -> None:
-    here, there = config["model"], recorded_model(init.config)
+    here, there = config["model"], init.config["model"]
     nodes = [
         (f"model.{part}", here[part], there[part]) for part in ("vision", "projector", "language")
     ]

@@ -7,7 +7,6 @@ itself is stored, adapters merged earlier are inside it and only the active one 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,15 +45,16 @@ def save_weights(model: LVLM, directory: str | Path, *, base: Mapping[str, Any])
     files = {}
     for part in stored:
         file = f"{part}.safetensors"
-        files[file] = {"part": part, "shapes": _save(part_tensors(model, part), folder / file)}
+        _save(part_tensors(model, part), folder / file)
+        files[file] = {"part": part}
     adapters = [] if "language" in stored else list(model.merged_adapters)
     if isinstance(model.language, PeftModel) and "lora" in model.differs:
         adapters.append((lora_settings(model.language), adapter_tensors(model.language)))
     entries = []
     for i, (settings, tensors) in enumerate(adapters):
         file = f"lora-{i}.safetensors"
-        shapes = _save(tensors, folder / file)
-        entries.append({"file": file, "settings": settings, "shapes": shapes})
+        _save(tensors, folder / file)
+        entries.append({"file": file, "settings": settings})
     manifest = {
         "format": FORMAT,
         "base": dict(base),
@@ -164,17 +164,11 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     return parameters | {name: state[name] for name in state if name not in aliases}
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> str:
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     held = {key: whole(tensor).contiguous() for key, tensor in tensors.items()}
     if place()[0] == 0:
         with replacing(path) as temporary:
             save_file(held, temporary)
-    return _shapes_hash(tensors)
-
-
-def _shapes_hash(tensors: Mapping[str, Tensor]) -> str:
-    shapes = sorted((key, list(tensor.shape)) for key, tensor in tensors.items())
-    return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
 
 
 def stored_parts(directory: str | Path) -> set[str]:

@@ -27,7 +27,7 @@ def train_tokenizer(
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     smallest = len(alphabet) + len(specials)
     if vocab_size < smallest:
-        raise InputError(f"tokenizer.vocab_size: {vocab_size} must be at least {smallest}.")
+        raise InputError(f"model.tokenizer.vocab_size is {vocab_size}: give {smallest} or more.")
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
     bpe.decoder = decoders.ByteLevel()  # type: ignore[assignment]
@@ -65,11 +65,13 @@ def load_tokenizer(
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"tokenizer: {name_or_dir!r} could not be loaded ({type(error).__name__}); check the "
-            "name or folder and the network."
+            f"model.tokenizer.name: {name_or_dir!r} could not be loaded ({type(error).__name__}); "
+            "check the name or folder and the network."
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise InputError(f"tokenizer: {name_or_dir!r} has no fast version, which offsets need.")
+        raise InputError(
+            f"model.tokenizer.name: {name_or_dir!r} has no fast version: give one that has."
+        )
     if tokenizer.eos_token is None:
         tokenizer.add_special_tokens({"eos_token": EOS_TOKEN})
     if tokenizer.pad_token is None:

@@ -26,18 +26,6 @@ def resolved_tower(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **{key: v for key, v in own.items() if settings.get(key) is None}}
 
 
-def recorded_tower(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete what an artifact says of its tower.
-
-    Where it lacks these keys it is older than they are: pictures were squashed, and random weights
-    had the activation of the bare name.
-    """
-    older: dict[str, Any] = {"resize": "squash", "interpolation": "bicubic"}
-    if settings["random_init"]:
-        older["quick_gelu"] = trained_with(settings["name"], None)["quick_gelu"]
-    return resolved_tower(older | dict(settings))
-
-
 def trained_with(name: str | None, pretrained: str | None) -> dict[str, Any]:
     """Return the preprocessing and activation of an open_clip name and tag, by its own table.
 

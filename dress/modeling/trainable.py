@@ -61,9 +61,13 @@ def set_trainable(model: LVLM, parts: Sequence[str]) -> TrainableReport:
     parameters = part_parameters(model)
     for part in parts:
         if part not in PARTS:
-            raise InputError(f"trainable: {part!r} is not a part; choose among {list(PARTS)}.")
+            raise InputError(
+                f"model.trainable: {part!r} is not a part; choose among {list(PARTS)}."
+            )
         if not parameters[part]:
-            raise InputError(f"trainable: the model has no {part!r}; set model.language.lora.")
+            raise InputError(
+                f"model.trainable: the model has no {part!r}; set model.language.lora."
+            )
     trained = {*parts, SCALAR_HEAD} if model.scalar_head is not None else set(parts)
     for part, members in parameters.items():
         for parameter in members:

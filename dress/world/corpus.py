@@ -142,11 +142,9 @@ def draw_question(scene: Scene, rng: random.Random) -> Question:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A question about a test scene; `number` is that of the scene."""
+    """A question about a test scene."""
 
     id: str
-    number: int
-    scene: Scene
     question: Question
     reference: str
 
@@ -164,4 +162,4 @@ def held_out(scene: Scene, *, seed: int, number: int) -> Iterator[HeldOut]:
     for task in TASKS:
         if (question := ask(task, scene, rng)) is not None:
             name = f"world-test-{seed}-{number:06d}-{task}"
-            yield HeldOut(name, number, scene, question, reference(question, scene, rng))
+            yield HeldOut(name, question, reference(question, scene, rng))

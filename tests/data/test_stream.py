@@ -168,7 +168,8 @@ def test_rejects_are_counted_here_whatever_the_workers(damaged: Path, workers: i
     rejects = Rejects(max_rejects=1)
     assert len(list(StepLoader(steps=steps, rejects=rejects, num_workers=workers))) == 3
     assert rejects.groups_seen == 12 and rejects.by_reason == {"damaged tar": 1}
-    assert rejects.by_file == {str(damaged / "shard-000001.tar"): 1}
+    assert rejects.first is not None
+    assert rejects.first.where == str(damaged / "shard-000001.tar")
     with pytest.raises(InputError) as error:
         list(StepLoader(steps=steps, rejects=Rejects(), num_workers=workers))
     assert "shard-000001.tar" in str(error.value) and "\n" not in str(error.value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from safetensors.torch import save_file
 from small import feedback_samples, make_assistant, model_config
 
 import dress
-from dress.artifact import Artifact, ArtifactStore
+from dress.artifact import ArtifactStore
 from dress.errors import InputError
 from dress.jobs.job import Job
 from dress.jobs.resolved import resolved_model
-from dress.loading import artifact_spec, save
+from dress.loading import save
 from dress.modeling.tower_settings import resolved_tower
 from dress.modeling.trainable import set_trainable
 from tests.integration.own_data import CONF
@@ -116,26 +115,6 @@ def test_a_tower_that_would_see_otherwise_is_refused(
     rewrite(path / "config.yaml", old, new)
     with pytest.raises(InputError, match=message):
         dress.load(path)
-
-
-@pytest.mark.parametrize(("random_init", "kind"), [(False, QuickGELU), (True, torch.nn.GELU)])
-def test_an_artifact_from_before_the_keys_squashes(
-    tmp_path: Path, random_init: bool, kind: type
-) -> None:
-    """Its training built public weights by their tag, and random ones by their name alone."""
-    before = {"resize": "squash", "interpolation": "bicubic", "quick_gelu": not random_init}
-    path, features = trained(tmp_path, NODE | {"random_init": random_init} | before)
-    probe = json.loads((path / "preprocess.json").read_text())
-    size = (path / "preprocess.json").stat().st_size
-    (path / "preprocess.json").write_text(json.dumps({"probe": probe["probe"]}).ljust(size))
-    for key, value in before.items():
-        rewrite(path / "config.yaml", f"    {key}: {str(value).lower()}\n", "")
-    tower = dress.load(path).model.vision
-    assert tower.resize == "squash"
-    torch.testing.assert_close(tower(pixels()), features)
-    assert {type(block.mlp.gelu) for block in tower.visual.transformer.resblocks} == {kind}
-    spec = artifact_spec(Artifact.open(path))
-    assert spec["vision"]["resize"] == "squash"
 
 
 def test_a_tower_of_a_file_that_rests_is_read_from_it_again(tmp_path: Path) -> None:

@@ -54,18 +54,12 @@ class CocoSource(Source):
         images: str = "coco/images",
         captions: str = "coco/captions.json",
         instances: str = "coco/instances.json",
-        caption_requests: Sequence[str] = CAPTION_REQUESTS,
-        describe_requests: Sequence[str] = DESCRIBE_REQUESTS,
-        list_requests: Sequence[str] = LIST_REQUESTS,
         synonyms_file: str | None = None,
         candidates: Positive = 3,
         limit: Whole | None = None,
         seed: int = 0,
     ) -> None:
         self.root, self.images, self.captions, self.instances = root, images, captions, instances
-        self.caption_requests = tuple(caption_requests)
-        self.describe_requests = tuple(describe_requests)
-        self.list_requests = tuple(list_requests)
         self.synonyms_file = synonyms_file
         self.candidates, self.limit, self.seed = candidates, limit, seed
 
@@ -100,7 +94,7 @@ class CocoSource(Source):
     def texts(self) -> Iterator[str]:
         """Yield requests, captions, lists of objects, and the general critiques."""
         yield from BANK_SENTENCES
-        yield from (*self.caption_requests, *self.describe_requests, *self.list_requests)
+        yield from (*CAPTION_REQUESTS, *DESCRIBE_REQUESTS, *LIST_REQUESTS)
         for category in self._index.categories:
             for there in (True, False):
                 yield from (_existence_question(category), _existence_answer(category, there))
@@ -137,11 +131,11 @@ class CocoSource(Source):
         reference = _sentence(rng.choice(photograph.captions))
         if part == "captions":
             captions = map(_sentence, photograph.captions)
-            request = rng.choice(self.caption_requests)
+            request = rng.choice(CAPTION_REQUESTS)
             yield "", _dialogues(request, captions), {"task": "caption", "reference": reference}
         elif part == "candidates":
             kinds, responses = zip(*self._responses(photograph, rng), strict=True)
-            request = rng.choice(self.describe_requests)
+            request = rng.choice(DESCRIBE_REQUESTS)
             truth = {"task": "describe", "reference": reference}
             yield "", _dialogues(request, responses), truth | {"candidate_kinds": list(kinds)}
         else:
@@ -150,9 +144,9 @@ class CocoSource(Source):
     def _questions(
         self, part: Part, photograph: CocoImage, reference: str, rng: random.Random
     ) -> Iterator[tuple[str, tuple[Dialogue, ...], Mapping[str, Any]]]:
-        requests = self.describe_requests
+        requests: Sequence[str] = DESCRIBE_REQUESTS
         if part == "instructions" and photograph.objects and rng.random() < 0.5:
-            requests, reference = self.list_requests, _object_list(photograph)
+            requests, reference = LIST_REQUESTS, _object_list(photograph)
         asked = [(rng.choice(requests), reference, {"task": "describe"})]
         absent = self._absent(photograph)
         if photograph.objects and absent:

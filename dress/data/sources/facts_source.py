@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dress.data.sources.fields import Fields, image_names
+from dress.data.sources.fields import Fields
 from dress.data.sources.photographs import data_root
 from dress.data.sources.row_source import RowSource
 from dress.errors import InputError
@@ -32,9 +32,6 @@ class FactsSource(RowSource):
     ) -> None:
         super().__init__(root=root, file=file, images=images, limit=limit)
         self._captions = ImageCaptions(root, captions) if captions is not None else None
-
-    def image_names(self, fields: Fields) -> tuple[str, ...]:
-        return image_names(fields)
 
     def inputs(self) -> dict[str, str]:
         return super().inputs() | (self._captions.inputs() if self._captions else {})

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dress.data.sources.fields import Fields, conversation, image_names
+from dress.data.sources.fields import Fields, conversation
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
-from dress.settings import Whole, checked
 from dress.types import Dialogue
 
 
@@ -22,20 +21,6 @@ class LlavaInstructSource(RowSource):
     """
 
     name = "llava"
-
-    @checked
-    def __init__(
-        self,
-        *,
-        root: str | None,
-        file: str = "llava_instruct_150k.json",
-        images: str = "train2017",
-        limit: Whole | None = None,
-    ) -> None:
-        super().__init__(root=root, file=file, images=images, limit=limit)
-
-    def image_names(self, fields: Fields) -> tuple[str, ...]:
-        return image_names(fields)
 
     def read(self, part: Part, fields: Fields) -> Content:
         images = self.image_names(fields)

@@ -11,7 +11,6 @@ from typing import Any
 from dress.data.sources.fields import Fields, without_markers
 from dress.data.sources.row_source import Content, RowSource
 from dress.data.sources.source import Part
-from dress.settings import Whole, checked
 from dress.types import Dialogue, Turn
 
 OPENING, CLOSING = "USER:", "ASSISTANT:"
@@ -24,10 +23,6 @@ class MdpoSource(RowSource):
     """
 
     name = "mdpo"
-
-    @checked
-    def __init__(self, *, root: str | None, file: str, images: str, limit: Whole | None = None):
-        super().__init__(root=root, file=file, images=images, limit=limit)
 
     def image_names(self, fields: Fields) -> tuple[str, ...]:
         return (fields.text("img_path"),)

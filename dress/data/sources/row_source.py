@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dress.data.sources.fields import Fields
+from dress.data.sources.fields import Fields, image_names
 from dress.data.sources.json_rows import Row, json_rows
 from dress.data.sources.photographs import (
     data_root,
@@ -37,11 +37,14 @@ class RowSource(Source):
     name: ClassVar[str]  # begins the ids
 
     @checked
-    def __init__(self, *, root: str | None, file: str, images: str, limit: Whole | None) -> None:
+    def __init__(
+        self, *, root: str | None, file: str, images: str, limit: Whole | None = None
+    ) -> None:
         self.root, self.file, self.images, self.limit = root, file, images, limit
 
-    @abstractmethod
-    def image_names(self, fields: Fields) -> Sequence[str]: ...
+    def image_names(self, fields: Fields) -> Sequence[str]:
+        """Return the images of a row, by LLaVA's field `image` unless a variant has another."""
+        return image_names(fields)
 
     @abstractmethod
     def read(self, part: Part, fields: Fields) -> Content:

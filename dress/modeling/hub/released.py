@@ -97,7 +97,9 @@ def released_processor(name: str) -> Any:
     if not fits:
         raise InputError(f"{path}: its processor is a {type(processor).__name__}: give another.")
     if not isinstance(processor.tokenizer, PreTrainedTokenizerFast):
-        raise InputError(f"{path}: its tokenizer has no fast version, which offsets need.")
+        raise InputError(
+            f"{path}: its tokenizer has no fast version, which offsets need: give another."
+        )
     token, wanted = processor.image_token, released_config(name).image_token_id
     if processor.image_token_id != wanted:
         raise InputError(
