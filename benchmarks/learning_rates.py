@@ -12,7 +12,7 @@ RATES = {  # the method's own default, which the factors multiply
     "best of K": 4e-4,
     "DRESS 2": 4e-4,
     "SDPO": 2e-4,
-    "DPO": 1e-4,
+    "DPO": 2.5e-5,
     "RM + PPO, facts": 1e-4,
     "GRPO, facts": 1e-4,
 }

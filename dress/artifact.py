@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,7 +130,9 @@ class Building:
     path: Path
     reused: bool = False
     resuming: bool = False
-    artifact: Artifact | None = None  # set where reused, and once the build has succeeded
+    artifact: Artifact = field(
+        init=False, repr=False
+    )  # of a reused one, or of a build that is done
 
     @property
     def scratch(self) -> Path:
@@ -199,7 +201,9 @@ class ArtifactStore:
         with self._lock(name):
             if (existing := self._reusable(name, fresh=fresh)) is not None:
                 _warn_of_other_code(existing.lineage)
-                yield Building(path=existing.path, reused=True, artifact=existing)
+                building = Building(path=existing.path, reused=True)
+                building.artifact = existing
+                yield building
                 return
             building = self._start(name, fresh=fresh, keep_partial=keep_partial)
             try:

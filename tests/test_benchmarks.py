@@ -135,17 +135,17 @@ def test_the_comparison_shows_what_is_there(tmp_path: Path) -> None:
 def test_the_best_trial_is_taken(tmp_path: Path) -> None:
     rates, trials = script("learning_rates"), script("trials")
     found = list(rates.trials(tmp_path, "DPO"))
-    assert [rate for rate, _ in found] == pytest.approx([2.5e-5, 5e-5, 1e-4, 2e-4, 4e-4])
+    assert [rate for rate, _ in found] == pytest.approx([6.25e-6, 1.25e-5, 2.5e-5, 5e-5, 1e-4])
     ends = ("", "_low", "_high")
     for (_, path), mean in zip(found, (0.5, 0.7, 0.6), strict=False):
         path.write_text(json.dumps({"metrics": {f"world/mean{end}": mean for end in ends}}))
     found[3][1].write_text(json.dumps({"arm": "DPO", "stopped": "exit status 1"}))
-    assert rates.best_rate(tmp_path, "DPO") == 5e-5
+    assert rates.best_rate(tmp_path, "DPO") == 1.25e-5
     assert rates.best_rate(tmp_path, "DRESS 3") is None
     assert set(rates.SHARED.values()) <= set(rates.RATES)
     table = trials.table(tmp_path).splitlines()
-    assert "| DPO | 5e-05 | 0.700 [0.700, 0.700] | yes |" in table
-    assert "| DPO | 0.0002 | exit status 1 |  |" in table
+    assert "| DPO | 1.25e-05 | 0.700 [0.700, 0.700] | yes |" in table
+    assert "| DPO | 5e-05 | exit status 1 |  |" in table
     assert sum("missing" in row for row in table) == 26
 
 

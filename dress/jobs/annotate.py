@@ -39,7 +39,6 @@ def run(job: Job) -> Artifact:
             from dress.jobs.respond import respond  # torch, transformers: seconds
 
             building.write_metrics(respond(job, building, parents, targets))
-    assert building.artifact is not None
     return building.artifact
 
 
@@ -71,7 +70,6 @@ def _merged(job: Job, parts: int) -> Artifact:
             for part in parents.values():
                 spent.update({n: v for n, v in part.metrics.items() if n.startswith(SPENT)})
             building.write_metrics(spent)
-    assert building.artifact is not None
     return building.artifact
 
 

@@ -81,7 +81,6 @@ def evaluate_responses(job: Job, path: Path) -> Artifact:
             found = read_responses(path, benchmark)
             _write_metrics(building, benchmark, found.answered, judge=judge, target=None)
             building.write_metrics(_counts(benchmark, found))
-    assert building.artifact is not None
     _say_unjudged(building.artifact, benchmark, judge)
     return building.artifact
 
@@ -136,7 +135,6 @@ def _evaluated(job: Job, artifact: Artifact | None, *, name: str, target: str, o
             _generate_and_score(
                 job, artifact, benchmark, building, judge=judge, target=target, on=on
             )
-    assert building.artifact is not None
     _say_unjudged(building.artifact, benchmark, judge)
     return building.artifact
 

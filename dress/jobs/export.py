@@ -55,7 +55,6 @@ def run(job: Job) -> Artifact:
             facts = write(artifact, folder, target=target, form=node.form, shard_gigabytes=size)
             card = Card(artifact=artifact, target=target, form=node.form, **facts)
             write_text(folder / "README.md", card_of(card))
-    assert building.artifact is not None
     if node.push:
         push(building.artifact.path / MODEL, node.push)
     return building.artifact

@@ -74,7 +74,6 @@ def build(job: Job) -> Artifact:
         if not building.reused:
             counts = convert(job, source, building.path, journal=building.scratch / JOURNAL)
             building.write_metrics({f"shards/{split}": n for split, n in counts.items()})
-    assert building.artifact is not None
     if evaluations:
         path = building.artifact.path
         stored = chain.from_iterable(read_all(path / split) for split in SPLITS)
@@ -155,7 +154,6 @@ def describe_shards(job: Job) -> Artifact:
         if not building.reused:
             total = sum(map(len, indices.values()))
             _describe(directory, splits, building.path, total=total, count=count)
-    assert building.artifact is not None
     print((building.artifact.path / TEXT).read_text(encoding="utf-8"), flush=True)
     print(f"page: {building.artifact.path / PAGE}", flush=True)
     return building.artifact

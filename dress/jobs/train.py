@@ -84,7 +84,6 @@ def run(job: Job) -> Artifact:
     if stop:
         raise Interrupted(INTERRUPTED)
     artifact = building.artifact
-    assert artifact is not None
     evaluations = compare(
         job, {"self": artifact} | ({"init": parents.init} if parents.init else {})
     )

@@ -43,7 +43,6 @@ class Store:
         ) as building:
             if not building.reused:
                 fill(building)
-        assert building.artifact is not None
         return building.artifact
 
     def model(self, name: str, *, seed: int = 0, **parents: Artifact) -> Artifact:

@@ -7,28 +7,13 @@ from functools import partial
 from typing import Any
 
 import torch
+import transformers
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import QuickGELU, VisionTransformer
 from PIL import Image
 from timm.models.vision_transformer import VisionTransformer as TimmTransformer
 from torch import Tensor, nn
-from transformers import (
-    BaseImageProcessor,
-    CLIPImageProcessor,
-    CLIPImageProcessorPil,
-    GotOcr2ImageProcessor,
-    GotOcr2ImageProcessorPil,
-    Idefics3ImageProcessor,
-    Idefics3ImageProcessorPil,
-    LlavaImageProcessor,
-    LlavaImageProcessorPil,
-    LlavaOnevisionImageProcessor,
-    LlavaOnevisionImageProcessorPil,
-    SiglipImageProcessor,
-    SiglipImageProcessorPil,
-    SmolVLMImageProcessor,
-    SmolVLMImageProcessorPil,
-)
+from transformers import BaseImageProcessor
 
 from dress.errors import InputError
 
@@ -42,19 +27,14 @@ SIZES = (
     *("image_size", "patch_size", "hidden_size", "intermediate_size"),
     *("num_hidden_layers", "num_attention_heads"),
 )
-OF_VIEWS = (LlavaOnevisionImageProcessor, LlavaOnevisionImageProcessorPil)
+# by the image processors that read them; the last is InternVL's
+KINDS = ("CLIP", "Siglip", "Llava", "LlavaOnevision", "Idefics3", "SmolVLM", "GotOcr2")
 IMAGE_PROCESSORS: Mapping[str, type[BaseImageProcessor]] = {
-    kind.__name__: kind
-    for kind in (
-        *(CLIPImageProcessor, CLIPImageProcessorPil),
-        *(SiglipImageProcessor, SiglipImageProcessorPil),
-        *(LlavaImageProcessor, LlavaImageProcessorPil),
-        *OF_VIEWS,
-        *(Idefics3ImageProcessor, Idefics3ImageProcessorPil),
-        *(SmolVLMImageProcessor, SmolVLMImageProcessorPil),
-        *(GotOcr2ImageProcessor, GotOcr2ImageProcessorPil),  # InternVL's
-    )
+    name: getattr(transformers, name)
+    for kind in KINDS
+    for name in (f"{kind}ImageProcessor", f"{kind}ImageProcessorPil")
 }
+OF_VIEWS = tuple(made for name, made in IMAGE_PROCESSORS.items() if "Onevision" in name)
 
 
 def tower_of(config: Mapping[str, Any]) -> VisionTransformer | TimmModel:
