@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,9 +130,7 @@ class Building:
     path: Path
     reused: bool = False
     resuming: bool = False
-    artifact: Artifact = field(
-        init=False, repr=False
-    )  # of a reused one, or of a build that is done
+    artifact: Artifact = None  # type: ignore[assignment] # set where reused, and once it is built
 
     @property
     def scratch(self) -> Path:
@@ -201,9 +199,7 @@ class ArtifactStore:
         with self._lock(name):
             if (existing := self._reusable(name, fresh=fresh)) is not None:
                 _warn_of_other_code(existing.lineage)
-                building = Building(path=existing.path, reused=True)
-                building.artifact = existing
-                yield building
+                yield Building(path=existing.path, reused=True, artifact=existing)
                 return
             building = self._start(name, fresh=fresh, keep_partial=keep_partial)
             try:

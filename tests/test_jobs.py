@@ -109,9 +109,8 @@ def chain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         experiment, _, _ = name.rpartition("-")
         assert named.setdefault(experiment, name) == name, "one parent, built in two ways"
         lineage = {"name": name, "kind": kind, "fingerprint": fingerprint}
-        building = Building(path=tmp_path / name, reused=True)
-        building.artifact = Artifact(building.path, config=given["config"], lineage=lineage)
-        yield building
+        artifact = Artifact(path=tmp_path / name, config=given["config"], lineage=lineage)
+        yield Building(path=artifact.path, reused=True, artifact=artifact)
 
     monkeypatch.setattr(ArtifactStore, "build", pretend)
     monkeypatch.setattr("dress.jobs.train.check_inherited", lambda config, init: None)
