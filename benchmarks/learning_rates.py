@@ -13,8 +13,8 @@ RATES = {  # the method's own default, which the factors multiply
     "DRESS 2": 4e-4,
     "SDPO": 2e-4,
     "DPO": 2.5e-5,
-    "RM + PPO, facts": 1e-4,
-    "GRPO, facts": 1e-4,
+    "RM + PPO, facts": 6.25e-6,
+    "GRPO, facts": 6.25e-6,
 }
 SHARED = {  # variants of a method take its rate
     "SFT continued": "best of K",
