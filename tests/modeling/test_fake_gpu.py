@@ -88,7 +88,8 @@ def gpu() -> Iterator[FakeGPU]:
     [
         (ConditionalLM(), IMAGES),
         (DPO(), {"nonzero": 2}),  # the policy's and the reference's
-        (DPO(variant="ipo", sft_weight=1.0, anchor=1.0), {"nonzero": 2}),
+        (DPO(variant="ipo", sft_weight=1.0), {"nonzero": 2}),
+        (DPO(anchor=1.0), {"nonzero": 2}),
         (PairwiseReward(), IMAGES),
         (
             SelfDistillation(divergence="reverse_kl"),

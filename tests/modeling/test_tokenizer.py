@@ -63,7 +63,7 @@ def test_save_and_load(tmp_path: Path) -> None:
 def test_missing_tokenizer_and_small_vocabulary() -> None:
     with pytest.raises(InputError, match="'no/such/folder'"):
         load_tokenizer("no/such/folder")
-    with pytest.raises(InputError, match="at least 260"):
+    with pytest.raises(InputError, match="give 260 or more"):
         train_tokenizer(TEXTS, vocab_size=100)
 
 
