@@ -4,9 +4,9 @@
     python benchmarks/comparison.py --table
 
 An arm that is done is a JSON file under --out and is not run again; what its training needs is an
-artifact and is shared. Each method has the learning rate that benchmarks/trials.py found best, if
-that was run. Tokens and minutes are those of all that an arm needs beyond stage 1, its data and its
-reward model included.
+artifact and is shared. Each method has the learning rate of its experiment, with --trials the one
+that benchmarks/trials.py found best. Tokens and minutes are those of all that an arm needs beyond
+stage 1, its data and its reward model included.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--out", type=Path, default=Path("docs/results/comparison"))
-    parser.add_argument("--trials", type=Path, default=Path("docs/results/trials"))
+    parser.add_argument("--trials", type=Path, help="take the rates that did best there")
     parser.add_argument("--artifacts", type=Path, default=Path("artifacts"))
     parser.add_argument("--table", action="store_true", help="print the tables of what is there")
     parser.add_argument("overrides", nargs="*", help="passed on to every job")
@@ -274,7 +274,7 @@ def main() -> None:
         for arm in arguments.arms:
             path = arm_file(arguments.out, arm, seed)
             if not arguments.table and not path.exists():
-                rate = best_rate(arguments.trials, arm)
+                rate = best_rate(arguments.trials, arm) if arguments.trials else None
                 options = common if rate is None else [*common, f"optimizer.lr={rate:g}"]
                 write(path, one_arm(arguments.out, arm, seed, arguments.scenes, options))
         add_differences(arguments.out, seed, arguments.artifacts)

@@ -132,6 +132,13 @@ def test_the_comparison_shows_what_is_there(tmp_path: Path) -> None:
     assert "| DPO | 2 | 0.800 (0.800 to 0.800) |" in comparison.summary(tmp_path, [0, 1, 2])
 
 
+def test_a_search_multiplies_the_rates_of_the_experiments(configurations: None) -> None:
+    rates, comparison = script("learning_rates"), script("comparison")
+    overrides = {arm: list(comparison.ARMS[arm][1]) for arm in rates.RATES}
+    own = {arm: compose("run", typed).optimizer.lr for arm, typed in overrides.items()}
+    assert own == rates.RATES
+
+
 def test_the_best_trial_is_taken(tmp_path: Path) -> None:
     rates, trials = script("learning_rates"), script("trials")
     found = list(rates.trials(tmp_path, "DPO"))

@@ -55,7 +55,9 @@ def _truth(sample: Sample) -> tuple[Scene, Question]:
 
 def true_score(sample: Sample, dialogue: Dialogue) -> float | None:
     """Return the mean rating, 1 to 4, of an oracle that never errs; None for photographs."""
+    if not {"scene", "question"} <= sample.annotations.keys():
+        return None
     try:
         return OracleAnnotator(noise=0.0).annotate(sample, dialogue).mean_rating
-    except (KeyError, Reject):  # nothing, or nothing of the world, is known of the picture
+    except Reject:  # annotations of these names that are not the world's
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,13 +88,11 @@ class Question:
     @staticmethod
     def from_json(row: Any) -> Question:
         """Read the question of a record; raise Reject where it is none of this world."""
-        try:
+        with suppress(TypeError, KeyError):
             about = Thing(**row["about"]) if row["about"] else None
-            return Question(task=row["task"], text=row["text"], key=row["key"], about=about)
-        except (TypeError, KeyError):
-            raise Reject(
-                "invalid record", detail="annotations.question is no question of the world"
-            ) from None
+            if row["task"] in TASKS:
+                return Question(task=row["task"], text=row["text"], key=row["key"], about=about)
+        raise Reject("invalid record", detail="annotations.question is no question of the world")
 
 
 def ask(task: str, scene: Scene, rng: random.Random) -> Question | None:
