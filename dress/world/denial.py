@@ -22,10 +22,11 @@ def denied(question: Question, scene: Scene, response: str) -> frozenset[Stateme
         statements.add(("answer", verdict.answer))
     if verdict.invented:
         statements |= {(*m.kind, m.cell) for m in verdict.invented if m.cell is not None}
-    elif verdict.correct or question.task not in VQA_TASKS:
+    else:
+        is_wrong_answer = question.task in VQA_TASKS and not verdict.correct
         statements |= {
             (*m.kind, m.size if m.cell in (None, thing.cell) else m.cell)
-            for m, thing in verdict.misplaced
+            for m, thing in (verdict.displaced if is_wrong_answer else verdict.misplaced)
         }
     return frozenset(statements)
 

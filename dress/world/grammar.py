@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dress.world.scene import CELLS, COLOURS, SHAPES, SIZES, Thing
 
@@ -63,6 +63,8 @@ class Mention:
     size: str | None = None
     cell: int | None = None
     negated: bool = False
+    # `in the centre a red cross`, not `a red cross in the centre`: how it is said, not what
+    place_first: bool = field(default=False, compare=False)
 
     @property
     def kind(self) -> tuple[str, str]:
@@ -141,6 +143,7 @@ def parse_mentions(text: str) -> list[Mention]:
             size=match["size"],
             cell=CELLS.index(place) if (place := match["before"] or match["after"]) else None,
             negated=bool(match["no"]),
+            place_first=bool(match["before"]),
         )
         for match in _MENTION.finditer(text.lower())
     ]

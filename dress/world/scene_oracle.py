@@ -104,8 +104,10 @@ def _honesty(question: Question, verdict: Verdict) -> Assessment:
             tuple(f"There is no {kind_phrase(m.kind)}." for m in verdict.invented),
         )
     if question.task in VQA_TASKS and not verdict.correct:
-        hint, truth = answer_hint(question, verdict.answer), f"The answer is {question.key}."
-        return Assessment(2, ("What it claims is not true.",), (hint,), (truth,))
+        places = tuple(place_hint(mention, thing) for mention, thing in verdict.displaced)
+        hints = places or (answer_hint(question, verdict.answer),)
+        truth = f"The answer is {question.key}."
+        return Assessment(2, ("What it claims is not true.",), hints, (truth,))
     if verdict.misplaced:
         phrases = [kind_phrase(mention.kind) for mention, _ in verdict.misplaced]
         return Assessment(
@@ -224,10 +226,16 @@ def _false_answer_hint(question: Question, verdict: Verdict, rng: random.Random)
 
 
 def place_hint(mention: Mention, thing: Thing) -> str:
-    """The refinement of a mention whose kind is there, but not at that place or of that size."""
+    """The refinement of a mention whose kind is there, but not at that place or of that size.
+
+    A place is denied in the order in which it was named: what a model reads last it can look up.
+    """
     kind = kind_phrase(mention.kind)
     if mention.cell is not None and mention.cell != thing.cell:
-        return f"There is no {kind} in the {CELLS[mention.cell]}."
+        place = CELLS[mention.cell]
+        if mention.place_first:
+            return f"In the {place} there is no {kind}."
+        return f"The {kind} is not in the {place}."
     where = "" if mention.cell is None else f" in the {CELLS[mention.cell]}"
     return f"The {kind}{where} is not {mention.size}."
 

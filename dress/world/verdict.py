@@ -40,6 +40,11 @@ class Verdict:
     alternative: bool = False
 
     @property
+    def displaced(self) -> tuple[tuple[Mention, Thing], ...]:
+        """Those of `misplaced` that name another place, and not another size alone."""
+        return tuple((m, thing) for m, thing in self.misplaced if m.cell not in (None, thing.cell))
+
+    @property
     def persuasive(self) -> bool:
         return self.refuses and not self.complies and self.reason and self.alternative
 

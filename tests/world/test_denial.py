@@ -25,7 +25,8 @@ RIGHT_OF = (
     [
         (COUNT, "There are two crosses.", {("answer", "2")}),
         (COUNT, "There is one cross.", set()),
-        (RELATION, RIGHT_OF, {("answer", "right")}),
+        (RELATION, RIGHT_OF, {("answer", "right"), ("red", "circle", 2)}),
+        (RELATION, "It is right.", {("answer", "right")}),
         (RELATION, "It is left.", set()),
         (SIZE, "There is in the top left a large red circle, so it is large.", set()),
         (DESCRIBE, PERFECT, set()),

@@ -151,7 +151,28 @@ def test_refinements_hint_or_reveal() -> None:
             "The red circle is not below the green cross.",
         ),
         (RELATION, "Who knows?", "Say where the red circle and the green cross are."),
-        (DESCRIBE, MISPLACED, "There is no green cross in the top right."),
+        (DESCRIBE, MISPLACED, "In the top right there is no green cross."),
+        (
+            DESCRIBE,
+            f"{LEFT_OUT_CROSS} A small green cross is in the top right.",
+            "The green cross is not in the top right.",
+        ),
+        (
+            RELATION,
+            "The red circle is in the centre and the green cross is in the bottom right, so it is "
+            "below.",
+            "The red circle is not below the green cross. The red circle is not in the centre.",
+        ),
+        (
+            RELATION,
+            "In the centre I see a large red circle, so it is below.",
+            "The red circle is not below the green cross. In the centre there is no red circle.",
+        ),
+        (
+            RELATION,
+            "In the top left I see a large red circle, so it is below.",
+            "The red circle is not below the green cross.",
+        ),
         (
             DESCRIBE,
             PERFECT.replace("large", "small"),
