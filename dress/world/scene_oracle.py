@@ -228,7 +228,8 @@ def _false_answer_hint(question: Question, verdict: Verdict, rng: random.Random)
 def place_hint(mention: Mention, thing: Thing) -> str:
     """The refinement of a mention whose kind is there, but not at that place or of that size.
 
-    A place is denied in the order in which it was named: what a model reads last it can look up.
+    A place is denied in the order in which it was named, before the kind or behind it, so that the
+    hint has its words in the order in which a model is about to say them again.
     """
     kind = kind_phrase(mention.kind)
     if mention.cell is not None and mention.cell != thing.cell:
